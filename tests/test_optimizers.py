@@ -1,0 +1,404 @@
+"""Optimizers: equal to their packages' own classes, exact when resumed, and honest about bad options."""
+
+import copy
+import inspect
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import prodigyopt
+import pytest
+import schedulefree
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrstudy.errors import StudyError
+from lrstudy.optimizers import (
+    OPTIMIZERS,
+    evaluation_weights,
+    make_optimizer,
+    optimizer_options,
+    refresh_batch_norm,
+    snapshot,
+    update_ratio,
+)
+
+CONF = Path(__file__).parents[1] / "conf" / "optimizer"
+SCHEDULE_FREE = ["schedule_free_sgd", "schedule_free_adamw"]
+
+
+def tiny_model(seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Linear(6, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+    )
+
+
+def batches(count: int, seed: int = 1) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(10, 6, generator=generator), torch.randint(3, (10,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def train(model, optimizer, data, lrs=None) -> None:
+    """Plain steps over ``data``, with the learning rate written as the study's loop writes it."""
+    for index, (inputs, labels) in enumerate(data):
+        if lrs is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = lrs[index]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+
+
+def weights(model) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+# The same update from the package's own class, with the options a user of it would write.
+OWN = {
+    "sgd": (torch.optim.SGD, {}, {}),
+    "momentum": (torch.optim.SGD, {"momentum": 0.8}, {"momentum": 0.8}),
+    "nesterov": (torch.optim.SGD, {"momentum": 0.8}, {"momentum": 0.8, "nesterov": True}),
+    "adagrad": (torch.optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-7}, None),
+    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.9, "momentum": 0.5, "centered": True, "eps": 1e-6}, None),
+    "adadelta": (torch.optim.Adadelta, {"rho": 0.8, "eps": 1e-5}, None),
+    "adam": (
+        torch.optim.Adam,
+        {"beta1": 0.8, "beta2": 0.9, "amsgrad": True},
+        {"betas": (0.8, 0.9), "amsgrad": True},
+    ),
+    "adamw": (torch.optim.AdamW, {"beta1": 0.8, "eps": 1e-6}, {"betas": (0.8, 0.999), "eps": 1e-6}),
+    "adamax": (torch.optim.Adamax, {"beta2": 0.9}, {"betas": (0.9, 0.9)}),
+    "nadam": (
+        torch.optim.NAdam,
+        {"beta1": 0.8, "momentum_decay": 0.01},
+        {"betas": (0.8, 0.999), "momentum_decay": 0.01},
+    ),
+    "schedule_free_sgd": (schedulefree.SGDScheduleFree, {"momentum": 0.8}, None),
+    "schedule_free_adamw": (schedulefree.AdamWScheduleFree, {"beta1": 0.8}, {"betas": (0.8, 0.999)}),
+    "prodigy": (
+        prodigyopt.Prodigy,
+        {"d_coef": 2.0, "safeguard_warmup": True, "beta2": 0.99},
+        {"d_coef": 2.0, "safeguard_warmup": True, "betas": (0.9, 0.99)},
+    ),
+}
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_equal_the_packages_own_class(name, weight_decay):
+    own_class, options, own_options = OWN[name]
+    lrs = [0.05, 0.02, 0.04]
+    model = tiny_model()
+    optimizer = make_optimizer(name, model, 0.05, weight_decay=weight_decay, **options)
+    train(model, optimizer, batches(3), lrs)
+
+    reference = tiny_model()
+    groups = [
+        {"params": [p for p in reference.parameters() if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in reference.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    own = own_class(groups, lr=0.05, **(options if own_options is None else own_options))
+    if hasattr(own, "train"):
+        own.train()
+    train(reference, own, batches(3), lrs)
+    # torch's NAdam rounds differently where it works on lists of tensors
+    torch.testing.assert_close(
+        weights(model), weights(reference), rtol=0, atol=5e-7 if name == "nadam" else 0
+    )
+    assert not torch.equal(weights(model), weights(tiny_model()))
+
+
+def test_defaults_are_the_packages_own():
+    for name, spec in OPTIMIZERS.items():
+        own = inspect.signature(OWN[name][0]).parameters
+        for option, value in optimizer_options(name, 1.0).items():
+            if option in ("beta1", "beta2"):
+                assert value == own["betas"].default[option == "beta2"], (name, option)
+            elif option == "momentum" and name in ("momentum", "nesterov"):
+                assert value == 0.9  # torch's default of 0 is the optimizer named sgd
+            else:
+                assert value == own[option].default, (name, option)
+        assert set(spec.fixed) <= {"foreach", "nesterov"}
+
+
+def test_weight_decay_spares_biases_and_normalization():
+    model = tiny_model()
+    optimizer = make_optimizer("sgd", model, 0.5, weight_decay=0.1)
+    before = copy.deepcopy(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, before[0].weight * (1 - 0.5 * 0.1))
+    for layer in (1, 3):
+        assert torch.equal(model[layer].bias, before[layer].bias)
+    assert torch.equal(model[1].weight, before[1].weight)
+
+
+def test_frozen_parameters_are_left_out_and_parameters_may_come_as_an_iterator():
+    model = tiny_model()
+    model[0].weight.requires_grad_(False)
+    optimizer = make_optimizer("adam", model.parameters(), 0.1)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in model.parameters()} - {id(model[0].weight)}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resuming_ends_bit_for_bit_where_an_unbroken_run_ends(name, tmp_path):
+    data = batches(10)
+    lrs = [0.0, 0.02, 0.04, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01, 0.005]  # warmup from zero, then decay
+    options = {"weight_decay": 0.01}
+
+    unbroken = tiny_model()
+    train(unbroken, make_optimizer(name, unbroken, 0.05, **options), data, lrs)
+
+    first = tiny_model()
+    optimizer = make_optimizer(name, first, 0.05, **options)
+    train(first, optimizer, data[:5], lrs[:5])
+    torch.save({"model": first.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "checkpoint.pt")
+
+    second = tiny_model(seed=7)
+    optimizer = make_optimizer(name, second, 0.05, **options)
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    second.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    train(second, optimizer, data[5:], lrs[5:])
+    assert torch.equal(weights(second), weights(unbroken))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rate_of_zero_moves_nothing(name):
+    model = tiny_model()
+    optimizer = make_optimizer(name, model, 0.05, weight_decay=0.1)
+    train(model, optimizer, batches(2), [0.0, 0.0])
+    assert torch.equal(weights(model), weights(tiny_model()))
+
+
+@pytest.mark.parametrize("name", SCHEDULE_FREE)
+def test_schedule_free_evaluates_the_average_and_trains_on_unchanged(name):
+    data = batches(8)
+    unbroken = tiny_model()
+    train(unbroken, make_optimizer(name, unbroken, 0.1), data)
+
+    model = tiny_model()
+    optimizer = make_optimizer(name, model, 0.1)
+    train(model, optimizer, data[:4])
+    training = weights(model)
+    with evaluation_weights(optimizer):
+        evaluation = weights(model)
+        with evaluation_weights(optimizer):  # nested: already there, nothing to do
+            assert torch.equal(weights(model), evaluation)
+        assert torch.equal(weights(model), evaluation)
+        with pytest.raises(Exception, match="train mode"):
+            optimizer.step()
+    assert torch.equal(weights(model), training)
+    assert not torch.allclose(evaluation, training)
+    # y = (1 - beta) z + beta x, where z is the optimizer's own sequence and x what is evaluated
+    z = torch.cat([optimizer.state[p]["z"].flatten() for p in model.parameters()])
+    torch.testing.assert_close(0.1 * z + 0.9 * evaluation, training)
+    train(model, optimizer, data[4:])
+    assert torch.equal(weights(model), weights(unbroken))
+
+
+def test_schedule_free_sgd_evaluates_the_mean_of_its_iterates():
+    """With a constant rate, x is the plain mean of z_1 ... z_k (Defazio et al. 2024, eq. 5 with c = 1/k)."""
+    model = torch.nn.Linear(6, 3)
+    optimizer = make_optimizer("schedule_free_sgd", model, 0.1)
+    iterates = []
+    for batch in batches(5):
+        train(model, optimizer, [batch])
+        iterates.append(optimizer.state[model.weight]["z"].clone())
+    with evaluation_weights(optimizer):
+        torch.testing.assert_close(model.weight.detach(), torch.stack(iterates).mean(0))
+
+
+def test_training_weights_come_back_after_an_error_in_evaluation():
+    model = tiny_model()
+    optimizer = make_optimizer("schedule_free_sgd", model, 0.1)
+    train(model, optimizer, batches(3))
+    training = weights(model)
+    with pytest.raises(RuntimeError, match="evaluation failed"), evaluation_weights(optimizer):
+        raise RuntimeError("evaluation failed")
+    assert torch.equal(weights(model), training)
+    train(model, optimizer, batches(1))
+
+
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - set(SCHEDULE_FREE)))
+def test_other_optimizers_evaluate_the_weights_they_train(name):
+    model = tiny_model()
+    optimizer = make_optimizer(name, model, 0.01)
+    train(model, optimizer, batches(2))
+    training = weights(model)
+    with evaluation_weights(optimizer):
+        assert torch.equal(weights(model), training)
+
+
+def test_prodigy_keeps_its_step_size_estimate_and_obeys_the_rate():
+    model = tiny_model()
+    optimizer = make_optimizer("prodigy", model, 1.0)
+    train(model, optimizer, batches(12))
+    estimate = optimizer.param_groups[0]["d"]
+    assert estimate > optimizer.param_groups[0]["d0"]
+    restored = make_optimizer("prodigy", tiny_model(), 1.0)
+    restored.load_state_dict(optimizer.state_dict())
+    assert restored.param_groups[0]["d"] == estimate
+
+    half, full = copy.deepcopy((model, optimizer)), copy.deepcopy((model, optimizer))
+    start = weights(model)
+    train(*half, batches(1, seed=3), [0.5])
+    train(*full, batches(1, seed=3), [1.0])
+    torch.testing.assert_close(2 * (weights(half[0]) - start), weights(full[0]) - start, rtol=1e-2, atol=1e-7)
+
+
+def test_prodigy_prints_nothing(capsys):
+    make_optimizer("prodigy", tiny_model(), 1.0, weight_decay=0.1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_batch_norm_refresh_averages_the_batches_statistics():
+    model = tiny_model()
+    model[1].momentum = 0.3
+    data = batches(4)
+    train(model, make_optimizer("sgd", model, 0.1), data)
+    hidden = [model[0](inputs).detach() for inputs, _ in data]
+    for mode in (True, False):
+        model.train(mode)
+        refresh_batch_norm(model, (inputs for inputs, _ in data))
+        torch.testing.assert_close(model[1].running_mean, torch.stack([h.mean(0) for h in hidden]).mean(0))
+        torch.testing.assert_close(model[1].running_var, torch.stack([h.var(0) for h in hidden]).mean(0))
+        assert model[1].momentum == 0.3
+        assert all(module.training is mode for module in model.modules())
+    assert not model[1].running_mean.requires_grad
+
+
+def test_batch_norm_refresh_leaves_the_random_numbers_alone():
+    model = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4))
+    state = torch.random.get_rng_state()
+    refresh_batch_norm(model, batches(2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_batch_norm_refresh_without_batch_norm_reads_no_batch():
+    def no_batches():
+        raise AssertionError("read a batch")
+        yield
+
+    refresh_batch_norm(torch.nn.Linear(6, 3), no_batches())
+
+
+def test_batch_norm_refresh_without_batches_is_an_error():
+    with pytest.raises(ValueError, match="no batch"):
+        refresh_batch_norm(tiny_model(), [])
+
+
+def test_update_ratio_by_hand():
+    layers = [torch.nn.Parameter(torch.tensor([3.0, 0.0])), torch.nn.Parameter(torch.tensor([[4.0]]))]
+    before = snapshot(layers)
+    with torch.no_grad():
+        layers[0] += torch.tensor([0.1, 0.2])
+        layers[1] -= 0.2
+    # ||(0.1, 0.2, -0.2)|| / ||(3, 0, 4)|| = 0.3 / 5
+    assert update_ratio(before, iter(layers)) == pytest.approx(0.06, rel=1e-6)
+    assert update_ratio(layers, layers) == 0.0
+    assert torch.equal(before[0], torch.tensor([3.0, 0.0]))
+
+
+def test_update_ratio_from_zero_weights_is_no_number():
+    zero, moved = [torch.zeros(2)], [torch.ones(2)]
+    assert update_ratio(zero, moved) == math.inf
+    assert math.isnan(update_ratio(zero, zero))
+
+
+def test_update_ratio_of_one_sgd_step_is_rate_times_gradient_over_weights():
+    model = tiny_model()
+    before = snapshot(model.parameters())
+    start = weights(model)
+    train(model, make_optimizer("sgd", model, 0.1), batches(1))
+    gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+    expected = 0.1 * gradient.norm() / start.norm()
+    assert update_ratio(before, model.parameters()) == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "base_lr", "options", "message"),
+    [
+        ("adm", 0.1, {}, r"'adm' is not an optimizer; choose one of adadelta, .*Did you mean 'adam'\?"),
+        ("per_model", 0.1, {}, "'per_model' is not an optimizer"),
+        ("sgd", 0.1, {"momentum": 0.9}, "optimizer sgd: 'momentum' is not one of its options"),
+        ("adam", 0.1, {"beta_1": 0.9}, r"Did you mean 'beta1'\?"),
+        ("adam", 0.1, {"beta1": 1.0}, r"optimizer adam: beta1 is 1.0; it must be in \[0, 1\)"),
+        ("momentum", 0.1, {"momentum": 0.0}, r"momentum is 0.0; it must be in \(0, 1\)"),
+        ("schedule_free_adamw", 0.1, {"beta1": 0}, r"beta1 is 0; it must be in \(0, 1\)"),
+        (
+            "adamw",
+            0.1,
+            {"weight_decay": -0.1},
+            "weight_decay is -0.1; it must be a finite number of at least 0",
+        ),
+        ("adamw", 0.1, {"weight_decay": math.inf}, "weight_decay is inf"),
+        ("adamw", 0.1, {"weight_decay": math.nan}, "weight_decay is nan"),
+        ("adamw", 0.1, {"weight_decay": True}, "weight_decay is True"),
+        ("rmsprop", 0.1, {"centered": 1}, "centered is 1; it must be true or false"),
+        ("adam", 0.1, {"eps": 0.0}, "eps is 0.0; it must be a finite number above 0"),
+        ("sgd", 0.0, {}, "base_lr is 0.0; it must be a finite number above 0"),
+        ("sgd", math.nan, {}, "base_lr is nan"),
+        ("sgd", "0.1", {}, "base_lr is '0.1'"),
+        ("sgd", None, {}, "base_lr is None"),
+    ],
+)
+def test_mistakes_are_named(name, base_lr, options, message):
+    with pytest.raises(StudyError, match=message):
+        make_optimizer(name, tiny_model(), base_lr, **options)
+
+
+@given(st.sampled_from(sorted(OPTIMIZERS)), st.data())
+def test_every_legal_value_is_taken_by_the_package(name, data):
+    options = {}
+    for option, allowed in OPTIMIZERS[name].options.items():
+        value = (
+            st.booleans()
+            if isinstance(allowed.default, bool)
+            else st.floats(
+                allowed.low, min(allowed.high, 1e6), exclude_min=not allowed.low_is_legal, exclude_max=True
+            )
+        )
+        options[option] = data.draw(value, label=option)
+    parameter = torch.nn.Parameter(torch.ones(2, 2))
+    make_optimizer(name, [parameter], data.draw(st.floats(1e-6, 1e3)), **options)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_conf_files_name_every_option_at_its_default(name):
+    text = (CONF / f"{name}.yaml").read_text()
+    section = yaml.safe_load(text)
+    assert text.startswith("# @package optimizer\n")
+    search = section.pop("search")
+    assert section.pop("name") == name
+    base_lr = section.pop("base_lr")
+    assert section == optimizer_options(name, base_lr)
+    assert list(search) == ["base_lr"]
+    assert search["base_lr"]["log"] is True
+    assert 0 < search["base_lr"]["low"] < base_lr < search["base_lr"]["high"]
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line and not line.startswith(("#", " ")):
+            assert lines[number - 1].startswith("# "), f"{name}: {line} has no comment"
+
+
+def test_there_is_one_conf_file_per_optimizer():
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(OPTIMIZERS) | {"per_model"}
+    assert yaml.safe_load((CONF / "per_model.yaml").read_text()) == {"name": "per_model"}
+
+
+def test_names_and_checks_need_no_torch():
+    code = (
+        "import sys; from lrstudy.optimizers import optimizer_options; optimizer_options('adam', 0.1);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
