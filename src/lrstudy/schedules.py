@@ -1,0 +1,714 @@
+"""Learning-rate schedules: pure functions from epochs elapsed to a multiplier of the base learning rate.
+
+A schedule is any callable ``t -> multiplier`` on the closed interval 0 <= t <= num_epochs, where ``t`` counts
+epochs and may be a fraction: update number ``step`` (from 0) happens at ``t = step / steps_per_epoch``.
+
+>>> schedule = make_schedule("cosine", num_epochs=10, warmup_epochs=2)
+>>> [round(schedule(t), 3) for t in (0, 1, 2, 6, 10)]
+[0.01, 0.505, 1.0, 0.5, 0.0]
+
+In any PyTorch loop, step the scheduler after each update of the optimizer:
+
+>>> import torch
+>>> optimizer = torch.optim.SGD(torch.nn.Linear(3, 1).parameters(), lr=0.1)
+>>> scheduler = as_torch_scheduler(optimizer, make_schedule("step", 10, step_size=4), steps_per_epoch=2)
+>>> for update in range(8):
+...     optimizer.step()
+...     scheduler.step()
+>>> round(optimizer.param_groups[0]["lr"], 6)  # epoch 4 begins: the first drop
+0.01
+
+``t`` below 0, beyond num_epochs, or not a number is a :class:`~lrstudy.errors.StudyError`: a schedule has no
+value there, and a loop that asks for one has counted wrong. What rounding can do to ``t`` (one part in 10^9)
+is forgiven. Needs neither torch nor numpy.
+"""
+
+import itertools
+import math
+import numbers
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lrstudy.errors import StudyError, unknown
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from lrstudy.torch_schedule import ScheduleLR
+
+Schedule = Callable[[float], float]
+"""Epochs elapsed, in [0, num_epochs] -> multiplier of the base learning rate."""
+
+GRANULARITIES = ("step", "epoch")
+
+# Epochs are sums and quotients of floats; an event due at epoch 3 must not slip to the next update because
+# t came out as 2.9999999999999996.
+_TOLERANCE = 1e-9
+
+
+# --- What a parameter may be ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Number:
+    """A real parameter, its unit and its range; bounds are named as in pydantic (``le`` may be num_epochs).
+
+    Where ``default`` is None, ``derive(num_epochs, other_values)`` supplies the value, as ``derived`` says.
+    """
+
+    default: float | None
+    about: str
+    unit: str
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | str | None = None
+    derive: Callable[[float, dict], float | None] | None = None
+    derived: str = ""
+
+    def allowed(self, name: str) -> str:
+        """The range in words: ``0 < gamma <= 1``."""
+        low = f"{self.gt:g} < " if self.gt is not None else f"{self.ge:g} <= " if self.ge is not None else ""
+        high = self.lt if self.lt is not None else self.le
+        sign = "<" if self.lt is not None else "<="
+        return (
+            low + name + ("" if high is None else f" {sign} {high if isinstance(high, str) else f'{high:g}'}")
+        )
+
+    def check(self, where: str, name: str, value: object, num_epochs: float) -> float:
+        """The value as a plain int or float, or an error that says what is allowed."""
+        if not _is_number(value):
+            raise StudyError(
+                f"{where}: {name} is {value!r}, not a finite number; allowed: {self._range(name)}."
+            )
+        le = num_epochs if self.le == "num_epochs" else self.le
+        if (
+            (self.gt is not None and not value > self.gt)
+            or (self.ge is not None and not value >= self.ge)
+            or (self.lt is not None and not value < self.lt)
+            or (le is not None and not value <= le)
+        ):
+            length = f" = {num_epochs:g} without warmup" if self.le == "num_epochs" else ""
+            raise StudyError(f"{where}: {name} is {value!r}; allowed: {self._range(name, length)}.")
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+    def _range(self, name: str, length: str = "") -> str:
+        return f"{self.allowed(name)}{length} ({self.about}, {self.unit})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that is one of a few words."""
+
+    default: str
+    about: str
+    choices: tuple[str, ...]
+    unit: str = "name"
+
+    def allowed(self, name: str) -> str:
+        """The choices in words."""
+        return f"{name}: {', '.join(self.choices)}"
+
+    def check(self, where: str, name: str, value: object, num_epochs: float) -> str:
+        """The value, or an error that lists the choices."""
+        if value not in self.choices:
+            raise unknown(f"{where}: {name}", value, self.choices, "known")
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """A parameter that is a rising list of epochs inside the training."""
+
+    default: None
+    about: str
+    derive: Callable[[float, dict], list[float]]
+    derived: str
+    unit: str = "epochs"
+
+    def allowed(self, name: str) -> str:
+        """The rule in words."""
+        return f"0 < each of {name} < num_epochs, rising"
+
+    def check(self, where: str, name: str, value: object, num_epochs: float) -> list[float]:
+        """The value as a list, or an error that states the rule."""
+        rule = f"allowed: a list of numbers, {self.allowed(name)} = {num_epochs:g}"
+        try:
+            found = None if isinstance(value, str) else list(value)
+        except TypeError:
+            found = None
+        if not found or not all(_is_number(epoch) for epoch in found):
+            raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
+        inside = all(0 < epoch < num_epochs for epoch in found)
+        if not inside or any(a >= b for a, b in itertools.pairwise(found)):
+            raise StudyError(f"{where}: {name} is {found!r}; {rule}.")
+        return found
+
+
+Parameter = Number | Choice | Epochs
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# --- The registry -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A formula with its parameters: call it with num_epochs and parameters to get a :data:`Schedule`."""
+
+    name: str
+    formula: Callable[..., float]
+    parameters: dict[str, Parameter]
+    problem: Callable[[dict], str | None]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.formula.__doc__)
+
+    def resolve(self, num_epochs: float, **params: Any) -> dict[str, Any]:
+        """Check ``params`` and fill in defaults; where the default is None, it follows from the rest."""
+        where = f"schedule {self.name}"
+        _check_num_epochs(where, num_epochs)
+        for name in params:
+            if name not in self.parameters:
+                raise unknown(where, name, self.parameters, "a parameter of it")
+        given = {name: params.get(name, spec.default) for name, spec in self.parameters.items()}
+        values = {
+            name: spec.check(where, name, given[name], num_epochs)
+            for name, spec in self.parameters.items()
+            if given[name] is not None or spec.default is not None
+        }
+        for name, spec in self.parameters.items():
+            if name not in values:
+                values[name] = spec.derive(num_epochs, values)
+        if problem := self.problem(values):
+            raise StudyError(f"{where}: {problem}.")
+        return {name: values[name] for name in self.parameters}
+
+    def __call__(self, num_epochs: float, **params: Any) -> Schedule:
+        """The schedule over num_epochs; raises StudyError for parameters that are unknown or illegal."""
+        values = self.resolve(num_epochs, **params)
+
+        def schedule(t: float) -> float:
+            return self.formula(_checked(t, num_epochs, self.name), num_epochs, **values)
+
+        return schedule
+
+
+SCHEDULES: dict[str, Factory] = {}
+"""Every schedule by name; each entry is called as ``factory(num_epochs, **parameters)``."""
+
+
+def _schedule(problem: Callable[[dict], str | None] = lambda values: None, **parameters: Parameter):
+    """Register a formula ``(t, num_epochs, **parameters) -> multiplier`` with what its parameters may be."""
+
+    def register(formula: Callable[..., float]) -> Factory:
+        factory = Factory(formula.__name__, formula, parameters, problem)
+        SCHEDULES[factory.name] = factory
+        return factory
+
+    return register
+
+
+# --- The schedules ----------------------------------------------------------------------------------------
+
+_GAMMA = Number(0.1, "what each drop multiplies the rate by", "factor", gt=0, le=1)
+_DECAY_RATE = Number(0.1, "how fast the rate decays", "1/epoch", ge=0)
+_MIN_FACTOR = Number(0.0, "smallest multiplier", "factor", ge=0, le=1)
+
+
+@_schedule()
+def static(t: float, num_epochs: float) -> float:
+    """The rate stays at the base learning rate.
+
+        1
+
+    Use: the baseline that every other schedule has to beat, with a base rate tuned just as carefully.
+
+    Source: the plain stochastic gradient method.
+    """
+    return 1.0
+
+
+@_schedule(
+    gamma=_GAMMA,
+    step_size=Number(
+        None,
+        "time between drops",
+        "epochs",
+        gt=0,
+        le="num_epochs",
+        derive=lambda num_epochs, values: min(num_epochs, max(1, round(num_epochs / 3))),
+        derived="a third of num_epochs, rounded, at least 1",
+    ),
+)
+def step(t: float, num_epochs: float, *, gamma: float, step_size: float) -> float:
+    """The rate drops by a constant factor at regular intervals.
+
+        gamma ** floor(t / step_size)
+
+    Use: the classic staircase for image models; each drop shows as a jump in accuracy. Two numbers to tune.
+
+    Source: Ge et al. 2019, arXiv 1904.12838. The formula without the floor, as some texts print it, is the
+    exponential schedule with decay_rate = -ln(gamma) / step_size.
+    """
+    return gamma ** _floor(t / step_size)
+
+
+@_schedule(
+    gamma=_GAMMA,
+    milestones=Epochs(
+        None,
+        "when the rate drops",
+        derive=lambda num_epochs, values: [num_epochs / 2, 3 * num_epochs / 4],
+        derived="half and three quarters of num_epochs",
+    ),
+)
+def multistep(t: float, num_epochs: float, *, gamma: float, milestones: list[float]) -> float:
+    """The rate drops by a constant factor at chosen epochs.
+
+        gamma ** (number of milestones <= t)
+
+    Use: when it is known where training flattens; the recipe of the CIFAR ResNets drops by 10 at one half and
+    three quarters.
+
+    Source: He et al. 2016, arXiv 1512.03385, section 4.2.
+    """
+    return gamma ** sum(milestone <= t + _TOLERANCE for milestone in milestones)
+
+
+@_schedule(decay_rate=_DECAY_RATE)
+def exponential(t: float, num_epochs: float, *, decay_rate: float) -> float:
+    """The rate falls by the same share in every epoch.
+
+        exp(-decay_rate * t)
+
+    Use: smooth decay with one number to tune. The end depends on num_epochs: exp(-decay_rate * num_epochs)
+    is what is left of the rate.
+
+    Source: Li, Zhuang and Orabona 2021, arXiv 2002.05273.
+    """
+    return math.exp(-decay_rate * t)
+
+
+@_schedule(decay_rate=_DECAY_RATE)
+def inverse_time(t: float, num_epochs: float, *, decay_rate: float) -> float:
+    """The rate falls as one over time, fast at first and ever slower.
+
+        1 / (1 + decay_rate * t)
+
+    Use: the decay of the convergence theory of stochastic gradients on convex problems; on neural networks
+    mostly a baseline.
+
+    Source: Robbins and Monro 1951; in this form Bottou 2012, "Stochastic Gradient Descent Tricks".
+    """
+    return 1.0 / (1.0 + decay_rate * t)
+
+
+@_schedule(timescale=Number(1.0, "how long the rate stays before it falls", "epochs", gt=0))
+def inverse_sqrt(t: float, num_epochs: float, *, timescale: float) -> float:
+    """The rate holds for one timescale and then falls as one over the square root of time.
+
+        1 / sqrt(max(1, t / timescale))
+
+    Use: when the length of the training is not known beforehand; usual for Transformers after a warmup.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 5.3 (there counted in updates, with warmup).
+    """
+    return 1.0 / math.sqrt(max(1.0, t / timescale))
+
+
+@_schedule(power=Number(2.0, "exponent; 1 is a straight line", "number", gt=0), min_factor=_MIN_FACTOR)
+def polynomial(t: float, num_epochs: float, *, power: float, min_factor: float) -> float:
+    """The rate falls to zero at the end of training along a power of the time that remains.
+
+        max(min_factor, (1 - t / num_epochs) ** power)
+
+    Use: power 1 is the linear decay to zero that is reported to match or beat cosine (arXiv 2310.07831 and
+    2502.15938; known to us from the abstracts). Fits a fixed budget; must be restarted to train longer.
+
+    Source: Chen et al. 2018, arXiv 1606.00915 ("poly", power 0.9).
+    """
+    return max(min_factor, (1.0 - t / num_epochs) ** power)
+
+
+@_schedule(min_factor=_MIN_FACTOR)
+def cosine(t: float, num_epochs: float, *, min_factor: float) -> float:
+    """The rate follows half a cosine from 1 down to min_factor at the end of training.
+
+        min_factor + (1 - min_factor) * (1 + cos(pi * t / num_epochs)) / 2
+
+    Use: a strong default without parameters when the length of the training is fixed. Ends at num_epochs;
+    a recursion that runs past its end, as torch's CosineAnnealingLR can, climbs again.
+
+    Source: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
+    """
+    return min_factor + (1.0 - min_factor) * _half_cosine(t / num_epochs)
+
+
+@_schedule(
+    period=Number(
+        None,
+        "length of the first cycle",
+        "epochs",
+        gt=0,
+        le="num_epochs",
+        derive=lambda num_epochs, values: num_epochs / (1 + values["period_mult"]),
+        derived="num_epochs / (1 + period_mult), so that two whole cycles fit",
+    ),
+    period_mult=Number(2, "how much longer each cycle is than the one before", "factor", ge=1),
+    min_factor=_MIN_FACTOR,
+)
+def cosine_restarts(
+    t: float, num_epochs: float, *, period: float, period_mult: float, min_factor: float
+) -> float:
+    """The rate follows half a cosine, jumps back to 1, and repeats in cycles that may grow.
+
+        min_factor + (1 - min_factor) * (1 + cos(pi * s / p)) / 2
+
+    where s is the time since cycle n began and p = period * period_mult ** n its length. A cycle that ends
+    with the training ends low: there is no restart at t = num_epochs.
+
+    Use: when good snapshots along the way are wanted. Choose the period so that a cycle ends with the
+    training, or it ends at a high rate.
+
+    Source: Loshchilov and Hutter 2017, arXiv 1608.03983 (SGDR): period 10 and multiplier 2 were among the
+    best on CIFAR-10.
+    """
+    growth = period_mult - 1
+    if growth:  # cycle n begins at period * (period_mult ** n - 1) / growth
+        cycle = _floor(math.log1p(growth * t / period) / math.log1p(growth))
+        begin = period * math.expm1(cycle * math.log1p(growth)) / growth
+    else:
+        cycle = _floor(t / period)
+        begin = period * cycle
+    if cycle and t >= num_epochs and t - begin <= _TOLERANCE * num_epochs:
+        return min_factor
+    share = max(0.0, t - begin) / (period * period_mult**cycle)
+    return min_factor + (1.0 - min_factor) * _half_cosine(min(1.0, share))
+
+
+_WINDOWS = {  # height at x, the distance from the middle of the cycle: 0 there, 1 at its ends
+    "triangular": lambda x: 1.0 - x,
+    "welch": lambda x: 1.0 - x * x,
+    "hann": lambda x: _half_cosine(x),
+}
+
+
+@_schedule(
+    problem=lambda values: (
+        f"decay_rate is {values['decay_rate']!r} but decay is {values['decay']!r}; set decay: exponential, "
+        "or leave decay_rate out"
+        if values["decay"] != "exponential" and values["decay_rate"] is not None
+        else None
+    ),
+    period=Number(
+        None,
+        "length of a cycle, up and down",
+        "epochs",
+        gt=0,
+        le="num_epochs",
+        derive=lambda num_epochs, values: num_epochs / 2,
+        derived="num_epochs / 2, two whole cycles",
+    ),
+    min_factor=Number(0.1, "multiplier at the ends of a cycle", "factor", ge=0, le=1),
+    window=Choice("triangular", "shape of a cycle", tuple(_WINDOWS)),
+    decay=Choice("none", "what happens to the height of the cycles", ("none", "halve", "exponential")),
+    decay_rate=Number(
+        None,
+        "how fast the height decays, with decay: exponential",
+        "1/epoch",
+        ge=0,
+        derive=lambda num_epochs, values: 0.1 if values["decay"] == "exponential" else None,
+        derived="0.1 with decay: exponential, else unused",
+    ),
+)
+def cyclical(
+    t: float,
+    num_epochs: float,
+    *,
+    period: float,
+    min_factor: float,
+    window: str,
+    decay: str,
+    decay_rate: float | None,
+) -> float:
+    """The rate swings between min_factor and 1, cycle after cycle.
+
+        min_factor + (1 - min_factor) * a(t) * w(x),   x = abs(2 * t / period - 2 * c + 1)
+
+    where c = floor(1 + t / period) numbers the cycles from 1. Windows: triangular w = 1 - x, welch
+    w = 1 - x ** 2, hann w = (1 + cos(pi * x)) / 2. Decay of the height: none a = 1, halve
+    a = 2 ** (1 - c), exponential a = exp(-decay_rate * t).
+
+    Use: when the right rate is not known well: each cycle passes through a range of rates. Smith advises a
+    period of 4 to 20 epochs. The three windows are reported to give equivalent results (known to us from a
+    summary). A formula with floor(t / period) and no factor 2, also in print, peaks at half the height and
+    then stays low; this is Smith's.
+
+    Source: Smith 2017, arXiv 1506.01186.
+    """
+    cycle = 1 + _floor(t / period)
+    x = min(1.0, abs(2 * t / period - 2 * cycle + 1))
+    height = {"none": 1.0, "halve": 0.5 ** (cycle - 1), "exponential": math.exp(-(decay_rate or 0.0) * t)}
+    return min_factor + (1.0 - min_factor) * height[decay] * _WINDOWS[window](x)
+
+
+@_schedule(
+    peak_at=Number(0.3, "when the rate is highest", "share of num_epochs", gt=0, lt=1),
+    start_factor=Number(0.04, "multiplier at the start", "factor", ge=0, le=1),
+    end_factor=Number(4e-6, "multiplier at the end", "factor", ge=0, le=1),
+)
+def one_cycle(
+    t: float, num_epochs: float, *, peak_at: float, start_factor: float, end_factor: float
+) -> float:
+    """The rate rises on a straight line to 1 and falls on another to almost nothing.
+
+        start_factor + (1 - start_factor) * t / p      for t <= p = peak_at * num_epochs
+        1 - (1 - end_factor) * (t - p) / (num_epochs - p)      after
+
+    Use: short trainings at a large base rate ("super-convergence"); the rise doubles as a warmup.
+
+    Source: Smith and Topin 2018, arXiv 1708.07120. The defaults are those of torch's OneCycleLR (1/25 and
+    1/25/10000), whose rate peaks one update earlier.
+    """
+    peak = peak_at * num_epochs
+    if t <= peak:
+        return _line(start_factor, 1.0, t / peak)
+    return _line(1.0, end_factor, (t - peak) / (num_epochs - peak))
+
+
+@_schedule(
+    problem=lambda values: (
+        "min_factor is 0, which an exponential tail never reaches; allowed with shape: exponential: "
+        "0 < min_factor <= 1"
+        if values["shape"] == "exponential" and values["min_factor"] == 0
+        else None
+    ),
+    start=Number(0.8, "when the decay begins", "share of num_epochs", ge=0, lt=1),
+    shape=Choice("linear", "shape of the decay", ("linear", "cosine", "exponential", "step")),
+    min_factor=Number(0.01, "multiplier at the end", "factor", ge=0, le=1),
+)
+def late_decay(t: float, num_epochs: float, *, start: float, shape: str, min_factor: float) -> float:
+    """The rate stays at 1 for most of the training and decays only at its end.
+
+        1      for u = (t - start * num_epochs) / ((1 - start) * num_epochs) < 0
+        1 - (1 - min_factor) * u      linear
+        min_factor + (1 - min_factor) * (1 + cos(pi * u)) / 2      cosine
+        min_factor ** u      exponential
+        min_factor      step
+
+    Use: "warmup-stable-decay" with a warmup before it. A long phase at a large rate is reported to generalize
+    better than an early decay (arXiv 2401.11600; known to us from a summary), and a decay over the last fifth
+    to match cosine (known to us from a summary); unlike cosine, the stable phase can go on.
+
+    Source: Hu et al. 2024, arXiv 2404.06395 (warmup-stable-decay).
+    """
+    begin = start * num_epochs
+    if t < begin - _TOLERANCE * num_epochs:
+        return 1.0
+    u = max(0.0, t - begin) / (num_epochs - begin)
+    tails = {
+        "linear": lambda: _line(1.0, min_factor, u),
+        "cosine": lambda: min_factor + (1.0 - min_factor) * _half_cosine(u),
+        "exponential": lambda: min_factor**u,
+        "step": lambda: min_factor,
+    }
+    return tails[shape]()
+
+
+# --- Making and composing ---------------------------------------------------------------------------------
+
+
+def make_schedule(
+    name: str,
+    num_epochs: float,
+    *,
+    warmup_epochs: float = 0.0,
+    warmup_start_factor: float = 0.01,
+    granularity: str = "step",
+    **params: Any,
+) -> Schedule:
+    """Build the schedule ``name`` over ``num_epochs``, with a warmup inside that length if one is wanted.
+
+    Args:
+        name: a key of :data:`SCHEDULES`.
+        num_epochs: length of the training in epochs, above 0; may be a fraction.
+        warmup_epochs: epochs of linear rise at the start, 0 <= warmup_epochs < num_epochs; the schedule then
+            runs over the num_epochs - warmup_epochs that remain (see :func:`with_warmup`).
+        warmup_start_factor: what the warmup starts from, a share of the schedule's first value, in [0, 1].
+        granularity: ``step`` changes the rate at every update, ``epoch`` only at the start of an epoch
+            (the schedule is given floor(t)).
+        params: the schedule's own parameters (see :func:`parameters_of`).
+
+    Raises:
+        StudyError: an unknown name, parameter or granularity, or a value out of range.
+    """
+    factory = _factory(name)
+    where = f"schedule {name}"
+    _check_num_epochs(where, num_epochs)
+    if granularity not in GRANULARITIES:
+        raise unknown(f"{where}: granularity", granularity, GRANULARITIES, "known")
+    if not _is_number(warmup_epochs) or not 0 <= warmup_epochs < num_epochs:
+        raise StudyError(
+            f"{where}: warmup_epochs is {warmup_epochs!r}; allowed: 0 <= warmup_epochs < num_epochs = "
+            f"{num_epochs:g} (epochs)."
+        )
+    inner = factory(num_epochs - warmup_epochs, **params)
+    warmed = with_warmup(inner, warmup_epochs, start_factor=warmup_start_factor)
+
+    def schedule(t: float) -> float:
+        t = _checked(t, num_epochs, name)
+        return warmed(float(_floor(t)) if granularity == "epoch" else t)
+
+    return schedule
+
+
+def parameters_of(name: str) -> dict[str, Any]:
+    """The parameters of the schedule ``name`` with their defaults; None means: follows from num_epochs.
+
+    >>> parameters_of("step")
+    {'gamma': 0.1, 'step_size': None}
+    """
+    return {parameter: spec.default for parameter, spec in _factory(name).parameters.items()}
+
+
+def resolve_parameters(name: str, num_epochs: float, **params: Any) -> dict[str, Any]:
+    """All parameters of the schedule ``name`` as it runs over ``num_epochs`` (without warmup), checked.
+
+    Giving the result back to :func:`make_schedule` changes nothing.
+
+    >>> resolve_parameters("step", 10, gamma=0.3)
+    {'gamma': 0.3, 'step_size': 3}
+    """
+    return _factory(name).resolve(num_epochs, **params)
+
+
+def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float = 0.01) -> Schedule:
+    """Rise linearly to the schedule's first value over ``warmup_epochs``, then run the schedule.
+
+        schedule(0) * (start_factor + (1 - start_factor) * t / warmup_epochs)      for t < warmup_epochs
+        schedule(t - warmup_epochs)      after
+
+    The result is ``warmup_epochs`` longer than ``schedule``. The rise starts above zero because the first
+    update happens at t = 0 and would otherwise do nothing; torch's LinearLR with the same start_factor gives
+    the same rates. Source: Goyal et al. 2017, arXiv 1706.02677, section 2.2.
+
+    >>> warm = with_warmup(make_schedule("static", 8), 2, start_factor=0.5)
+    >>> [warm(t) for t in (0, 1, 2, 10)]
+    [0.5, 0.75, 1.0, 1.0]
+    """
+    if not _is_number(warmup_epochs) or warmup_epochs < 0:
+        raise StudyError(
+            f"warmup: warmup_epochs is {warmup_epochs!r}; allowed: a number, 0 or more (epochs)."
+        )
+    if not _is_number(start_factor) or not 0 <= start_factor <= 1:
+        raise StudyError(f"warmup: start_factor is {start_factor!r}; allowed: 0 <= start_factor <= 1.")
+
+    def warmed(t: float) -> float:
+        after = t - warmup_epochs
+        if t >= 0 and after < -_TOLERANCE:
+            return schedule(0.0) * _line(start_factor, 1.0, t / warmup_epochs)
+        return schedule(0.0 if abs(after) <= _TOLERANCE else after)
+
+    return warmed
+
+
+def sequence(*parts: tuple[Schedule, float]) -> Schedule:
+    """Run schedules one after the other: each of ``parts`` is (schedule, epochs that it runs).
+
+    Every part starts its own clock at 0; at a boundary the later part takes over. The result is as long as
+    all parts together.
+
+    >>> half = lambda t: 0.5
+    >>> both = sequence((make_schedule("static", 4), 4), (half, 6))
+    >>> [both(t) for t in (0, 3.9, 4, 10)]
+    [1.0, 1.0, 0.5, 0.5]
+    """
+    if not parts:
+        raise StudyError("sequence: nothing to run; give at least one (schedule, num_epochs).")
+    for _, length in parts:
+        _check_num_epochs("sequence", length)
+    begins = [sum(length for _, length in parts[:index]) for index in range(len(parts))]
+    total = begins[-1] + parts[-1][1]
+
+    def joined(t: float) -> float:
+        t = _checked(t, total, "sequence")
+        index = max(i for i, begin in enumerate(begins) if begin <= t + _TOLERANCE)
+        part, length = parts[index]
+        return part(min(max(0.0, t - begins[index]), length))
+
+    return joined
+
+
+def product(*schedules: Schedule) -> Schedule:
+    """Multiply schedules point by point; the result is defined where all of them are.
+
+    >>> both = product(make_schedule("cosine", 10), make_schedule("static", 10))
+    >>> round(both(5), 12)
+    0.5
+    """
+    if not schedules:
+        raise StudyError("product: nothing to multiply; give at least one schedule.")
+    return lambda t: math.prod(schedule(t) for schedule in schedules)
+
+
+def as_torch_scheduler(
+    optimizer: "Optimizer", schedule: Schedule, steps_per_epoch: int, last_epoch: int = -1
+) -> "ScheduleLR":
+    """A ``torch.optim.lr_scheduler.LRScheduler`` that follows ``schedule``.
+
+    Call its ``step()`` after every update of the optimizer; with gradient accumulation that is after every
+    ``optimizer.step()``, not after every batch, and ``steps_per_epoch`` counts updates. Each parameter group
+    keeps its own base rate. See :class:`lrstudy.torch_schedule.ScheduleLR`. In Lightning::
+
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    Args:
+        optimizer: its groups' ``lr`` (or ``initial_lr``, when resuming) are the base rates.
+        schedule: epochs elapsed -> multiplier.
+        steps_per_epoch: updates per epoch, at least 1.
+        last_epoch: updates already done, minus one, as in every torch scheduler.
+    """
+    from lrstudy.torch_schedule import ScheduleLR
+
+    return ScheduleLR(optimizer, schedule, steps_per_epoch, last_epoch)
+
+
+# --- Arithmetic -------------------------------------------------------------------------------------------
+
+
+def _factory(name: str) -> Factory:
+    if not isinstance(name, str) or name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES, "a schedule")
+    return SCHEDULES[name]
+
+
+def _check_num_epochs(where: str, num_epochs: object) -> None:
+    if not _is_number(num_epochs) or num_epochs <= 0:
+        raise StudyError(f"{where}: num_epochs is {num_epochs!r}; allowed: a number above 0 (epochs).")
+
+
+def _checked(t: float, num_epochs: float, name: str) -> float:
+    if not 0 <= t <= num_epochs * (1 + _TOLERANCE):  # also false for NaN
+        raise StudyError(
+            f"schedule {name}: there is no rate at t = {t!r}; allowed: 0 <= t <= {num_epochs:g} (epochs "
+            "elapsed)."
+        )
+    return min(float(t), float(num_epochs))
+
+
+def _floor(x: float) -> int:
+    return math.floor(x + _TOLERANCE)
+
+
+def _line(begin: float, end: float, share: float) -> float:
+    return begin + (end - begin) * share
+
+
+def _half_cosine(share: float) -> float:
+    """From 1 at share 0 to 0 at share 1."""
+    return (1.0 + math.cos(math.pi * share)) / 2.0
