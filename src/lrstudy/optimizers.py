@@ -2,7 +2,7 @@
 
     optimizer = make_optimizer("nesterov", model, base_lr=0.1, weight_decay=0.0005)
 
-The table (``OPTIMIZERS``) and the check (``optimizer_options``) need no torch; it is imported when an
+The table (``OPTIMIZERS``) and the check (``check_options``) need no torch; it is imported when an
 optimizer is built. The optimizers themselves are torch's, and for the two that need no schedule those of
 the packages ``schedulefree`` (Defazio et al., arXiv 2405.15682) and ``prodigyopt`` (Mishchenko and Defazio,
 arXiv 2306.06101).
@@ -137,26 +137,28 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
 }
 
 
-def optimizer_options(name: str, base_lr: float, **options: float | bool) -> dict[str, float | bool]:
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float | bool]:
     """Every option of the optimizer ``name``: the given ones checked, the others at their defaults.
 
     Raises:
         StudyError: an unknown name or option, or a value out of its range.
 
-    >>> optimizer_options("momentum", 0.1, weight_decay=0.0005)
+    >>> check_options("momentum", {"weight_decay": 0.0005})
     {'momentum': 0.9, 'weight_decay': 0.0005}
     """
     if name not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS, "an optimizer")
     legal = OPTIMIZERS[name].options
-    for option in options:
+    for option, value in options.items():
         if option not in legal:
             raise unknown(f"optimizer {name}", option, legal, "one of its options")
-    for option, value in {"base_lr": base_lr, **options}.items():
-        allowed = _BASE_LR if option == "base_lr" else legal[option]
-        if not allowed.accepts(value):
-            raise StudyError(f"optimizer {name}: {option} is {value!r}; it must be {allowed.legal}.")
+        _check(name, option, value, legal[option])
     return {option: options.get(option, allowed.default) for option, allowed in legal.items()}
+
+
+def _check(name: str, option: str, value: object, allowed: Option) -> None:
+    if not allowed.accepts(value):
+        raise StudyError(f"optimizer {name}: {option} is {value!r}; it must be {allowed.legal}.")
 
 
 def make_optimizer(
@@ -178,7 +180,8 @@ def make_optimizer(
     Raises:
         StudyError: an unknown name or option, or a value out of its range.
     """
-    options = optimizer_options(name, base_lr, **options)
+    options = check_options(name, options)
+    _check(name, "base_lr", base_lr, _BASE_LR)
     spec = OPTIMIZERS[name]
     weight_decay = options.pop("weight_decay")
     if "beta1" in options:
