@@ -1,0 +1,33 @@
+"""Stage download: bring one dataset to data/raw/<dataset>/, checked.
+
+Where from is params.yaml's data.source; LRSTUDY_DATA_MIRROR names a folder to use in the hub's place.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from lrstudy.config import load_params
+from lrstudy.data import DATASETS, download
+from lrstudy.stages import run_stage
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lrstudy.stages.download", description=__doc__)
+    parser.add_argument("dataset", choices=DATASETS)
+    dataset = parser.parse_args().dataset
+    mirror = os.environ.get("LRSTUDY_DATA_MIRROR")
+    record = download(
+        dataset,
+        Path("data/raw") / dataset,
+        source=load_params().data.source,
+        mirror=Path(mirror).expanduser() if mirror else None,
+        # outside the stage's outputs, and in the real workspace when DVC runs the stage in a copy of it
+        partial=Path(os.environ.get("DVC_ROOT", ".")) / ".downloads",
+    )
+    official = "official" if record["official"] else "not official"
+    print(f"{record['label']}: {official}, from {record['source']}, {record['encoding']}")
+
+
+if __name__ == "__main__":
+    run_stage(main)
