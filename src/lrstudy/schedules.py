@@ -446,8 +446,8 @@ def cyclical(
 
     Use: when the right rate is not known well: each cycle passes through a range of rates. Smith advises a
     period of 4 to 20 epochs. The three windows are reported to give equivalent results (known to us from a
-    summary). A formula with floor(t / period) and no factor 2, also in print, peaks at half the height and
-    then stays low; this is Smith's.
+    summary). A formula in circulation, 1 - abs(t / period - 2 * floor(t / period) - 1), rises once, over the
+    whole first period, and stays low ever after; this is Smith's.
 
     Source: Smith 2017, arXiv 1506.01186.
     """

@@ -1,0 +1,171 @@
+"""The study's figures, drawn the same way everywhere: the only importer of matplotlib.
+
+Figures are plain ``matplotlib.figure.Figure`` objects: no window, no global state, no style set at import.
+They are sized for print: one text column is :data:`COLUMN_WIDTH` inches wide and letters are 8 points high.
+Lines differ in colour (the palette of Okabe and Ito, 2008, readable with any colour vision) and in dashes
+(readable in grey).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lrstudy.errors import StudyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""x and y of one line, equally long."""
+
+COLUMN_WIDTH = 3.35
+TEXT_WIDTH = 6.9
+FORMATS = (".png", ".pdf", ".svg")
+
+# Okabe and Ito's colours without yellow, which vanishes on white paper.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+_DASHES = ((), (4, 1.5), (1, 1.2), (6, 1.5, 1, 1.5))
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "lrstudy",  # the same figure gives the same file
+    "pdf.fonttype": 42,  # letters stay text in the PDF, as journals ask
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings under which every figure is made and saved; use as ``with style():``."""
+    import matplotlib
+
+    return matplotlib.rc_context(_STYLE)
+
+
+def new_figure(width: float = COLUMN_WIDTH, height: float | None = None) -> "Figure":
+    """An empty figure of ``width`` x ``height`` inches; the height defaults to 0.62 of the width."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, 0.62 * width if height is None else height))
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dashes of line ``index``; 28 lines differ, neighbours in both."""
+    dashes = _DASHES[index % len(_DASHES)]  # 7 colours and 4 dashes have no common divisor: 28 pairs
+    return {
+        "color": PALETTE[index % len(PALETTE)],
+        "linestyle": (0, dashes) if dashes else "-",
+    }
+
+
+def draw_lines(
+    axes: "Axes", curves: Mapping[str, Curve], *, legend: bool = True, **legend_options: Any
+) -> None:
+    """Draw ``curves`` (label -> x, y), each in its own style; a legend unless there is only one line."""
+    for index, (label, (x, y)) in enumerate(curves.items()):
+        axes.plot(x, y, label=label, **line_style(index))
+    if legend and len(curves) > 1:
+        axes.legend(**legend_options)
+
+
+def schedule_figure(
+    curves: Mapping[str, Curve], *, title: str | None = None, y_label: str = "learning rate / base rate"
+) -> "Figure":
+    """Learning rate over epochs for one or more schedules (label -> epochs, rates).
+
+    One column wide for up to four lines, with the legend above the axes where no line can run into it; with
+    more lines as wide as the text and with the legend beside the axes.
+    """
+    with style():
+        wide = len(curves) > 4
+        longest = max(len(label) for label in curves)
+        columns = 1 if longest > 24 else min(len(curves), 2 if longest > 10 else 3)
+        rows = 0 if wide or len(curves) == 1 else -(-len(curves) // columns)
+        figure = new_figure(TEXT_WIDTH, 3.0) if wide else new_figure(height=2.1 + 0.15 * rows)
+        axes = figure.subplots()
+        draw_lines(axes, curves, legend=False)
+        _label_rates(axes, curves, y_label)
+        if title:
+            axes.set_title(title)
+        if wide:
+            figure.legend(loc="outside right center")
+        elif rows:
+            figure.legend(loc="outside upper center", ncols=columns)
+    return figure
+
+
+def schedule_panels(
+    panels: Mapping[str, Mapping[str, Curve]], *, y_label: str = "learning rate / base rate"
+) -> "Figure":
+    """Many schedules in one figure as wide as the text: panels (title -> curves) two in a row.
+
+    All panels share their axes' ranges, so that curves can be compared across them.
+    """
+    with style():
+        rows = -(-len(panels) // 2)
+        figure = new_figure(TEXT_WIDTH, 2.4 * rows)
+        grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+        for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
+            draw_lines(axes, curves, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+            _label_rates(axes, curves, y_label)
+            axes.label_outer()
+            axes.set_title(title, pad=18, fontweight="bold")
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.set_axis_off()
+    return figure
+
+
+def _label_rates(axes: "Axes", curves: Mapping[str, Curve], y_label: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(y_label)
+    axes.set_xlim(min(min(x) for x, _ in curves.values()), max(max(x) for x, _ in curves.values()))
+    axes.set_ylim(bottom=0)
+
+
+def save_figure(figure: "Figure", path: str | Path, *, description: str = "", dpi: int = 300) -> Path:
+    """Write ``figure`` as PNG, PDF or SVG by the ending of ``path``; makes the folder if it is not there.
+
+    The same figure gives the same file: no dates are written. ``description`` is kept in the file's metadata;
+    ``dpi`` matters to PNG alone.
+
+    Raises:
+        StudyError: another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise StudyError(f"{path}: not a figure's ending; choose one of {', '.join(FORMATS)}.")
+    metadata = {
+        ".png": {"Description": description, "Software": None},
+        ".pdf": {"Subject": description, "CreationDate": None, "ModDate": None},
+        ".svg": {"Description": description, "Date": None},
+    }[path.suffix.lower()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with style():
+            figure.savefig(path, metadata=metadata, dpi=dpi)
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be written ({error.strerror}).") from None
+    return path
+
+
+def curve_of(function: Callable[[float], float], end: float, *, num_points: int = 1500) -> Curve:
+    """``function`` sampled evenly on [0, end], both ends included."""
+    x = [end * index / num_points for index in range(num_points + 1)]
+    return x, [function(t) for t in x]
