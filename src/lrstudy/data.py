@@ -180,7 +180,7 @@ def _describe(spec: Spec, paths: dict[str, Path], origin: str, revision: str | N
         }
     encoding = "+".join(sorted(set("+".join(encodings).split("+"))))
     hashes = {split: entry["sha256"] for split, entry in files.items()}
-    official = origin in ("hub", "archive") or (origin == "mirror" and hashes == spec.sha256)
+    official = origin == "archive" or (origin != "sample" and hashes == spec.sha256)
     note = "sample" if origin == "sample" else "JPEG copy" if "jpeg" in encoding else "mirror"
     return {
         "dataset": spec.name,
@@ -266,7 +266,7 @@ def fetched(
                     url,
                     file,
                     resume_size=file.tell(),
-                    headers=headers,
+                    headers={**(headers or {}), "Accept-Encoding": "identity"},  # the digest is of the file
                     displayed_filename=f"{dataset}: {url.rsplit('/', 1)[-1]}",
                     tqdm_class=_Progress,
                 )
@@ -289,7 +289,7 @@ def _clear_network_errors(url: str, dataset: str, path: Path) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     ways_out = (
-        "Set LRSTUDY_DATA_MIRROR to a folder laid out as the hub (docs/data.md), "
+        "Set LRSTUDY_DATA_MIRROR to a folder laid out as the hub (docs/data.md; with data=hub), "
         "or use the embedded sample: -S data=sample."
     )
 
@@ -304,14 +304,15 @@ def _clear_network_errors(url: str, dataset: str, path: Path) -> Iterator[None]:
         if status == 416:  # asked to go on behind the end: what was kept is not a part of this file
             path.unlink(missing_ok=True)
             raise StudyError(
-                f"{dataset}: {url} is shorter than what was kept of it; that was discarded, run the stage again."
+                f"{dataset}: {url} is shorter than what was kept of it, now discarded; run the stage again."
             ) from error
         reason = {401: "access refused or not there", 403: "access refused", 404: "not there"}.get(status)
         answer = f"HTTP {status} ({reason or 'server error'})"
         raise StudyError(f"{dataset}: {url} answered {answer}.{kept()} {ways_out}") from error
     except (httpx2.TransportError, httpx2.InvalidURL, OfflineModeIsEnabled) as error:
+        state = "broke off" if kept() else "is out of reach"
         raise StudyError(
-            f"{dataset}: {url} is out of reach ({type(error).__name__}: {error}).{kept()} {ways_out}"
+            f"{dataset}: {url} {state} ({error or type(error).__name__}).{kept()} {ways_out}"
         ) from error
     except OSError as error:
         if error.errno is not None:  # the disk, not the network
@@ -375,9 +376,7 @@ def read_rows(
                 raise StudyError(f"{where}: {metadata.num_rows:,} rows, expected {rows:,}.")
             unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
             if unpacked > MAX_FILE_BYTES:
-                raise StudyError(
-                    f"{where}: {unpacked:,} bytes unpacked; at most {MAX_FILE_BYTES:,} are read."
-                )
+                raise StudyError(f"{where}: {unpacked:,} bytes unpacked; at most {MAX_FILE_BYTES:,} allowed.")
             table = file.read(columns=[column, "label"]).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise StudyError(f"{where}: not a readable parquet file ({error}). Fetch it again.") from error
@@ -793,4 +792,4 @@ def _sync(file: Any) -> None:
 def _check_size(path: Path, where: str) -> None:
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise StudyError(f"{where}: {path} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read.")
+        raise StudyError(f"{where}: {path} has {size:,} bytes, at most {MAX_FILE_BYTES:,} allowed.")

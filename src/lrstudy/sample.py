@@ -142,15 +142,16 @@ def _reviews() -> dict[str, Any]:
 
 def _review(rng: np.random.Generator, label: int) -> str:
     sentences = [_opinion(rng, label if rng.random() < AGREEING else 1 - label) for _ in range(3)]
-    sentences += list(rng.choice(FILLER, rng.integers(0, 3), replace=False))
-    return " ".join(f"{sentence.capitalize()}." for sentence in rng.permutation(sentences))
+    sentences += [FILLER[i] for i in rng.permutation(len(FILLER))[: rng.integers(3)]]
+    return " ".join(f"{sentences[i].capitalize()}." for i in rng.permutation(len(sentences)))
 
 
 def _opinion(rng: np.random.Generator, polarity: int) -> str:
+    def pick(choices: tuple[str, ...]) -> str:
+        return choices[rng.integers(len(choices))]
+
     negated = rng.random() < NEGATED
-    sentence = rng.choice(NEGATED_OPINIONS if negated else OPINIONS).format(
-        subject=rng.choice(SUBJECTS),
-        adverb=rng.choice(ADVERBS),
-        word=rng.choice(WORDS[1 - polarity if negated else polarity]),
+    sentence = pick(NEGATED_OPINIONS if negated else OPINIONS).format(
+        subject=pick(SUBJECTS), adverb=pick(ADVERBS), word=pick(WORDS[1 - polarity if negated else polarity])
     )
-    return " ".join(sentence.split())
+    return " ".join(sentence.split())  # the adverb may be empty
