@@ -169,3 +169,57 @@ def curve_of(function: Callable[[float], float], end: float, *, num_points: int 
     """``function`` sampled evenly on [0, end], both ends included."""
     x = [end * index / num_points for index in range(num_points + 1)]
     return x, [function(t) for t in x]
+
+
+def history_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> "Figure":
+    """Training loss, validation loss and validation accuracy by epoch: a row of panels per model.
+
+    Args:
+        rows: as reports/curves.csv has them: ``model``, ``schedule``, ``epoch`` and the means over seeds.
+        titles: what to write over each model's row; its keys choose and order the models.
+    """
+    columns = {
+        "train/loss": "training loss",
+        "validation/loss": "validation loss",
+        "validation/accuracy": "validation accuracy",
+    }
+    schedules = list(dict.fromkeys(row["schedule"] for row in rows))
+    figure = new_figure(TEXT_WIDTH, 0.35 + 1.75 * len(titles))
+    axes = figure.subplots(len(titles), len(columns), squeeze=False)
+    for panels, (model, title) in zip(axes, titles.items(), strict=True):
+        for panel, (column, label) in zip(panels, columns.items(), strict=True):
+            for index, schedule in enumerate(schedules):
+                mine = [row for row in rows if row["model"] == model and row["schedule"] == schedule]
+                x, y = [row["epoch"] for row in mine], [row[column] for row in mine]
+                panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **line_style(index))
+            panel.set_xlabel("epoch")
+            panel.set_ylabel(label)
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        panels[0].set_title(title, loc="left")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
+    return figure
+
+
+def rate_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> "Figure":
+    """The learning rate at each epoch's last update, on a logarithmic axis: a panel per model.
+
+    Args:
+        rows, titles: as :func:`history_figure` takes them; column ``lr``.
+    """
+    schedules = list(dict.fromkeys(row["schedule"] for row in rows))
+    figure = new_figure(TEXT_WIDTH, 2.2)
+    axes = figure.subplots(1, len(titles), squeeze=False)[0]
+    for panel, (model, title) in zip(axes, titles.items(), strict=True):
+        for index, schedule in enumerate(schedules):
+            mine = [row for row in rows if row["model"] == model and row["schedule"] == schedule]
+            x, y = [row["epoch"] for row in mine], [row["lr"] for row in mine]
+            panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **line_style(index))
+        panel.set_yscale("log")
+        panel.set_xlabel("epoch")
+        panel.set_title(title, loc="left")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("learning rate")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
+    return figure

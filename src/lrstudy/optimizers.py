@@ -259,7 +259,7 @@ def refresh_batch_norm(model: torch.nn.Module, batches: Iterable[Any]) -> None:
         return
     device = next(model.parameters()).device
     # Dropout draws in update_bn's forward passes; a refresh must not shift the training's random numbers.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         update_bn(batches, model)
     if any(layer.track_running_stats and not layer.num_batches_tracked for layer in layers):
         raise ValueError("refresh_batch_norm: there was no batch to take statistics from")

@@ -23,7 +23,7 @@ examples:
 
 KINDS = {
     "Constant or in steps": ("static", "step", "multistep"),
-    "Falling, with no end in sight": ("exponential", "inverse_time", "inverse_sqrt"),
+    "Falling, whatever the length": ("exponential", "inverse_time", "inverse_sqrt"),
     "Falling to the end of training": ("polynomial", "cosine", "late_decay"),
     "Rising and falling": ("cosine_restarts", "cyclical", "one_cycle"),
 }
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"found {' and '.join(chosen) or 'nothing'} to show; give exactly one of {', '.join(asked)}"
         )
     try:
+        if options.base_lr is not None and not 0 < options.base_lr < math.inf:
+            raise StudyError(f"--base-lr is {options.base_lr:g}; allowed: a learning rate above 0.")
         if options.parity:
             print(parity_table())
         elif options.docs:

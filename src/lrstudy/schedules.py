@@ -108,7 +108,7 @@ class Choice:
 
     def allowed(self, name: str) -> str:
         """The choices in words."""
-        return f"{name}: {', '.join(self.choices)}"
+        return f"one of {', '.join(self.choices)}"
 
     def check(self, where: str, name: str, value: object, num_epochs: float) -> str:
         """The value, or an error that lists the choices."""

@@ -1,0 +1,322 @@
+"""params.yaml, read once and checked strictly: the one place that knows the study's knobs.
+
+An unknown key, a wrong type or a value out of range is one :class:`StudyError` that says what is allowed.
+What a schedule, an optimizer or a controller accepts is checked in :mod:`lrstudy.cells`, so that an edit of
+theirs does not make the data stages stale.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lrstudy.errors import StudyError, unknown
+
+Count = Annotated[int, Field(ge=1)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _OpenSection(BaseModel):
+    """A section whose further keys are checked by the module that they belong to."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    @property
+    def options(self) -> dict:
+        """The keys that this section does not name itself."""
+        return dict(self.model_extra or {})
+
+
+class DataParams(_Section):
+    """Where the data comes from and how it is cut."""
+
+    source: Literal["hub", "archive", "sample"]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Annotated[int, Field(ge=0)]
+    limit: Annotated[int, Field(ge=20)] | None
+    vocab_size: Annotated[int, Field(ge=10, le=65_536)]
+    max_length: Annotated[int, Field(ge=1)]
+
+
+class TrainParams(_Section):
+    """What all trainings share."""
+
+    seeds: Seeds
+    threads: Count
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    augment: Literal["none", "crop_flip"]
+    gradient_clip: PositiveFloat | None
+
+
+class TuneParams(_Section):
+    """How much is searched, the same for every cell."""
+
+    num_trials: Annotated[int, Field(ge=0)]
+    seeds: Seeds
+    batch_size: Count
+    sampler_seed: Annotated[int, Field(ge=0)]
+
+
+class CompareParams(_Section):
+    """How cells are compared."""
+
+    reference: str
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    num_resamples: Annotated[int, Field(ge=100)]
+
+
+class FloatRange(_Section):
+    """Uniform in [low, high], or in the logarithm with ``log``; whole numbers with ``int``."""
+
+    low: float | Literal["num_epochs"]
+    high: float | Literal["num_epochs"]
+    log: bool = False
+    int_: bool = Field(False, alias="int")
+
+
+class Choices(_Section):
+    """One of a list."""
+
+    choices: Annotated[list[str | int | float | bool], Field(min_length=1)]
+
+
+Search = dict[str, FloatRange | Choices]
+
+
+class OptimizerParams(_OpenSection):
+    """An optimizer by name, its base rate, its options and where to search them."""
+
+    name: str
+    base_lr: PositiveFloat
+    search: Search
+
+
+class _ModelParams(_Section):
+    dataset: Literal["cifar10", "imdb"]
+    batch_size: Count
+    precision: Literal["auto", "float32", "bfloat16"]
+    optimizer: OptimizerParams
+
+
+class ResNetParams(_ModelParams):
+    """The CIFAR ResNet of 6n + 2 layers."""
+
+    architecture: Literal["resnet"]
+    depth: Annotated[int, Field(ge=8, multiple_of=1)]
+    width: Count
+
+    @model_validator(mode="after")
+    def _six_n_plus_two(self) -> "ResNetParams":
+        if (self.depth - 2) % 6:
+            raise ValueError(f"depth {self.depth} is not 6n + 2; choose one of 8, 14, 20, 26, 32, ...")
+        return self
+
+
+class ResNet18Params(_ModelParams):
+    """torchvision's ResNet-18 with a CIFAR stem."""
+
+    architecture: Literal["resnet18"]
+
+
+class LSTMParams(_ModelParams):
+    """Embedding, LSTM, maximum over positions."""
+
+    architecture: Literal["lstm"]
+    embedding_size: Count
+    hidden_size: Count
+    num_layers: Count
+    dropout: Probability
+
+
+class TransformerParams(_ModelParams):
+    """Pre-norm encoder, mean over positions."""
+
+    architecture: Literal["transformer"]
+    embedding_size: Count
+    num_heads: Count
+    num_layers: Count
+    feedforward_size: Count
+    dropout: Probability
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "TransformerParams":
+        if self.embedding_size % self.num_heads:
+            raise ValueError(
+                f"embedding_size {self.embedding_size} is not a multiple of num_heads {self.num_heads}"
+            )
+        return self
+
+
+ModelParams = Annotated[
+    ResNetParams | ResNet18Params | LSTMParams | TransformerParams, Field(discriminator="architecture")
+]
+
+
+class ScheduleRow(_OpenSection):
+    """A row of the study: a schedule's function, its parameters, and what goes with it."""
+
+    function: str | None = None
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    granularity: Literal["step", "epoch"] = "step"
+    controller: "str | ControllerParams | None" = None
+    search: Search = {}
+
+
+class ControllerParams(_OpenSection):
+    """A closed-loop factor by name and its parameters."""
+
+    name: str
+
+
+class CellParams(_Section):
+    """One model x schedule as the DAG lists it."""
+
+    model: str
+    schedule: str
+    dataset: str
+
+
+class PerModel(_Section):
+    """Each model trains with the optimizer of its own section."""
+
+    name: Literal["per_model"]
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    preset: str
+    data: DataParams
+    model: dict[str, ModelParams]
+    schedule: dict[str, ScheduleRow]
+    optimizer: PerModel | OptimizerParams
+    controller: ControllerParams
+    num_epochs: dict[Literal["cifar10", "imdb"], Count]
+    train: TrainParams
+    tune: TuneParams
+    compare: CompareParams
+    cells: dict[str, CellParams]
+    datasets: list[str]
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check ``path``.
+
+    Raises:
+        StudyError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out
+            of range.
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except FileNotFoundError:
+        raise StudyError(
+            f"{path}: not found. Run in the repository's root; `make params` writes it from conf/."
+        ) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}).") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: found {type(content).__name__}, not a mapping of sections.")
+    return check_params(content, str(path))
+
+
+def check_params(content: dict, where: str = "params.yaml") -> Params:
+    """Check a composed configuration; ``where`` names it in errors."""
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(_explain(error, content, where)) from None
+    overlap = sorted(set(params.train.seeds) & set(params.tune.seeds))
+    if overlap:
+        raise StudyError(
+            f"{where}: tune.seeds and train.seeds share {overlap}; tuning must not see the "
+            "final runs' seeds, choose others."
+        )
+    for section in ("train", "tune"):
+        seeds = getattr(params, section).seeds
+        if len(set(seeds)) != len(seeds):
+            raise StudyError(f"{where}: {section}.seeds has a seed twice in {seeds}; each may stand once.")
+    return params
+
+
+def workspace_root() -> Path:
+    """The folder that holds databases and checkpoints: the real workspace, also in a temporary experiment.
+
+    ``DVC_ROOT`` names it when DVC runs the stage (source: DVC's documentation of ``dvc exp run``).
+    """
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML whose mappings may not name a key twice, and that reads 1e-3 as a number."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]!r} stands twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or error).splitlines()[0]
+
+
+def _explain(error: ValidationError, content: dict, where: str) -> str:
+    """The first problem as one sentence: where, what was found, what is allowed."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"] if part not in _UNION_TAGS]
+    path = ".".join(location)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        allowed = _keys_at(location[:-1])
+        section = ".".join(location[:-1])
+        return str(
+            unknown(f"{where}{': ' + section if section else ''}", location[-1], allowed, "a known key")
+        )
+    if kind == "missing":
+        return f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    if isinstance(found, dict | list) and kind == "value_error":
+        return f"{where}: {path}: {message}."
+    return f"{where}: {path}: found {found!r}; {message[:1].lower() + message[1:]}."
+
+
+_UNION_TAGS = {
+    "resnet18", "FloatRange", "Choices", "PerModel", "OptimizerParams", "ControllerParams",
+    "literal['num_epochs']", "float", "str",
+}  # fmt: skip
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    """The keys that the section at ``location`` may have."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataParams,
+        "train": TrainParams,
+        "tune": TuneParams,
+        "compare": CompareParams,
+        "cells": CellParams,
+        "controller": ControllerParams,
+        "optimizer": OptimizerParams,
+    }
+    if not location:
+        return list(Params.model_fields)
+    if location[0] == "model":
+        for model in (ResNetParams, ResNet18Params, LSTMParams, TransformerParams):
+            if model.model_fields["architecture"].annotation.__args__[0] in location[2:]:
+                return list(model.model_fields)
+        return sorted({key for model in (ResNetParams, LSTMParams) for key in model.model_fields})
+    return list(sections[location[0]].model_fields) if location[0] in sections else []

@@ -1,0 +1,46 @@
+"""Where and in which precision a run computes."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from lrstudy.errors import StudyError
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA, else MPS, else the CPU; a device that is asked for by name must be there.
+
+    Raises:
+        StudyError: the named device is not available.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in available.items() if there))
+    if not available[name]:
+        usable = ", ".join(device for device, there in available.items() if there)
+        raise StudyError(f"train.device: {name!r} is not available on this machine; choose auto or {usable}.")
+    return torch.device(name)
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulated, it is ten times slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type of the matrix products and convolutions; weights, losses and statistics stay float32.
+
+    ``auto`` is bfloat16 where the device computes it natively, else float32.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if has_native_bfloat16(device) else "float32"
+    return getattr(torch, precision)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Mixed precision in ``dtype``; nothing for float32."""
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

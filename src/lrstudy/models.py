@@ -1,0 +1,198 @@
+"""The study's networks. Each maps a batch's inputs to logits of shape (batch, num_classes).
+
+Images come as float (batch, 3, 32, 32); texts as token ids (batch, length), 0 where padded, with the
+reviews' lengths (batch,). No result depends on padding.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lrstudy.errors import unknown
+
+
+class BasicBlock(nn.Module):
+    """relu(x + BN(conv(relu(BN(conv(x)))))), a 1x1 projection where the shape changes (He et al. 2016)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and in_channels == channels
+            else nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(y)).add_(self.shortcut(x)), inplace=True)
+
+
+class ResNet(nn.Module):
+    """The CIFAR ResNet: depth = 6n + 2 layers in three stages of n blocks, width, 2 width, 4 width channels.
+
+    Source: He et al. 2016, arXiv 1512.03385, section 4.2; projections instead of padded shortcuts.
+    """
+
+    def __init__(self, num_classes: int, depth: int, width: int):
+        super().__init__()
+        blocks_per_stage = (depth - 2) // 6
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        blocks, channels = [], width
+        for stage in range(3):
+            for block in range(blocks_per_stage):
+                stride = 2 if stage > 0 and block == 0 else 1
+                blocks.append(BasicBlock(channels, width * 2**stage, stride))
+                channels = width * 2**stage
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.stem(images), inplace=True))
+        return self.classifier(x.mean(dim=(2, 3)))
+
+
+def resnet18(num_classes: int) -> nn.Module:
+    """torchvision's ResNet-18 with the stem that CIFAR work uses: a 3x3 convolution and no pooling."""
+    from torchvision.models import resnet18 as torchvision_resnet18  # two seconds to import
+
+    model = torchvision_resnet18(num_classes=num_classes)
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return model
+
+
+class LSTM(nn.Module):
+    """Embedding, left-to-right LSTM, maximum over the review's positions, linear classifier.
+
+    Padding stands at the end, so no real position has seen it, and the maximum leaves it out.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        vocab_size: int,
+        embedding_size: int,
+        hidden_size: int,
+        num_layers: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=0)
+        self.lstm = nn.LSTM(
+            embedding_size,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, num_classes)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        features, _ = self.lstm(self.dropout(self.embedding(tokens)))
+        padded = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
+        features = features.masked_fill(padded[..., None], float("-inf"))
+        return self.classifier(self.dropout(features.amax(dim=1)))
+
+
+class EncoderBlock(nn.Module):
+    """x + attention(norm(x)), then x + feedforward(norm(x)) (pre-norm: arXiv 2002.04745)."""
+
+    def __init__(self, embedding_size: int, num_heads: int, feedforward_size: int, dropout: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(embedding_size)
+        self.query_key_value = nn.Linear(embedding_size, 3 * embedding_size)
+        self.output = nn.Linear(embedding_size, embedding_size)
+        self.norm2 = nn.LayerNorm(embedding_size)
+        self.feedforward = nn.Sequential(
+            nn.Linear(embedding_size, feedforward_size),
+            nn.GELU(),
+            nn.Linear(feedforward_size, embedding_size),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, attend: Tensor) -> Tensor:
+        batch, length, size = x.shape
+        heads = self.query_key_value(self.norm1(x)).view(batch, length, 3, self.num_heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        attention = F.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        x = x + self.dropout(self.output(attention.transpose(1, 2).reshape(batch, length, size)))
+        return x + self.dropout(self.feedforward(self.norm2(x)))
+
+
+class Transformer(nn.Module):
+    """Token and position embeddings, pre-norm encoder blocks, mean over the review's positions, classifier.
+
+    Padded positions are masked as keys and left out of the mean.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        vocab_size: int,
+        max_length: int,
+        embedding_size: int,
+        num_heads: int,
+        num_layers: int,
+        feedforward_size: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=0)
+        self.position = nn.Embedding(max_length, embedding_size)
+        for embedding in (self.embedding, self.position):
+            nn.init.normal_(embedding.weight, std=embedding_size**-0.5)
+        with torch.no_grad():
+            self.embedding.weight[0].zero_()
+        self.blocks = nn.ModuleList(
+            EncoderBlock(embedding_size, num_heads, feedforward_size, dropout) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embedding_size)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(embedding_size, num_classes)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
+        real = positions < lengths[:, None]
+        x = self.dropout(self.embedding(tokens) + self.position(positions))
+        for block in self.blocks:
+            x = block(x, real[:, None, None, :])
+        x = self.norm(x).masked_fill(~real[..., None], 0.0).sum(dim=1) / lengths[:, None]
+        return self.classifier(self.dropout(x))
+
+
+ARCHITECTURES = {"resnet": ResNet, "resnet18": resnet18, "lstm": LSTM, "transformer": Transformer}
+
+
+def make_model(settings: dict, meta: dict) -> nn.Module:
+    """Build the network that ``settings`` (a model section of the config) describes for a data set.
+
+    Args:
+        settings: ``architecture`` and its sizes.
+        meta: the data set's meta.json: ``num_classes``, and for text ``vocab_size`` and ``max_length``.
+    """
+    sizes = dict(settings)
+    architecture = sizes.pop("architecture")
+    if architecture not in ARCHITECTURES:
+        raise unknown("model.architecture", architecture, ARCHITECTURES, "a network")
+    if architecture in ("lstm", "transformer"):
+        sizes["vocab_size"] = meta["vocab_size"]
+    if architecture == "transformer":
+        sizes["max_length"] = meta["max_length"]
+    return ARCHITECTURES[architecture](meta["num_classes"], **sizes)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

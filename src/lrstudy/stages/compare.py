@@ -1,0 +1,97 @@
+"""Compare all cells: python -m lrstudy.stages.compare.
+
+Writes reports/comparison.json, reports/curves.csv and metrics.json.
+"""
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+from lrstudy.comparison import HEADLINE, compare, curves
+from lrstudy.config import load_params
+from lrstudy.errors import StudyError
+from lrstudy.files import write_atomically, write_json
+from lrstudy.stages import run_stage
+from lrstudy.study import evaluate_folder, read_json, train_folder
+
+
+def main() -> None:
+    params = load_params()
+    cells: dict[str, dict[str, dict]] = {}
+    data, missing = {}, []
+    for name, listed in params.cells.items():
+        try:
+            evaluated = read_json(
+                evaluate_folder(listed.model, listed.schedule) / "metrics.json", f"evaluate@{name}"
+            )
+            history = read_history(train_folder(listed.model, listed.schedule) / "history.csv", name)
+        except StudyError as error:
+            print(f"missing: {error}", file=sys.stderr)
+            missing.append(name)
+            continue
+        cells.setdefault(listed.model, {})[listed.schedule] = evaluated | {"history": history}
+        data[listed.dataset] = evaluated["data"]
+    if not cells:
+        raise StudyError("compare: no cell has been evaluated; `dvc repro` runs them.")
+    if params.compare.reference not in params.schedule:
+        print(
+            f"compare: the reference schedule '{params.compare.reference}' is not among the study's "
+            f"({', '.join(params.schedule)}): no differences are computed",
+            file=sys.stderr,
+        )
+    compared = compare(cells, params.compare)
+    write_json(
+        "reports/comparison.json",
+        {
+            "data": data,
+            "protocol": {
+                "preset": params.preset,
+                "source": params.data.source,
+                "num_epochs": params.num_epochs,
+                "seeds": params.train.seeds,
+                "num_trials": params.tune.num_trials,
+                "tune_seeds": params.tune.seeds,
+                **params.compare.model_dump(),
+                "headline": {name: HEADLINE["image" if name == "cifar10" else "text"] for name in data},
+            },
+            "missing": missing,
+            "cells": compared,
+        },
+    )
+    rows = curves(cells)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically("reports/curves.csv", text.getvalue())
+    # One number a cell, for the columns of `dvc exp show`.
+    write_json(
+        "metrics.json",
+        {
+            model: {
+                schedule: cell["metrics"][HEADLINE["image" if cell["dataset"] == "cifar10" else "text"]][
+                    "mean"
+                ]
+                for schedule, cell in schedules.items()
+            }
+            for model, schedules in compared.items()
+        },
+    )
+
+
+def read_history(path: Path, cell: str) -> list[dict[str, float]]:
+    """The rows of a cell's history.csv as numbers."""
+    try:
+        with path.open(newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise StudyError(f"{path}: not found; `dvc repro train@{cell}` makes it.") from None
+    except (ValueError, TypeError) as error:
+        raise StudyError(
+            f"{path}: not a table of numbers ({error}); `dvc repro --force -s train@{cell}` makes it anew."
+        ) from None
+
+
+if __name__ == "__main__":
+    run_stage(main)

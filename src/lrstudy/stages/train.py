@@ -1,0 +1,128 @@
+"""Train a cell with every seed: python -m lrstudy.stages.train MODEL SCHEDULE."""
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+from lrstudy.cells import make_cell
+from lrstudy.config import load_params, workspace_root
+from lrstudy.data import read_meta
+from lrstudy.files import write_atomically, write_json
+from lrstudy.parallel import run_all
+from lrstudy.runs import fingerprint, train_run
+from lrstudy.stages import cell_arguments, run_stage
+from lrstudy.study import (
+    common_tags,
+    data_folder,
+    finish,
+    outcome_of,
+    read_json,
+    run_task,
+    train_folder,
+    tuned_file,
+)
+from lrstudy.tracking import Journal, Sender
+
+_NOT_IN_HISTORY = ("steps", "interventions", "seconds", "time")  # the clock's are no part of the result
+
+
+def main() -> None:
+    model, schedule = cell_arguments()
+    params, root = load_params(), workspace_root()
+    cell = make_cell(params, model, schedule)
+    meta = read_meta(data_folder(cell.dataset))
+    tuned = read_json(tuned_file(model, schedule), f"tune@{cell.name}")
+    settings = cell.settings(tuned["values"])
+
+    tasks = {
+        seed: run_task(
+            cell,
+            params,
+            settings,
+            seed,
+            meta,
+            root,
+            f"{cell.name} seed {seed}",
+            keep_weights=True,
+            journal=True,
+        )
+        for seed in params.train.seeds
+    }
+    key = fingerprint(settings | {"seeds": params.train.seeds}, meta["fingerprint"])
+    tags = common_tags(cell, params, meta) | {"tuned": tuned["source"]}
+    parent = Journal(root / "checkpoints" / cell.name / f"cell-{key[:16]}", f"cell-{key}")
+    parent.create(
+        cell.name,
+        tags | {"kind": "cell"},
+        settings | {"seeds": params.train.seeds},
+        description=f"`{model}` with the schedule `{schedule}` on {meta['label']}: one run per seed.",
+    )
+    journals = {}
+    for seed, task in tasks.items():
+        journals[seed] = Journal(task["folder"], task["key"])
+        journals[seed].create(
+            f"{cell.name} seed {seed}",
+            tags | {"kind": "seed", "seed": str(seed)},
+            settings | {"seed": seed},
+            parent=parent.key,
+        )
+    with Sender(root) as sender:
+        for journal in (parent, *journals.values()):
+            sender.follow(journal.folder)
+        for folder in run_all(train_run, tasks.values(), params.train.threads):
+            journal = next(j for j in journals.values() if str(j.folder) == folder)
+            finish(journal, outcome_of(folder)["status"])
+        outcomes = {seed: outcome_of(task["folder"]) for seed, task in tasks.items()}
+        statuses = {outcome["status"] for outcome in outcomes.values()}
+        finish(parent, "diverged" if "diverged" in statuses else "finished")
+
+    output = train_folder(model, schedule)
+    write_atomically(output / "history.csv", history_table(outcomes))
+    for seed, task in tasks.items():
+        (output / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
+        for name in ("last", "best"):
+            shutil.copyfile(
+                Path(task["folder"]) / f"{name}.safetensors", output / f"seed-{seed}" / f"{name}.safetensors"
+            )
+    write_json(
+        output / "training.json",
+        {
+            "model": model,
+            "schedule": schedule,
+            "dataset": cell.dataset,
+            "tuned": tuned["source"],
+            "settings": settings,
+            "threads": params.train.threads,
+            "device": params.train.device,
+            "cell": {"key": parent.key, "run_id": sender.run_ids.get(parent.key)},
+            "seeds": {
+                str(seed): {
+                    "key": task["key"],
+                    "run_id": sender.run_ids.get(task["key"]),
+                    "status": outcomes[seed]["status"],
+                    "best_epoch": outcomes[seed]["best_epoch"],
+                    "num_parameters": outcomes[seed]["num_parameters"],
+                    "interventions": [i for e in outcomes[seed]["epochs"] for i in e["interventions"]],
+                    "seconds": [epoch["seconds"] for epoch in outcomes[seed]["epochs"]],
+                }
+                for seed, task in tasks.items()
+            },
+        },
+    )
+
+
+def history_table(outcomes: dict[int, dict]) -> str:
+    """CSV: a row per seed and epoch, floats in full precision; nothing that a clock decides."""
+    text = io.StringIO()
+    names = [name for name in next(iter(outcomes.values()))["epochs"][0] if name not in _NOT_IN_HISTORY]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", *names])
+    for seed, outcome in outcomes.items():
+        for record in outcome["epochs"]:
+            writer.writerow([seed, *(record[name] for name in names)])
+    return text.getvalue()
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,232 @@
+"""The training loop. It knows no files, no tracker and no tuner: callbacks come in, an outcome goes out."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lrstudy.batches import Split, num_steps
+from lrstudy.controllers import make_controller
+from lrstudy.devices import autocast, choose_device, choose_dtype
+from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
+from lrstudy.models import count_parameters, make_model
+from lrstudy.optimizers import evaluation_weights, make_optimizer, refresh_batch_norm, snapshot, update_ratio
+from lrstudy.schedules import make_schedule
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    ``epochs`` has one record per finished epoch: metrics by name, ``seconds``, the wall-clock ``time`` of its
+    end, ``interventions`` of the controller, and ``steps``, the values of every update.
+    """
+
+    status: str = "running"  # running | finished | diverged
+    epochs: list[dict] = field(default_factory=list)
+    best_epoch: int = 0  # 1-based, lowest validation loss
+    best_weights: Weights | None = None
+    last_weights: Weights | None = None
+    num_parameters: int = 0
+
+
+def train(
+    settings: dict,
+    training: Split,
+    validation: Split,
+    meta: dict,
+    *,
+    state: dict | None = None,
+    on_epoch: Callable[[dict, Callable[[], dict]], None] = lambda record, state: None,
+) -> Progress:
+    """Train one model with one seed from the first epoch (or from ``state``) to the last.
+
+    At update ``step`` (0-based) ``lr = base_lr * schedule(step / steps_per_epoch) * controller``. Initial
+    weights, batch order and dropout depend on the seed alone, so that every schedule starts alike.
+
+    Args:
+        settings: what :meth:`lrstudy.cells.Cell.settings` gives, and ``seed``, ``device``, ``threads``,
+            ``gradient_clip``.
+        training, validation: the splits, on the device.
+        meta: the data set's meta.json.
+        state: a checkpoint of the same settings to go on from.
+        on_epoch: called after each epoch with its record and a function that makes the checkpoint.
+
+    Returns:
+        The whole history and the last and best weights (on the CPU). A loss that is not finite ends the
+        training with status ``diverged``: a result, not an error.
+    """
+    device = choose_device(settings["device"])
+    dtype = choose_dtype(settings["precision"], device)
+    torch.manual_seed(settings["seed"])
+    order = torch.Generator().manual_seed(settings["seed"])
+    model = make_model(settings["model"], meta).to(device)
+    if meta["kind"] == "image":
+        model = model.to(memory_format=torch.channels_last)
+    weights = list(model.parameters())
+    options = dict(settings["optimizer"])
+    optimizer_name, base_lr = options.pop("name"), options["base_lr"]
+    optimizer = make_optimizer(optimizer_name, model, **options)
+    schedule = make_schedule(
+        settings["schedule"]["function"],
+        settings["num_epochs"],
+        warmup_epochs=settings["schedule"]["warmup_epochs"],
+        granularity=settings["schedule"]["granularity"],
+        **settings["schedule"]["parameters"],
+    )
+    controller = make_controller(**settings["controller"], num_epochs=settings["num_epochs"])
+    progress = Progress(num_parameters=count_parameters(model))
+    steps_per_epoch = num_steps(len(training), settings["batch_size"])
+
+    def checkpoint() -> dict:
+        return {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "controller": controller.state_dict(),
+            "order": order.get_state(),
+            "rng": _rng_state(device),
+            "status": progress.status,
+            "epochs": progress.epochs,
+            "best_epoch": progress.best_epoch,
+            "best_weights": progress.best_weights,
+            "last_weights": progress.last_weights,
+        }
+
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        controller.load_state_dict(state["controller"])
+        order.set_state(state["order"])
+        _set_rng_state(device, state["rng"])
+        for name in ("status", "epochs", "best_epoch", "best_weights", "last_weights"):
+            setattr(progress, name, state[name])
+
+    for epoch in range(len(progress.epochs), settings["num_epochs"]):
+        if progress.status == "diverged":
+            break
+        started = time.perf_counter()
+        model.train()
+        losses = torch.zeros(steps_per_epoch, device=device)
+        gradient_norms = torch.zeros(steps_per_epoch, device=device)
+        rates, predicted, labels_seen = [], [], []
+        num_interventions = len(controller.interventions)
+
+        for index, (inputs, labels, rows) in enumerate(
+            training.training_batches(settings["batch_size"], order)
+        ):
+            multiplier = schedule(epoch + index / steps_per_epoch)
+            if "zero_share" in controller.needs:
+                controller.before_step(zero_share=training.zero_share(rows))
+            loss_scale = multiplier if controller.scales_loss else 1.0
+            lr = base_lr * controller.factor * (1.0 if controller.scales_loss else multiplier)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+            with autocast(device, dtype):
+                logits = model(*inputs)
+                loss = nn.functional.cross_entropy(logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            (loss * loss_scale if controller.scales_loss else loss).backward()
+            gradient_norm = nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+            if settings["gradient_clip"] is not None:
+                nn.utils.clip_grads_with_norm_(weights, settings["gradient_clip"], gradient_norm)
+            last_step = index == steps_per_epoch - 1
+            before = snapshot(weights) if last_step else None
+            optimizer.step()
+
+            rates.append(lr)
+            losses[index] = loss.detach()
+            gradient_norms[index] = gradient_norm
+            predicted.append(logits.detach().argmax(dim=1))
+            labels_seen.append(labels)
+        effective_step = update_ratio(before, weights)
+
+        record = {"epoch": epoch + 1}
+        losses, gradient_norms = losses.cpu().double().numpy(), gradient_norms.cpu().double().numpy()
+        accuracy, f1 = accuracy_and_f1(
+            torch.cat(labels_seen).cpu().numpy(), torch.cat(predicted).cpu().numpy(), meta["num_classes"]
+        )
+        record |= {"train/loss": float(losses.mean()), "train/accuracy": accuracy, "train/f1": f1}
+
+        with evaluation_weights(optimizer):
+            if optimizer_name.startswith("schedule_free"):
+                refresh_batch_norm(model, _some_inputs(training))
+            logits = predict(model, validation, BATCH_SIZES[meta["kind"]], device, dtype)
+            validation_labels = validation.labels.cpu().numpy()
+            accuracy, f1 = accuracy_and_f1(validation_labels, logits.argmax(axis=1), meta["num_classes"])
+            record |= {
+                "validation/loss": cross_entropy(logits, validation_labels),
+                "validation/accuracy": accuracy,
+                "validation/f1": f1,
+                "weight_norm": nn.utils.get_total_norm([w.detach() for w in weights]).item(),
+            }
+            finite = np.isfinite(losses).all() and math.isfinite(record["validation/loss"])
+            best = min((e["validation/loss"] for e in progress.epochs), default=math.inf)
+            if finite and record["validation/loss"] < best:
+                progress.best_epoch, progress.best_weights = epoch + 1, _copy(model)
+            if not finite or epoch + 1 == settings["num_epochs"]:
+                progress.last_weights = _copy(model)
+
+        if finite:
+            controller.after_epoch(
+                epoch=epoch + 1,
+                train_loss=record["train/loss"],
+                validation_loss=record["validation/loss"],
+                gradient_norm=float(gradient_norms.mean()),
+            )
+        record |= {
+            "lr": rates[-1],
+            "gradient_norm": float(gradient_norms.mean()),
+            "effective_step": effective_step,
+            "controller_factor": controller.factor,
+            "interventions": controller.interventions[num_interventions:],
+            "seconds": time.perf_counter() - started,
+            "time": time.time(),
+            "steps": {
+                "lr": rates,
+                "train/loss": losses.tolist(),
+                "gradient_norm": gradient_norms.tolist(),
+            },
+        }
+        progress.epochs.append(record)
+        if not finite:
+            progress.status = "diverged"
+        elif epoch + 1 == settings["num_epochs"]:
+            progress.status = "finished"
+        on_epoch(record, checkpoint)
+    return progress
+
+
+def _copy(model: nn.Module) -> Weights:
+    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+
+
+def _some_inputs(training: Split, num_batches: int = 50):
+    """The inputs of the first batches in order, to estimate batch-norm statistics from."""
+    for number, (inputs, _, _) in enumerate(training.evaluation_batches(128)):
+        if number == num_batches:
+            return
+        yield inputs
+
+
+def _rng_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _set_rng_state(device: torch.device, state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state["mps"])
