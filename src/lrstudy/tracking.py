@@ -204,8 +204,11 @@ class _Store:
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         import logging
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)  # it reports each step of making the database
         from mlflow import MlflowClient
+
+        # Both report each step of making the database.
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow.exceptions import MlflowException
 
         self.name = _without_password(uri)

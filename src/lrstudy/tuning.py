@@ -99,10 +99,7 @@ def _ask(study: "optuna.Study", number: int, space: dict, cell: Cell, tune_param
 
     seed = hashlib.sha256(f"{tune_params.sampler_seed}:{number}".encode()).digest()
     study.sampler = optuna.samplers.TPESampler(
-        seed=int.from_bytes(seed[:4], "big"),
-        n_startup_trials=4,
-        multivariate=True,
-        warn_independent_sampling=False,
+        seed=int.from_bytes(seed[:4], "big"), n_startup_trials=4, multivariate=True
     )
     if number == 0:
         study.enqueue_trial(_within(default_values(cell), space, cell), skip_if_exists=True)
