@@ -32,13 +32,17 @@ from lrstudy.schedules import Choice, Number
 class NumEpochs(Number):
     """A whole number of epochs within the training."""
 
+    def allowed(self, name: str) -> str:
+        """The range in words."""
+        return f"{self.ge} <= {name} <= num_epochs, a whole number"
+
     def check(self, where: str, name: str, value: object, num_epochs: float) -> int:
         """The value as an int, or an error that says what is allowed."""
         number = super().check(where, name, value, num_epochs)
         if number != int(number) or number > num_epochs:
             raise StudyError(
-                f"{where}: {name} is {value!r}; allowed: a whole number of epochs, "
-                f"{self.ge} <= {name} <= num_epochs = {num_epochs:g} ({self.about})."
+                f"{where}: {name} is {value!r}; allowed: {self.allowed(name)}; num_epochs is {num_epochs:g} "
+                f"({self.about})."
             )
         return int(number)
 
