@@ -476,6 +476,12 @@ def test_warmup_is_a_sequence_of_a_line_and_the_schedule():
         assert warm(t) == pytest.approx(by_hand(t), rel=1e-12)
 
 
+def test_warmup_ends_where_rounding_puts_its_end():
+    warm = with_warmup(make_schedule("step", 9, step_size=3), 1)
+    assert sum([0.1] * 10) < 1
+    assert warm(sum([0.1] * 10)) == 1.0
+
+
 def test_product_multiplies_point_by_point():
     both = product(make_schedule("cosine", 10), make_schedule("exponential", 10, decay_rate=0.2))
     assert both(5) == pytest.approx(0.5 * E(-1))
