@@ -108,6 +108,13 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
     return cell
 
 
+def default_values(cell: Cell) -> dict:
+    """What the config says of each searched value, unset ones resolved to numbers."""
+    settings = cell.settings()
+    known = {"base_lr": settings["optimizer"]["base_lr"], **settings["schedule"]["parameters"]}
+    return {name: known[name] for name in cell.search_space()}
+
+
 def _check_row(name: str, row: ScheduleRow, where: str) -> None:
     function = row.function or name
     at = f"{where}: schedule.{name}"

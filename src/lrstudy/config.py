@@ -111,7 +111,8 @@ class ResNetParams(_ModelParams):
 
     architecture: Literal["resnet"]
     depth: Annotated[int, Field(ge=8, multiple_of=1)]
-    width: Count
+    # torch 2.14's float32 backward of narrower channels-last convolutions crashes on a CPU.
+    width: Annotated[int, Field(ge=8)]
 
     @model_validator(mode="after")
     def _six_n_plus_two(self) -> "ResNetParams":
@@ -277,7 +278,10 @@ def _first_line(error: Exception) -> str:
 def _explain(error: ValidationError, content: dict, where: str) -> str:
     """The first problem as one sentence: where, what was found, what is allowed."""
     problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"] if part not in _UNION_TAGS]
+    parts = list(problem["loc"])
+    if parts[0] == "model" and len(parts) > 2:
+        del parts[2]  # pydantic names the kind of network here, which is no key
+    location = [str(part) for part in parts if part not in _UNION_TAGS]
     path = ".".join(location)
     kind = problem["type"]
     if kind == "extra_forbidden":

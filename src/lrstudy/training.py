@@ -156,7 +156,8 @@ def train(
 
         with evaluation_weights(optimizer):
             if optimizer_name.startswith("schedule_free"):
-                refresh_batch_norm(model, _some_inputs(training))
+                with autocast(device, dtype):
+                    refresh_batch_norm(model, _some_inputs(training))
             logits = predict(model, validation, BATCH_SIZES[meta["kind"]], device, dtype)
             validation_labels = validation.labels.cpu().numpy()
             accuracy, f1 = accuracy_and_f1(validation_labels, logits.argmax(axis=1), meta["num_classes"])

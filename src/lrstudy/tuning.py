@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrstudy.cells import Cell
+from lrstudy.cells import Cell, default_values
 from lrstudy.config import Choices, TuneParams
 from lrstudy.errors import StudyError
 
@@ -84,13 +84,6 @@ def tune(cell: Cell, tune_params: TuneParams, key: str, root: Path, evaluate: Ev
 def best_trial(trials: list[dict]) -> dict:
     """The trial of lowest objective, the earlier one of equals; the first if every trial diverged."""
     return min(trials, key=lambda t: (math.inf if t["objective"] is None else t["objective"], t["number"]))
-
-
-def default_values(cell: Cell) -> dict:
-    """What the config says of each searched value, unset ones resolved to numbers."""
-    settings = cell.settings()
-    known = {"base_lr": settings["optimizer"]["base_lr"], **settings["schedule"]["parameters"]}
-    return {name: known[name] for name in cell.search_space()}
 
 
 def _ask(study: "optuna.Study", number: int, space: dict, cell: Cell, tune_params: TuneParams) -> int:

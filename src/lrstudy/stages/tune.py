@@ -5,7 +5,7 @@ import json
 import math
 import sys
 
-from lrstudy.cells import make_cell
+from lrstudy.cells import default_values, make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
@@ -14,7 +14,7 @@ from lrstudy.runs import train_run
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task, tuned_file
 from lrstudy.tracking import Journal, Sender
-from lrstudy.tuning import best_trial, default_values, tune
+from lrstudy.tuning import best_trial, tune
 
 
 def main() -> None:

@@ -1,0 +1,226 @@
+"""Contracts between dvc.yaml, params.yaml, conf/ and the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrstudy.config import check_params, load_params
+from lrstudy.errors import StudyError
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in DVC.items()}
+
+
+def imported_modules(path: Path) -> set[Path]:
+    """The lrstudy modules that ``path`` imports anywhere in it, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lrstudy":
+            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "lrstudy"]
+        for name in names:
+            base = SOURCE / name.replace(".", "/")
+            found |= {file for file in (base.with_suffix(".py"), base / "__init__.py") if file.exists()}
+    return found
+
+
+def modules_behind(script: Path) -> set[str]:
+    """``script`` and all lrstudy modules that it reaches, as dvc.yaml writes them; empty files left out."""
+    reached, open_files = set(), {script, script.parent / "__init__.py"}
+    while open_files:
+        file = open_files.pop()
+        reached.add(file)
+        open_files |= imported_modules(file) - reached
+    return {str(file.relative_to(ROOT)) for file in reached if file.read_text().strip()}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_modules_behind_its_script(name):
+    script = SOURCE / "lrstudy" / "stages" / f"{name}.py"
+    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
+    assert listed == modules_behind(script)
+
+
+def test_the_stages_are_the_documented_walk():
+    assert list(STAGES) == ["download", "preprocess", "tune", "train", "evaluate", "compare", "report"]
+    assert all(stage["cmd"].startswith(f"python -m lrstudy.stages.{name}") for name, stage in STAGES.items())
+
+
+def test_only_evaluate_opens_test_data():
+    readers = {
+        name for name in STAGES if '"test"' in (SOURCE / "lrstudy" / "stages" / f"{name}.py").read_text()
+    }
+    assert readers == {"evaluate"}
+    assert not [
+        path
+        for path in (SOURCE / "lrstudy").glob("*.py")
+        if 'read_split(task["data"], "test")' in path.read_text()
+    ]
+
+
+def leaf_paths(section, prefix=""):
+    """Every dotted path to a value of params.yaml."""
+    if not isinstance(section, dict) or not section:
+        return [prefix]
+    return [
+        leaf for key, value in section.items() for leaf in leaf_paths(value, f"{prefix}.{key}".lstrip("."))
+    ]
+
+
+def test_every_key_of_params_is_declared_by_some_stage():
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    declared = set()
+    for name, stage in STAGES.items():
+        items = DVC[name].get("foreach", "")
+        for declaration in stage.get("params", []):
+            if items == "${cells}":
+                declared |= {
+                    declaration.replace("${item.model}", c["model"])
+                    .replace("${item.schedule}", c["schedule"])
+                    .replace("${item.dataset}", c["dataset"])
+                    for c in params["cells"].values()
+                }
+            else:
+                declared.add(declaration)
+    undeclared = [
+        leaf
+        for leaf in leaf_paths(params)
+        if not any(leaf == d or leaf.startswith(d + ".") for d in declared)
+    ]
+    assert undeclared == []
+    for declaration in declared:
+        node = params
+        for key in declaration.split("."):
+            assert key in node, f"{declaration} is declared and not in params.yaml"
+            node = node[key]
+
+
+def compose(tmp_path: Path, *overrides: str) -> dict:
+    """params.yaml as `dvc exp run -S ...` writes it."""
+    from dvc.utils.hydra import compose_and_dump
+
+    path = tmp_path / "params.yaml"
+    compose_and_dump(path, str(ROOT / "conf"), None, "config", str(ROOT), list(overrides))
+    return yaml.safe_load(path.read_text())
+
+
+def test_the_committed_params_are_the_composition(tmp_path):
+    assert yaml.safe_load((ROOT / "params.yaml").read_text()) == compose(tmp_path)
+
+
+PRESETS = sorted(path.stem for path in (ROOT / "conf/preset").glob("*.yaml"))
+SCHEDULES = sorted(path.stem for path in (ROOT / "conf/schedule").glob("*.yaml"))
+MODELS = sorted(path.stem for path in (ROOT / "conf/model").glob("*.yaml"))
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml"))
+CONTROLLERS = sorted(path.stem for path in (ROOT / "conf/controller").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_choice_of_conf_is_legal_together_with_every_preset(tmp_path, preset):
+    from lrstudy.cells import default_values, make_cell
+
+    overrides = [f"preset={preset}", f"schedule=[{','.join(SCHEDULES)}]", f"model=[{','.join(MODELS)}]"]
+    for optimizer in OPTIMIZERS:
+        params = check_params(compose(tmp_path, *overrides, f"optimizer={optimizer}"))
+        for listed in params.cells.values():
+            cell = make_cell(params, listed.model, listed.schedule)
+            assert set(default_values(cell)) == set(cell.search_space())
+    for controller in CONTROLLERS:
+        params = check_params(compose(tmp_path, *overrides, f"controller={controller}"))
+        for listed in params.cells.values():
+            make_cell(params, listed.model, listed.schedule)
+
+
+@pytest.mark.parametrize("source", ["hub", "archive", "sample"])
+def test_every_data_source_composes(tmp_path, source):
+    assert check_params(compose(tmp_path, f"data={source}")).data.source == source
+
+
+def test_a_row_without_the_text_models_needs_no_text(tmp_path):
+    params = compose(tmp_path, "model=resnet", "schedule=exponential")
+    assert params["datasets"] == ["cifar10"]
+    assert list(params["cells"]) == ["resnet-exponential"]
+
+
+WRONG = [
+    ("an unknown section", {"trian": {}}, "params.yaml: 'trian' is not a known key; choose one of"),
+    ("an unknown key", {"train.sedes": [1]}, "params.yaml: train: 'sedes' is not a known key; choose one of"),
+    ("a wrong type", {"train.threads": "two"}, "params.yaml: train.threads: found 'two'; input should be"),
+    ("a value out of range", {"tune.num_trials": -1}, "params.yaml: tune.num_trials: found -1;"),
+    ("no seeds", {"train.seeds": []}, "params.yaml: train.seeds: found [];"),
+    ("a seed twice", {"train.seeds": [1, 1]}, "params.yaml: train.seeds has a seed twice"),
+    ("tuning on the final seeds", {"tune.seeds": [1]}, "params.yaml: tune.seeds and train.seeds share [1]"),
+    ("a depth that is not 6n + 2", {"model.resnet.depth": 9}, "params.yaml: model.resnet: depth 9 is not 6n + 2"),
+    ("heads that do not divide", {"model.transformer.num_heads": 5}, "params.yaml: model.transformer: embedding_size 64"),
+    ("an unknown network", {"model.resnet.architecture": "vgg"}, "params.yaml: model.resnet: found"),
+    ("dropout of 1", {"model.lstm.dropout": 1.0}, "params.yaml: model.lstm.dropout: found 1.0;"),
+    ("a rate of 0", {"model.lstm.optimizer.base_lr": 0.0}, "params.yaml: model.lstm.optimizer.base_lr: found 0.0;"),
+    ("a rate that is not a number", {"model.lstm.optimizer.base_lr": float("nan")}, "params.yaml: model.lstm.optimizer.base_lr: found nan;"),
+    ("an unknown data source", {"data.source": "web"}, "params.yaml: data.source: found 'web';"),
+    ("an unknown device", {"train.device": "tpu"}, "params.yaml: train.device: found 'tpu';"),
+    ("confidence of 1", {"compare.confidence": 1.0}, "params.yaml: compare.confidence: found 1.0;"),
+]  # fmt: skip
+
+
+def put(params: dict, changes: dict) -> dict:
+    """``params`` with the dotted keys changed."""
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        node = params
+        for section in sections:
+            node = node[section]
+        node[key] = value
+    return params
+
+
+@pytest.mark.parametrize(("changes", "message"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
+def test_wrong_params_get_one_clear_error(tmp_path, changes, message):
+    with pytest.raises(StudyError) as error:
+        check_params(put(compose(tmp_path), changes))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+CELL_WRONG = [
+    ("an unknown function", {"schedule.cosine.function": "cosin"}, "params.yaml: schedule.cosine: schedule: 'cosin' is not"),
+    ("a parameter of another schedule", {"schedule.cosine.gamma": 0.5}, "params.yaml: schedule.cosine: 'gamma' is not a parameter of 'cosine'"),
+    ("an illegal value", {"schedule.cosine.min_factor": 2.0}, "params.yaml: resnet-cosine:"),
+    ("low above high", {"schedule.exponential.search.decay_rate.low": 2.0}, "params.yaml: schedule.exponential.search.decay_rate: low 2 is above high 1"),
+    ("a logarithm of 0", {"schedule.exponential.search.decay_rate.low": 0.0}, "params.yaml: schedule.exponential.search.decay_rate: low 0 has no logarithm"),
+    ("a search of nothing", {"schedule.exponential.search.gamma": {"low": 0.1, "high": 1.0}}, "params.yaml: schedule.exponential.search: 'gamma' is not a parameter"),
+    ("warmup beyond the training", {"schedule.cosine.warmup_epochs": 10}, "params.yaml: resnet-cosine:"),
+    ("an unknown optimizer", {"model.resnet.optimizer.name": "adamm"}, "params.yaml: resnet-cosine: optimizer: 'adamm' is not"),
+    ("an option of another optimizer", {"model.resnet.optimizer.beta1": 0.9}, "params.yaml: resnet-cosine: optimizer nesterov: 'beta1' is not"),
+    ("an unknown controller", {"controller.name": "monitor"}, "params.yaml: resnet-cosine: controller: 'monitor' is not"),
+    ("no search of the rate", {"model.resnet.optimizer.search": {}}, "params.yaml: resnet-cosine: optimizer.search has no base_lr"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), [w[1:] for w in CELL_WRONG], ids=[w[0] for w in CELL_WRONG])
+def test_what_does_not_fit_a_cell_gets_one_clear_error(tmp_path, changes, message):
+    from lrstudy.cells import make_cell
+
+    params = check_params(put(compose(tmp_path), changes))
+    with pytest.raises(StudyError) as error:
+        for schedule in ("cosine", "exponential"):
+            make_cell(params, "resnet", schedule)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_params_that_are_not_yaml_are_named_with_their_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("train:\n  seeds: [1\n  threads: 1\n")
+    with pytest.raises(StudyError, match=r"params\.yaml, line 3: not readable as YAML"):
+        load_params(path)
+    path.write_text("preset: cpu\npreset: quick\n")
+    with pytest.raises(StudyError, match="stands twice"):
+        load_params(path)
+    with pytest.raises(StudyError, match="not found"):
+        load_params(tmp_path / "other.yaml")
