@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hub_server import HubServer, hub_server
-from lrstudy import data, sample
+from lrstudy import data, preprocessing, sample, sources
 from lrstudy.errors import StudyError
 
 RNG = np.random.default_rng(0)
@@ -62,10 +62,10 @@ def texts(rows: int) -> list[str]:
 
 def spec_for(
     tables: dict[str, pa.Table], kind: str = "image", **changes
-) -> tuple[data.Spec, dict[str, bytes]]:
+) -> tuple[sources.Spec, dict[str, bytes]]:
     """A description as strict as the official one, of tiny files, and the files' bytes."""
     files = {split: parquet(table) for split, table in tables.items()}
-    spec = data.Spec(
+    spec = sources.Spec(
         name="cifar10" if kind == "image" else "imdb",
         kind=kind,
         title="CIFAR-10" if kind == "image" else "IMDB",
@@ -82,7 +82,7 @@ IMAGE_TABLES = {split: image_table(rows) for split, rows in ROWS.items()}
 TEXT_TABLES = {split: text_table(texts(rows)) for split, rows in ROWS.items()}
 
 
-def write_mirror(folder: Path, spec: data.Spec, files: dict[str, bytes]) -> Path:
+def write_mirror(folder: Path, spec: sources.Spec, files: dict[str, bytes]) -> Path:
     for split, content in files.items():
         path = folder / spec.repo / spec.file(split)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,9 @@ def write_mirror(folder: Path, spec: data.Spec, files: dict[str, bytes]) -> Path
 
 def raw_from(folder: Path, tables: dict[str, pa.Table], kind: str = "image") -> Path:
     spec, files = spec_for(tables, kind)
-    data.download(spec.name, folder / "raw", mirror=write_mirror(folder / "mirror", spec, files), spec=spec)
+    sources.download(
+        spec.name, folder / "raw", mirror=write_mirror(folder / "mirror", spec, files), spec=spec
+    )
     return folder / "raw"
 
 
@@ -114,7 +116,7 @@ def server(monkeypatch):
 class Place:
     """A folder with an earlier, different download in it, and the call that fetches into it."""
 
-    def __init__(self, path: Path, spec: data.Spec, server: HubServer | None = None):
+    def __init__(self, path: Path, spec: sources.Spec, server: HubServer | None = None):
         self.folder, self.partial, self.spec = path / "raw", path / "partial", spec
         self.endpoint = server.url if server else "http://127.0.0.1:9"
         self.folder.mkdir()
@@ -123,7 +125,7 @@ class Place:
 
     def download(self, **options) -> dict:
         options = {"spec": self.spec, "endpoint": self.endpoint, "partial": self.partial} | options
-        return data.download(self.spec.name, self.folder, **options)
+        return sources.download(self.spec.name, self.folder, **options)
 
     def content(self) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in self.folder.iterdir()}
@@ -221,6 +223,15 @@ def test_a_finished_download_that_was_not_yet_moved_is_used(hub):
     kept.write_bytes(hub.files["train"])
     hub.place.download()
     assert hub.server.content_requests() == [None]  # the test split alone
+
+
+def test_what_a_killed_call_left_behind_is_cleared(hub):
+    left = hub.place.folder / ".staged" / "train.parquet"
+    left.parent.mkdir()
+    left.write_bytes(b"half a file")
+    hub.place.download()
+    assert hub.place.content().keys() == {"train.parquet", "test.parquet", "source.json"}
+    assert hub.place.content()["train.parquet"] == hub.files["train"]
 
 
 def test_what_was_kept_but_is_too_long_is_discarded(hub):
@@ -366,7 +377,7 @@ def test_what_is_no_parquet_file(tmp_path, content):
 def test_a_file_of_absurd_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     spec, files = spec_for(IMAGE_TABLES)
     mirror = write_mirror(tmp_path / "mirror", spec, files)
-    monkeypatch.setattr(data, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1000)
     Place(tmp_path, spec).refuses("bytes, at most 1,000 allowed", mirror=mirror)
 
 
@@ -412,9 +423,9 @@ def test_a_mirror_that_lacks_a_file(tmp_path):
 
 def test_unknown_names():
     with pytest.raises(StudyError, match=r"'imbd' is not a dataset.*Did you mean 'imdb'"):
-        data.download("imbd", Path("never"))
+        sources.download("imbd", Path("never"))
     with pytest.raises(StudyError, match=r"data\.source: 'hup' is not a source"):
-        data.download("imdb", Path("never"), source="hup")
+        sources.download("imdb", Path("never"), source="hup")
 
 
 # ------------------------------------------------------------------------------------------------- archive
@@ -469,7 +480,7 @@ BATCHES = {
 def archive_place(tmp_path, server, members: dict[str, bytes | str], md5: str | None = None) -> Place:
     content = tar(members)
     server.files["/archive.tar.gz"] = content
-    archive = data.Archive(
+    archive = sources.Archive(
         url=f"{server.url}/archive.tar.gz",
         md5=md5 or hashlib.md5(content).hexdigest(),
         members={"train": ("batches/one", "batches/two"), "test": ("batches/test",)},
@@ -482,7 +493,7 @@ def test_archive_holds_the_same_pixels(tmp_path, server):
     record = place.download(source="archive")
     assert (record["source"], record["official"], record["label"]) == ("archive", True, "CIFAR-10")
     for split in ("train", "test"):
-        images, labels, _ = data.read_rows(place.folder / f"{split}.parquet", "image", 10, ROWS[split], "")
+        images, labels, _ = sources.read_rows(place.folder / f"{split}.parquet", "image", 10, ROWS[split], "")
         np.testing.assert_array_equal(images, IMAGES[split])
         np.testing.assert_array_equal(labels, LABELS[: ROWS[split]])
     server.requests.clear()
@@ -558,38 +569,40 @@ def test_archive_without_a_member(tmp_path, server):
 def test_stratified_choice_keeps_every_class_in_proportion(counts, share, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     size = round(share * len(labels))
-    chosen = data.stratified_choice(labels, size, seed)
+    chosen = preprocessing.stratified_choice(labels, size, seed)
     assert len(chosen) == size
     assert np.all(np.diff(chosen) > 0)
     drawn = np.bincount(labels[chosen], minlength=len(counts))
     assert np.all(np.abs(drawn - size * np.array(counts) / len(labels)) < 1)
-    np.testing.assert_array_equal(chosen, data.stratified_choice(labels, size, seed))
+    np.testing.assert_array_equal(chosen, preprocessing.stratified_choice(labels, size, seed))
 
 
 def test_another_seed_chooses_others():
     labels = np.repeat([0, 1], 100)
-    assert not np.array_equal(data.stratified_choice(labels, 20, 0), data.stratified_choice(labels, 20, 1))
+    assert not np.array_equal(
+        preprocessing.stratified_choice(labels, 20, 0), preprocessing.stratified_choice(labels, 20, 1)
+    )
 
 
 @pytest.mark.parametrize("name", data.DATASETS)
 def test_official_validation_sizes(name):
-    spec = data.OFFICIAL[name]
+    spec = sources.OFFICIAL[name]
     labels = np.arange(spec.rows["train"]) % len(spec.class_names)
-    chosen = data.stratified_choice(labels, round(0.1 * len(labels)), 0)
+    chosen = preprocessing.stratified_choice(labels, round(0.1 * len(labels)), 0)
     assert len(chosen) == {"cifar10": 5_000, "imdb": 2_500}[name]
     assert len(set(np.bincount(labels[chosen]).tolist())) == 1
 
 
 def test_splits_are_disjoint_complete_and_point_back_to_the_official_rows(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
-    data.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
+    preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
     splits = {split: data.read_split(tmp_path / "out", split) for split in data.SPLITS}
     train, validation = splits["train"]["index"], splits["validation"]["index"]
     assert sorted([*train, *validation]) == list(range(40))
     assert len(validation) == 10
     assert list(splits["test"]["index"]) == list(range(20))
     for split, official in {"train": "train", "validation": "train", "test": "test"}.items():
-        images, labels, _ = data.read_rows(raw / f"{official}.parquet", "image", 10, ROWS[official], "")
+        images, labels, _ = sources.read_rows(raw / f"{official}.parquet", "image", 10, ROWS[official], "")
         np.testing.assert_array_equal(splits[split]["images"], images[splits[split]["index"]])
         np.testing.assert_array_equal(splits[split]["labels"], labels[splits[split]["index"]])
         assert splits[split]["images"].dtype == np.uint8
@@ -598,17 +611,20 @@ def test_splits_are_disjoint_complete_and_point_back_to_the_official_rows(tmp_pa
 
 def test_limit_keeps_a_stratified_part_and_says_so(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
-    meta = data.preprocess(raw, tmp_path / "out", validation_fraction=0.5, limit=20)
+    meta = preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.5, limit=20)
     assert meta["num_examples"] == {"train": 10, "validation": 10, "test": 20}
     assert meta["class_counts"]["train"] == [1] * 10
     assert meta["label"] == "CIFAR-10, 20 per split"
-    assert data.preprocess(raw, tmp_path / "out", validation_fraction=0.5, limit=40)["label"] == "CIFAR-10"
+    assert (
+        preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.5, limit=40)["label"]
+        == "CIFAR-10"
+    )
 
 
 def test_a_class_without_validation_examples_is_an_error(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
     with pytest.raises(StudyError, match=r"no example in validation.*data\.limit \(20\)"):
-        data.preprocess(raw, tmp_path / "out", limit=20)
+        preprocessing.preprocess(raw, tmp_path / "out", limit=20)
 
 
 # ----------------------------------------------------------------------------------- learned from train alone
@@ -616,11 +632,11 @@ def test_a_class_without_validation_examples_is_an_error(tmp_path):
 
 def test_mean_and_std_are_those_of_train_alone(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
-    meta = data.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
+    meta = preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
     images = data.read_split(tmp_path / "out", "train")["images"].astype(np.float64) / 255
     np.testing.assert_allclose(meta["mean"], images.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(meta["std"], images.std((0, 1, 2)), rtol=1e-12)
-    every = data.read_rows(raw / "train.parquet", "image", 10, 40, "")[0] / 255
+    every = sources.read_rows(raw / "train.parquet", "image", 10, 40, "")[0] / 255
     assert not np.allclose(meta["mean"], every.mean((0, 1, 2)), rtol=1e-6)
 
 
@@ -632,7 +648,7 @@ def test_the_vocabulary_knows_train_alone(tmp_path):
     # each review says its own row twice, so that only the rarity of other rows' words keeps them out
     own = {split: [f"{split}word{i} {split}word{i} common" for i in range(n)] for split, n in ROWS.items()}
     raw = raw_from(tmp_path, {split: text_table(rows) for split, rows in own.items()}, "text")
-    meta = data.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
+    meta = preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
     train = data.read_split(tmp_path / "out", "train")
     words = vocabulary(tmp_path / "out")
     assert (words.pop("[PAD]"), words.pop("[UNK]")) == (0, 1)
@@ -658,7 +674,7 @@ def test_tokens_are_the_cleaned_text_cut_at_max_length(tmp_path):
     ]
     table = text_table(rows * 10)
     raw = raw_from(tmp_path, {"train": table, "test": table.slice(0, 20)}, "text")
-    meta = data.preprocess(raw, tmp_path / "out", max_length=6)
+    meta = preprocessing.preprocess(raw, tmp_path / "out", max_length=6)
     part = data.read_split(tmp_path / "out", "test")
     assert decoded(tmp_path / "out", "test")[:4] == [
         "a film . not good ,",
@@ -674,7 +690,7 @@ def test_tokens_are_the_cleaned_text_cut_at_max_length(tmp_path):
 
 
 def test_vocab_size_caps_the_vocabulary_at_the_most_frequent_words():
-    tokenizer = data.train_tokenizer(["b b b a a a a c c rare"], 4)
+    tokenizer = preprocessing.train_tokenizer(["b b b a a a a c c rare"], 4)
     assert tokenizer.get_vocab() == {"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}
 
 
@@ -686,7 +702,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, kind):
     raw = raw_from(tmp_path, IMAGE_TABLES if kind == "image" else TEXT_TABLES, kind)
     written = []
     for name in ("first", "second"):
-        data.preprocess(raw, tmp_path / name, validation_fraction=0.25)
+        preprocessing.preprocess(raw, tmp_path / name, validation_fraction=0.25)
         written.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     assert written[0] == written[1]
     expected = {"train.safetensors", "validation.safetensors", "test.safetensors", "meta.json"}
@@ -700,11 +716,11 @@ def test_the_fingerprint_sees_every_value(split, name):
         s: {"labels": np.arange(3), "index": np.arange(3), "images": np.zeros((3, 2, 2, 3), np.uint8)}
         for s in data.SPLITS
     }
-    before = data.fingerprint(tensors)
-    assert data.fingerprint(tensors) == before
+    before = preprocessing.fingerprint(tensors)
+    assert preprocessing.fingerprint(tensors) == before
     tensors[split][name].reshape(-1)[-1] ^= 1
-    assert data.fingerprint(tensors) != before
-    assert data.fingerprint(tensors, "tokenizer") != data.fingerprint(tensors)
+    assert preprocessing.fingerprint(tensors) != before
+    assert preprocessing.fingerprint(tensors, "tokenizer") != preprocessing.fingerprint(tensors)
 
 
 def test_the_fingerprint_follows_a_swapped_pair_of_labels(tmp_path):
@@ -712,7 +728,7 @@ def test_the_fingerprint_follows_a_swapped_pair_of_labels(tmp_path):
     labels[[0, 1]] = labels[[1, 0]]
     changed = IMAGE_TABLES | {"train": replaced(IMAGE_TABLES["train"], label=pa.array(labels))}
     metas = [
-        data.preprocess(
+        preprocessing.preprocess(
             raw_from(tmp_path / str(i), tables), tmp_path / str(i) / "out", validation_fraction=0.25
         )
         for i, tables in enumerate([IMAGE_TABLES, changed])
@@ -724,7 +740,7 @@ def test_the_fingerprint_follows_a_swapped_pair_of_labels(tmp_path):
 def test_meta_says_where_the_data_came_from(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
     source = json.loads((raw / "source.json").read_text())
-    meta = data.preprocess(raw, tmp_path / "out", validation_fraction=0.25, split_seed=3)
+    meta = preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.25, split_seed=3)
     assert data.read_meta(tmp_path / "out") == meta
     for key in ("dataset", "kind", "label", "source", "official", "class_names"):
         assert meta[key] == source[key]
@@ -734,17 +750,17 @@ def test_meta_says_where_the_data_came_from(tmp_path):
 
 def test_a_kill_while_writing_leaves_no_folder_that_counts_as_complete(tmp_path, monkeypatch):
     raw = raw_from(tmp_path, IMAGE_TABLES)
-    data.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
-    write = data._write_bytes
+    preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.25)
+    write = preprocessing.write_atomically
 
-    def killed(content: bytes, path: Path) -> None:
+    def killed(path: Path, content: bytes) -> None:
         if path.name == "test.safetensors":
             raise KeyboardInterrupt
-        write(content, path)
+        write(path, content)
 
-    monkeypatch.setattr(data, "_write_bytes", killed)
+    monkeypatch.setattr(preprocessing, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
-        data.preprocess(raw, tmp_path / "out", validation_fraction=0.5)
+        preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.5)
     with pytest.raises(StudyError, match="dvc repro preprocess@out"):
         data.read_split(tmp_path / "out", "train")
 
@@ -753,17 +769,17 @@ def test_raw_files_that_are_not_those_of_source_json(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
     (raw / "test.parquet").write_bytes(parquet(image_table(20)))
     with pytest.raises(StudyError, match=r"test\.parquet: found .*dvc repro download@raw"):
-        data.preprocess(raw, tmp_path / "out")
+        preprocessing.preprocess(raw, tmp_path / "out")
     (raw / "source.json").unlink()
     with pytest.raises(StudyError, match=r"source\.json: not there.*dvc repro download@raw"):
-        data.preprocess(raw, tmp_path / "out")
+        preprocessing.preprocess(raw, tmp_path / "out")
 
 
 def test_reading_what_is_missing_or_broken_says_what_to_run(tmp_path):
     with pytest.raises(StudyError, match="dvc repro preprocess@cifar10"):
         data.read_meta(tmp_path / "cifar10")
     out = tmp_path / "cifar10"
-    data.preprocess(raw_from(tmp_path, IMAGE_TABLES), out, validation_fraction=0.25)
+    preprocessing.preprocess(raw_from(tmp_path, IMAGE_TABLES), out, validation_fraction=0.25)
     with pytest.raises(StudyError, match=r"'valid' is not a split.*Did you mean 'validation'"):
         data.read_split(out, "valid")
     (out / "test.safetensors").write_bytes((out / "test.safetensors").read_bytes()[:-1])
@@ -805,7 +821,7 @@ def test_the_sample_goes_through_both_stages(tmp_path, monkeypatch, capsys, data
 def test_the_sample_is_always_the_same():
     for dataset in data.DATASETS:
         first, second = sample.tables(dataset), sample.tables(dataset)
-        assert all(first[split].equals(second[split]) for split in data.OFFICIAL_SPLITS)
+        assert all(first[split].equals(second[split]) for split in sources.OFFICIAL_SPLITS)
 
 
 def test_a_changed_sample_gets_another_version():

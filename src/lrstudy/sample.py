@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy.data import IMAGE_SIZE, OFFICIAL_SPLITS, Spec, image_table
+from lrstudy.sources import IMAGE_SIZE, OFFICIAL_SPLITS, Spec, image_table
 
 VERSION = 1  # of the sample's content: raise it with every change that alters a single example
 SEED = 20  # of colours, shifts, noise and sentences

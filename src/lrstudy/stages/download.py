@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 from lrstudy.config import load_params
-from lrstudy.data import DATASETS, download
+from lrstudy.data import DATASETS
+from lrstudy.sources import download
 from lrstudy.stages import run_stage
 
 

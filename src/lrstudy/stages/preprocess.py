@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from lrstudy.config import load_params
-from lrstudy.data import DATASETS, preprocess
+from lrstudy.data import DATASETS
+from lrstudy.preprocessing import preprocess
 from lrstudy.stages import run_stage
 
 
