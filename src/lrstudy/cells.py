@@ -29,6 +29,7 @@ class Cell:
     optimizer: OptimizerParams
     controller: ControllerParams
     num_epochs: int
+    batch_size: int
 
     @property
     def name(self) -> str:
@@ -52,12 +53,12 @@ class Cell:
         """
         tuned = dict(tuned or {})
         base_lr = tuned.pop("base_lr", self.optimizer.base_lr)
-        model = self.model.model_dump(exclude={"optimizer", "dataset", "batch_size", "precision"})
+        model = self.model.model_dump(exclude={"optimizer", "dataset", "precision"})
         parameters = {**self.row.options, **tuned}
         return {
             "dataset": self.dataset,
             "model": model,
-            "batch_size": self.model.batch_size,
+            "batch_size": self.batch_size,
             "precision": self.model.precision,
             "num_epochs": self.num_epochs,
             "optimizer": {"name": self.optimizer.name, "base_lr": base_lr, **self.optimizer.options},
@@ -101,8 +102,8 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
     controller = row.controller or params.controller
     if isinstance(controller, str):
         controller = ControllerParams(name=controller)
-    num_epochs = params.num_epochs[settings.dataset]
-    cell = Cell(model, schedule, settings, row, optimizer, controller, num_epochs)
+    num_epochs, batch_size = params.num_epochs[settings.dataset], params.batch_size[settings.dataset]
+    cell = Cell(model, schedule, settings, row, optimizer, controller, num_epochs, batch_size)
     _check_row(schedule, row, "params.yaml")
     _check_cell(cell, "params.yaml")
     return cell

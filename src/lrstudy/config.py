@@ -101,7 +101,6 @@ class OptimizerParams(_OpenSection):
 
 class _ModelParams(_Section):
     dataset: Literal["cifar10", "imdb"]
-    batch_size: Count
     precision: Literal["auto", "float32", "bfloat16"]
     optimizer: OptimizerParams
 
@@ -201,6 +200,7 @@ class Params(_Section):
     optimizer: PerModel | OptimizerParams
     controller: ControllerParams
     num_epochs: dict[Literal["cifar10", "imdb"], Count]
+    batch_size: dict[Literal["cifar10", "imdb"], Count]
     train: TrainParams
     tune: TuneParams
     compare: CompareParams

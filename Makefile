@@ -1,0 +1,57 @@
+# `make help` lists what there is. Every target sets up what it needs.
+SHELL := /bin/sh
+PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PATH
+export DVC_NO_ANALYTICS := 1
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart study test check report ui smoke sync params lock clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+setup: ## make .venv with all packages (PYTHON=... chooses the interpreter)
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+quickstart: setup ## the whole study in minutes on the embedded sample: a look, not a result
+	@dvc exp run -S data=sample -S preset=quick $(ARGS)
+	@echo
+	@python -m lrstudy.report
+	@echo
+	@echo "report:    reports/report.md"
+	@echo "MLflow UI: make ui   (then open http://127.0.0.1:5000)"
+	@echo "next:      make study   the same on CIFAR-10 and IMDB (hours on a CPU)"
+
+study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset=paper' changes it)
+	@dvc exp run $(ARGS)
+
+test: setup ## all tests: the unit tests, then the pipeline's
+	@python -m pytest -m "not slow" $(ARGS)
+	@python -m pytest -m slow --durations=8 $(ARGS)
+
+check: setup ## formatting, lint, and params.yaml against conf/
+	@ruff check . && ruff format --check .
+	@python -m pytest tests/test_pipeline.py
+
+report: setup ## render reports/ again from reports/comparison.json
+	@python -m lrstudy.stages.report
+
+ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
+	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+	    --host 127.0.0.1 --port $(or $(PORT),5000)
+
+smoke: setup ## does every stage run? two models, two schedules, the sample, a minute
+	@dvc exp run -S data=sample -S preset=smoke -S 'model=[resnet,lstm]' -S 'schedule=[static,cosine]' $(ARGS)
+
+sync: setup ## send to MLflow what could not be sent during a run
+	@python -m lrstudy.sync
+
+params: setup ## compose params.yaml from conf/ without running anything
+	@python -m lrstudy.compose $(ARGS)
+
+lock: setup ## write requirements.lock from what is installed
+	@python -m pip freeze --exclude-editable --exclude lrstudy > requirements.lock
+
+clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build src/*.egg-info dvc_plots
+	@find src tests hydra_plugins -name __pycache__ -type d -prune -exec rm -rf {} +
+	@if [ "$(ALL)" = 1 ]; then rm -rf artifacts checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi

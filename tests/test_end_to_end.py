@@ -1,0 +1,294 @@
+"""The real command lines on the embedded sample, in a copy of the repository with a history of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ["-S", "data=sample", "-S", "preset=smoke"]
+pytestmark = pytest.mark.slow
+
+
+class Copy:
+    """A copy of the repository's files as they are now, committed, and a way to run commands in it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+        for name in listed:
+            if (ROOT / name).is_file() and not name.startswith("reports/"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        (folder / "dvc.lock").unlink(missing_ok=True)
+        (folder / "metrics.json").unlink(missing_ok=True)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+        self.environment = environment | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONPATH": str(folder / "src"),
+        }
+        self.run("git", "init", "-q", ".")
+        self.run("git", "config", "user.name", "test")
+        self.run("git", "config", "user.email", "test@localhost")
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", "copy")
+
+    def run(self, *command: str, fails: bool = False, **environment: str) -> str:
+        """Run a command here; returns what it printed. Fails the test unless it ends as expected."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment | environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=540, check=False,
+        )  # fmt: skip
+        assert (done.returncode != 0) == fails, (
+            f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
+        )
+        return done.stdout
+
+    def stages_run(self, printed: str) -> set[str]:
+        """The stages that DVC says it ran."""
+        return {line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")}
+
+    def json(self, path: str) -> dict:
+        return json.loads((self.folder / path).read_text())
+
+    def client(self):
+        from mlflow import MlflowClient
+
+        return MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Copy:
+    """A finished smoke study of two models and two schedules."""
+    copy = Copy(tmp_path_factory.mktemp("study"))
+    copy.printed = copy.run(
+        "dvc", "exp", "run", *SMOKE, "-S", "model=[resnet,lstm]", "-S", "schedule=[static,exponential]"
+    )
+    return copy
+
+
+def test_the_whole_walk_runs_and_reports(study):
+    cells = ["resnet-static", "resnet-exponential", "lstm-static", "lstm-exponential"]
+    ran = study.stages_run(study.printed)
+    expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
+    expected |= {f"{stage}@{data}" for stage in ("download", "preprocess") for data in ("cifar10", "imdb")}
+    assert ran == expected | {"compare", "report"}
+    comparison = study.json("reports/comparison.json")
+    assert comparison["missing"] == []
+    assert {m: set(s) for m, s in comparison["cells"].items()} == {
+        "resnet": {"static", "exponential"}, "lstm": {"static", "exponential"},
+    }  # fmt: skip
+    report = (study.folder / "reports/report.md").read_text()
+    assert "embedded sample" in report.splitlines()[0]
+    for picture in ("curves.png", "rates.png"):
+        assert f"figures/{picture}" in report
+        assert (study.folder / "reports/figures" / picture).read_bytes().startswith(b"\x89PNG")
+    metrics = study.json("metrics.json")
+    assert metrics["lstm"]["static"] == comparison["cells"]["lstm"]["static"]["metrics"]["test/f1"]["mean"]
+
+
+def test_every_reported_number_can_be_computed_again_from_the_predictions(study):
+    from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+    for model, average, metric in (("resnet", "macro", "test/accuracy"), ("lstm", "binary", "test/f1")):
+        table = pd.read_parquet(study.folder / f"artifacts/evaluate/{model}/exponential/predictions.parquet")
+        rows = table[(table.seed == 1) & (table.weights == "last")]
+        probabilities = rows.filter(like="probability_").to_numpy()
+        assert (rows.predicted == probabilities.argmax(axis=1)).all()
+        values = study.json("reports/comparison.json")["cells"][model]["exponential"]["metrics"]
+        accuracy = accuracy_score(rows.label, rows.predicted)
+        assert values["test/accuracy"]["values"]["1"] == pytest.approx(accuracy, abs=1e-12)
+        f1 = f1_score(rows.label, rows.predicted, average=average, zero_division=0)
+        assert values["test/f1"]["values"]["1"] == pytest.approx(f1, abs=1e-12)
+        loss = log_loss(rows.label, probabilities, labels=range(probabilities.shape[1]))
+        assert values["test/loss"]["values"]["1"] == pytest.approx(loss, abs=1e-5)
+        assert values[metric]["mean"] is not None
+
+
+def test_mlflow_has_one_experiment_with_a_parent_per_cell_and_a_child_per_seed(study):
+    client = study.client()
+    experiment = client.get_experiment_by_name("lrstudy")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    by_kind: dict[str, list] = {}
+    for run in runs:
+        by_kind.setdefault(run.data.tags["kind"], []).append(run)
+        assert run.info.status == "FINISHED"
+    assert {kind: len(found) for kind, found in by_kind.items()} == {
+        "cell": 4, "seed": 4, "tuning": 4, "trial": 4,
+    }  # fmt: skip
+    parents = {run.info.run_id: run for run in by_kind["cell"]}
+    for run in by_kind["seed"]:
+        parent = parents[run.data.tags["mlflow.parentRunId"]]
+        for tag in ("model", "schedule", "data", "preset"):
+            assert run.data.tags[tag] == parent.data.tags[tag]
+        assert {"train/loss", "validation/loss", "lr", "test/accuracy", "test/f1"} <= set(run.data.metrics)
+        training = study.json(
+            f"artifacts/train/{run.data.tags['model']}/{run.data.tags['schedule']}/training.json"
+        )
+        assert training["seeds"]["1"]["run_id"] == run.info.run_id
+        history = pd.read_csv(
+            study.folder / f"artifacts/train/{run.data.tags['model']}/{run.data.tags['schedule']}/history.csv"
+        )
+        logged = client.get_metric_history(run.info.run_id, "validation/loss")
+        assert [m.value for m in logged] == history["validation/loss"].tolist()
+        assert float(run.data.params["optimizer.base_lr"]) == training["settings"]["optimizer"]["base_lr"]
+    names = {run.info.run_name for run in by_kind["cell"]}
+    assert names == {"resnet-static", "resnet-exponential", "lstm-static", "lstm-exponential"}
+
+
+def test_a_second_repro_runs_nothing(study):
+    printed = study.run("dvc", "repro")
+    assert study.stages_run(printed) == set()
+    assert "up to date" in printed
+
+
+def test_the_same_cell_trained_again_from_nothing_has_the_same_history_and_predictions(study):
+    """Determinism: the checkpoints are moved away, so that everything is computed a second time."""
+    cell = study.folder / "artifacts/train/lstm/exponential"
+    before = {
+        path.name: path.read_bytes() for path in (cell / "history.csv", cell / "seed-1/last.safetensors")
+    }
+    shutil.move(study.folder / "checkpoints", study.folder / "checkpoints-first")
+    try:
+        study.run(sys.executable, "-m", "lrstudy.stages.train", "lstm", "exponential", LRSTUDY_WORKERS="1")
+    finally:
+        shutil.rmtree(study.folder / "checkpoints")
+        shutil.move(study.folder / "checkpoints-first", study.folder / "checkpoints")
+    after = {
+        path.name: path.read_bytes() for path in (cell / "history.csv", cell / "seed-1/last.safetensors")
+    }
+    assert after == before
+    study.run("dvc", "checkout", "--force")
+
+
+def test_editing_one_schedule_runs_its_column_alone(study):
+    printed = study.run(
+        "dvc", "exp", "run", *SMOKE, "-S", "model=[resnet,lstm]", "-S", "schedule=[static,exponential]",
+        "-S", "schedule.exponential.decay_rate=0.3",
+    )  # fmt: skip
+    assert study.stages_run(printed) == {
+        f"{stage}@{model}-exponential"
+        for stage in ("tune", "train", "evaluate")
+        for model in ("resnet", "lstm")
+    } | {"compare", "report"}
+    cells = study.json("reports/comparison.json")["cells"]
+    assert cells["resnet"]["exponential"]["parameters"] == {"decay_rate": 0.3}
+    assert cells["resnet"]["static"]["parameters"] == {}
+
+
+def test_one_schedule_alone_runs_its_column_alone(study):
+    printed = study.run("dvc", "exp", "run", *SMOKE, "-S", "model=lstm", "-S", "schedule=exponential")
+    assert study.stages_run(printed) <= {"compare", "report", *(
+        f"{stage}@lstm-exponential" for stage in ("tune", "train", "evaluate")
+    )}  # fmt: skip
+    assert list(yaml.safe_load((study.folder / "params.yaml").read_text())["cells"]) == ["lstm-exponential"]
+    assert set(study.json("reports/comparison.json")["cells"]) == {"lstm"}
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("schedule=expo", ["Could not find 'schedule/expo'", "exponential", "cosine"]),
+        ("model=resnt", ["Could not find 'model/resnt'", "resnet"]),
+        ("preset=fast", ["Could not find 'preset/fast'", "smoke"]),
+        ("optimizer=adamm", ["Could not find 'optimizer/adamm'", "adamw"]),
+        ("schedule.exponential.decay_rte=0.3", ["decay_rte"]),
+    ],
+)
+def test_a_typo_names_the_choices_and_runs_nothing(study, override, says):
+    printed = study.run("dvc", "exp", "run", *SMOKE, "-S", override, fails=True)
+    assert study.stages_run(printed) == set()
+    for words in says:
+        assert words in printed
+
+
+def test_a_value_out_of_range_stops_at_the_first_stage_that_reads_it(study):
+    printed = study.run(
+        "dvc", "exp", "run", *SMOKE, "-S", "model=lstm", "-S", "schedule=exponential",
+        "-S", "schedule.exponential.decay_rate=-1", fails=True,
+    )  # fmt: skip
+    assert "error: params.yaml: lstm-exponential: schedule exponential: decay_rate is -1" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_killed_stage_leaves_nothing_that_is_taken_for_good(study):
+    """kill -9 in the middle of a training; then the same command ends as an uninterrupted run does."""
+    row = ["-S", "model=lstm", "-S", "schedule=cosine", "-S", "num_epochs.imdb=6", "-S", "data.limit=400"]
+    process = subprocess.Popen(
+        ["dvc", "exp", "run", *SMOKE, *row], cwd=study.folder, env=study.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "seed 1 " in line and "epoch  2/6" in line:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (study.folder / "artifacts/train/lstm/cosine/training.json").exists()
+    study.run(
+        "git", "checkout", "-q", "-f", "--detach"
+    )  # what a killed `dvc exp run` leaves: HEAD moved away
+    study.run("git", "checkout", "-q", "-f", "-B", "main")
+    printed = study.run("dvc", "exp", "run", *SMOKE, *row)
+    assert "goes on after epoch" in printed
+    resumed = (study.folder / "artifacts/train/lstm/cosine/history.csv").read_text()
+    assert len(resumed.splitlines()) == 1 + 6
+    shutil.rmtree(study.folder / "checkpoints/lstm-cosine")
+    study.run(sys.executable, "-m", "lrstudy.stages.train", "lstm", "cosine")
+    assert (study.folder / "artifacts/train/lstm/cosine/history.csv").read_text() == resumed
+
+
+def test_queued_experiments_land_in_the_same_mlflow_database(study):
+    study.run("dvc", "exp", "run", "--queue", *SMOKE, "-S", "model=lstm", "-S", "schedule=step,cosine")
+    study.run("dvc", "queue", "start", "-j", "2")
+    queued = [line.split()[0] for line in study.run("dvc", "queue", "status").splitlines()[1:3]]
+    for task in queued:
+        study.run("dvc", "queue", "logs", "--follow", task)
+    shown = json.loads(study.run("dvc", "exp", "show", "--json"))
+    names = {
+        experiment["name"]
+        for revision in shown
+        for experiment in revision.get("experiments") or []
+        if experiment["executor"] is None or experiment["executor"]["state"] == "success"
+    }
+    client = study.client()
+    experiment = client.get_experiment_by_name("lrstudy")
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'cell'", max_results=1000)
+    mine = {run.data.tags["schedule"]: run.data.tags for run in runs if run.data.tags["model"] == "lstm"}
+    assert {"step", "cosine"} <= set(mine)
+    assert mine["step"]["dvc.experiment"] in names
+    assert not (study.folder / ".dvc/tmp/exps/mlflow.db").exists()
+
+
+def test_mlflow_runs_the_project(study):
+    study.run(sys.executable, "-m", "lrstudy.compose", "data=sample", "preset=smoke")
+    printed = study.run(
+        "mlflow", "run", ".", "--env-manager", "local", "-e", "train",
+        "-P", "model=lstm", "-P", "schedule=exponential",
+        MLFLOW_TRACKING_URI=f"sqlite:///{study.folder / 'mlflow.db'}",
+    )  # fmt: skip
+    assert "succeeded" in printed
+    assert study.json("artifacts/train/lstm/exponential/training.json")["settings"]["num_epochs"] == 1
+
+
+@pytest.mark.skipif("LRSTUDY_DATA_MIRROR" not in os.environ, reason="LRSTUDY_DATA_MIRROR names no real data")
+def test_a_slice_of_real_data_walks_through_all_stages(tmp_path):
+    copy = Copy(tmp_path)
+    copy.run("dvc", "exp", "run", "-S", "preset=smoke", "-S", "model=[resnet,lstm]", "-S", "schedule=cosine")
+    comparison = copy.json("reports/comparison.json")
+    for dataset in comparison["data"].values():
+        assert dataset["num_examples"] == {"train": 180, "validation": 20, "test": 200}
+        assert "sample" not in dataset["label"]
+    title = (copy.folder / "reports/report.md").read_text().splitlines()[0]
+    assert "sample" not in title
