@@ -80,6 +80,7 @@ class TextSplit:
     def training_batches(self, size: int, generator: torch.Generator) -> Iterator[Batch]:
         """One epoch in random order; a last batch of fewer than ``size`` is left out."""
         order = torch.randperm(len(self), generator=generator)
+        order = torch.cat(full_batches(order, size))  # before sorting: else the longest were left out
         windows = order.split(size * _SORT_WINDOW)
         order = torch.cat([w[self.lengths[w].argsort(stable=True)] for w in windows])
         batches = full_batches(order, size)
