@@ -10,17 +10,28 @@ Events, one JSON object a line: ``create`` (first; name, tags, parameters, paren
 """
 
 import json
+import math
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
+from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_json
 
 EXPERIMENT = "lrstudy"
 KEY_TAG = "lrstudy.key"
+_EXPERIMENT_TAGS = {
+    # The UI opens such experiments with charts of training runs.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "Do dynamic learning-rate schedules generalize better than static ones? A parent "
+    "run per model and schedule, a child per seed; tunings with a child per trial. Filter by `tags.kind`: "
+    "cell, seed, tuning, trial. Select seeds of several schedules and press Compare.",
+}
 _METRICS_PER_REQUEST = 1000  # MLflow's limit for one log_batch
 _PARAMS_PER_REQUEST = 100
 
@@ -45,55 +56,72 @@ class Journal:
         parent: str | None = None,
         description: str = "",
     ) -> None:
-        """Begin the run, if it has not begun; ``parent`` is the parent run's key."""
-        if self.events():
-            return
-        self.append(
+        """Begin the run, if it has not begun; ``parent`` is the parent run's key.
+
+        Under ``mlflow run``, the run that it made (``MLFLOW_RUN_ID``) is the parent of what has no other.
+        """
+        self._append(
             "create",
+            only_first=True,
             key=self.key,
             name=name,
             tags=tags,
             parameters=flatten(parameters or {}),
             parent=parent,
+            outer_run=None if parent else os.environ.get("MLFLOW_RUN_ID"),
             description=description,
             time=_milliseconds(),
         )
 
     def metrics(self, values: Iterable[tuple[str, float, int, int]]) -> None:
         """Log (name, value, step, milliseconds) each; values that are not finite are kept as they are."""
-        self.append("metrics", values=[list(value) for value in values])
+        self._append("metrics", values=[list(value) for value in values])
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set tags."""
-        self.append("tags", tags=tags)
+        self._append("tags", tags=tags)
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
         """Copy a file to the run's artifacts."""
-        self.append("artifact", path=str(Path(path).resolve()), folder=folder)
+        self._append("artifact", path=str(Path(path).resolve()), folder=folder)
 
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED."""
-        self.append("end", status=status, time=_milliseconds())
+        self._append("end", status=status, time=_milliseconds())
 
-    def append(self, kind: str, **content: object) -> None:
+    def events(self) -> list[dict]:
+        """All whole events so far.
+
+        Raises:
+            StudyError: a line is not an event.
+        """
+        try:
+            lines = self.path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return []
+        events = []
+        for number, line in enumerate(lines, 1):
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                raise StudyError(
+                    f"{self.path}, line {number}: not an event of a journal; delete it to send the others."
+                ) from None
+        return events
+
+    def _append(self, kind: str, only_first: bool = False, **content: object) -> None:
         """Add one event; a torn last line of an earlier process that died is cut off first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"event": kind, **content}) + "\n"
         with locked(self.folder / "journal.lock"), self.path.open("ab+") as file:
             file.seek(0)
             whole = file.read().rfind(b"\n") + 1
+            if only_first and whole:
+                return
             file.truncate(whole)
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
-
-    def events(self) -> list[dict]:
-        """All whole events so far."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines]
 
 
 def flatten(settings: dict, prefix: str = "") -> dict[str, object]:
@@ -108,8 +136,39 @@ def flatten(settings: dict, prefix: str = "") -> dict[str, object]:
 
 
 def tracking_uri(root: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, else the database ``mlflow.db`` in the workspace's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    """``MLFLOW_TRACKING_URI``, else the database ``mlflow.db``; a relative database path is one in ``root``.
+
+    DVC runs some experiments in a copy of the workspace, where a database would be deleted with the copy.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    relative = re.fullmatch(r"sqlite:///([^/:].*)", uri)
+    return f"sqlite:///{root / relative[1]}" if relative else uri
+
+
+def server_name(uri: str) -> str:
+    """``uri`` without user, password and query: what may be shown and written down."""
+    return uri if uri.startswith("sqlite:") else re.sub(r"://.*@", "://", uri).partition("?")[0]
+
+
+def describe(error: BaseException, uri: str) -> str:
+    """An error of MLflow's in one line, without the user, the password and the query of ``uri``.
+
+    Where a connection is at fault, the operating system's words: MLflow's own take four lines.
+    """
+    innermost: BaseException = error
+    while (cause := innermost.__cause__ or innermost.__context__) is not None:
+        innermost = cause
+    if isinstance(innermost, OSError):
+        error = innermost
+    text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].replace(uri, server_name(uri))
+    if not uri.startswith("sqlite:"):
+        login = re.search(r"://(.*)@", uri)
+        query = uri.partition("?")[2]
+        for secret in [login[1], *login[1].split(":", 1)[1:]] if login else []:
+            for written in filter(None, (f"{secret}@", secret, unquote(secret))):
+                text = text.replace(written, "***")
+        text = text.replace(f"?{query}", "") if query else text
+    return text
 
 
 class Sender:
@@ -120,16 +179,20 @@ class Sender:
             ...
 
     On leaving, what is there is sent. If the server cannot be reached, one warning says so and where the
-    journals wait; nothing is lost and nothing else stops.
+    journals wait; nothing is lost and nothing else stops. ``patience`` is how many seconds the end may wait
+    for a server that does not answer.
     """
 
-    def __init__(self, root: Path, interval: float = 2.0):
-        self.root, self.interval = root, interval
+    def __init__(self, root: Path, interval: float = 2.0, patience: float = 10.0):
+        self.root, self.interval, self.patience = root, interval, patience
+        self.uri = tracking_uri(root)
         self.folders: list[Path] = []
         self.run_ids: dict[str, str] = {}
         self._wake = threading.Event()
         self._closing = False
         self._failure: str | None = None
+        self._heard = math.inf  # when the server last answered; a local database is always waited for
+        self._deleted: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mlflow-sender", daemon=True)
 
     def __enter__(self) -> "Sender":
@@ -137,15 +200,22 @@ class Sender:
         return self
 
     def __exit__(self, *_: object) -> None:
+        left = time.monotonic()
         self._closing = True
         self._wake.set()
-        self._thread.join()
+        while self._thread.is_alive() and time.monotonic() < max(left, self._heard) + self.patience:
+            self._thread.join(0.1)
+        if self._thread.is_alive():
+            self._failure = f"no answer for {self.patience:g} s"
         if self._failure:
             print(
-                f"warning: MLflow was not reached ({self._failure}). Nothing is lost: the journals wait in "
-                f"{self.root / 'checkpoints'}; `make sync` sends them.",
+                f"warning: not everything reached MLflow at {server_name(self.uri)} "
+                f"({self._failure}). Nothing is lost: the journals wait in {self.root / 'checkpoints'}; "
+                "`make sync` sends them.",
                 file=sys.stderr,
             )
+        if self._deleted:
+            print(f"note: {deleted_note(self._deleted)}", file=sys.stderr)
 
     def follow(self, folder: Path) -> None:
         """Send the journal in ``folder`` from now on; parents before their children."""
@@ -157,37 +227,60 @@ class Sender:
         while True:
             closing = self._closing
             try:
-                store = store or _Store(tracking_uri(self.root), self.root)
+                import mlflow  # noqa: F401  seconds that are not the server's
+
+                self._answered()
+                store = store or Store(self.uri, self.root)
                 for folder in list(self.folders):
-                    self.run_ids.update(send(folder, store))
+                    self.run_ids.update(send(folder, store, self._answered))
+                self._deleted |= store.deleted
                 self._failure = None
             except Exception as error:  # the boundary to a server: whatever it is, training goes on
-                self._failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                self._failure = describe(error, self.uri)
                 store = None
             if closing:
                 return
             self._wake.wait(self.interval)
 
+    def _answered(self) -> None:
+        if not self.uri.startswith("sqlite:"):
+            self._heard = time.monotonic()
 
-def send(folder: Path, store: "_Store") -> dict[str, str]:
+
+def deleted_note(run_ids: set[str]) -> str:
+    """What to say of runs that were deleted in MLflow."""
+    return (
+        f"{len(run_ids)} run{'s were' if len(run_ids) > 1 else ' was'} deleted in MLflow and left so; "
+        f"restore in its UI what is to go on ({', '.join(sorted(run_ids))})"
+    )
+
+
+def send(folder: Path, store: "Store", sent_one: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Send what ``folder``'s journal has and ``store`` has not; returns {key: run id}.
 
     ``sent.json`` is written after each event, so a sender that dies repeats at most one: creating a run looks
-    for its key first, and MLflow keeps one of two equal metric values.
+    for its key first, and MLflow's databases keep one of two equal metric values. A run that was deleted in
+    MLflow is left alone. ``sent_one`` is called after each event.
     """
     with locked(folder / "send.lock"):
-        try:
-            events = [json.loads(line) for line in (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]]
-        except FileNotFoundError:
+        events = Journal(folder, "").events()
+        if not events:
             return {}
         sent = _read_sent(folder / "sent.json")
-        if sent.get("uri") != store.name or not store.has_run(sent.get("run_id")):
+        if (
+            sent.get("uri") != store.name
+            or not 0 < sent["events"] <= len(events)
+            or not store.has_run(sent["run_id"])
+        ):
             sent = {"uri": store.name, "run_id": None, "events": 0}
         for event in events[sent["events"] :]:
+            if sent["run_id"] in store.deleted:
+                break
             sent["run_id"] = store.apply(event, sent["run_id"])
             sent["events"] += 1
             write_json(folder / "sent.json", sent)
-        return {events[0]["key"]: sent["run_id"]} if events else {}
+            sent_one()
+        return {events[0]["key"]: sent["run_id"]}
 
 
 def _read_sent(path: Path) -> dict:
@@ -197,92 +290,108 @@ def _read_sent(path: Path) -> dict:
         return {}
 
 
-class _Store:
-    """The few calls of MLflow's client that events need."""
+class Store:
+    """The few calls of MLflow's client that events need.
+
+    ``deleted`` are the runs, of those that were looked at, that somebody deleted in MLflow.
+    """
 
     def __init__(self, uri: str, root: Path):
+        # The sender tries again by itself; MLflow's own seven attempts take minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         import logging
 
         from mlflow import MlflowClient
-
-        # Both report each step of making the database.
-        for name in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow.exceptions import MlflowException
 
-        self.name = _without_password(uri)
-        local = uri.startswith("sqlite:")
+        # The first two report each step of making the database, the third each attempt to reach a server.
+        for name in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+        self.name = server_name(uri)
+        self.lock = root / ".mlflow.lock"
+        self.deleted: set[str] = set()
+        self._seen: set[str] = set()
+        database = uri.split(":")[0].split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
         # Two processes that make the same database's tables at once break each other.
-        with locked(root / ".mlflow.lock"):
+        with locked(self.lock):
             self.client = MlflowClient(uri)
             experiment = self.client.get_experiment_by_name(EXPERIMENT)
             if experiment is None:
-                location = (root / "mlartifacts").as_uri() if local else None
+                location = (root / "mlartifacts").as_uri() if database else None
                 try:
-                    self.experiment_id = self.client.create_experiment(EXPERIMENT, location)
+                    self.experiment_id = self.client.create_experiment(EXPERIMENT, location, _EXPERIMENT_TAGS)
                 except MlflowException:  # another machine was first
-                    self.experiment_id = self.client.get_experiment_by_name(EXPERIMENT).experiment_id
+                    experiment = self.client.get_experiment_by_name(EXPERIMENT)
+                    if experiment is None:
+                        raise
+                    self.experiment_id = experiment.experiment_id
             else:
                 self.experiment_id = experiment.experiment_id
-        self.lock = root / ".mlflow.lock"
-        self._known: dict[str, str] = {}
 
-    def has_run(self, run_id: str | None) -> bool:
+    def has_run(self, run_id: str) -> bool:
+        """Whether the run is there, deleted or not."""
         from mlflow.exceptions import MlflowException
 
-        if run_id is None:
-            return True
-        if run_id in self._known.values():
-            return True
-        try:
-            self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
+        if run_id not in self._seen:
+            try:
+                self._note(self.client.get_run(run_id))
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
         return True
 
-    def find(self, key: str) -> str | None:
-        """The id of the run that was created for ``key``."""
-        if key not in self._known:
-            found = self.client.search_runs(
-                [self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1
-            )
-            if not found:
-                return None
-            self._known[key] = found[0].info.run_id
-        return self._known[key]
+    def find(self, key: str):
+        """The run that was created for ``key``, or None; rather one that was not deleted."""
+        from mlflow.entities import ViewType
+
+        for view in (ViewType.ACTIVE_ONLY, ViewType.DELETED_ONLY):
+            found = self.client.search_runs([self.experiment_id], f"tags.`{KEY_TAG}` = '{key}'", view, 1)
+            if found:
+                self._note(found[0])
+                return found[0]
+        return None
 
     def apply(self, event: dict, run_id: str | None) -> str:
         """Do what ``event`` says to the run; returns the run's id."""
         return getattr(self, f"_{event['event']}")(event, run_id)
 
+    def _note(self, run) -> None:
+        self._seen.add(run.info.run_id)
+        if run.info.lifecycle_stage == "deleted":
+            self.deleted.add(run.info.run_id)
+
     def _create(self, event: dict, run_id: str | None) -> str:
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
         with locked(self.lock):
-            found = self.find(event["key"])
-            if found is not None:
-                return found
-            tags = {KEY_TAG: event["key"], **event["tags"]}
-            if event["description"]:
-                tags["mlflow.note.content"] = event["description"]
-            parent = event["parent"]
-            if parent is not None:
-                tags["mlflow.parentRunId"] = self.find(parent) or ""
-            elif os.environ.get("MLFLOW_RUN_ID"):  # under `mlflow run`
-                tags["mlflow.parentRunId"] = os.environ["MLFLOW_RUN_ID"]
-            tags = {name: value for name, value in tags.items() if value != ""}
-            run = self.client.create_run(
-                self.experiment_id, start_time=event["time"], tags=tags, run_name=event["name"]
-            )
-            self._known[event["key"]] = run.info.run_id
-        parameters = [Param(name, str(value)) for name, value in event["parameters"].items()]
-        for start in range(0, len(parameters), _PARAMS_PER_REQUEST):
-            self.client.log_batch(run.info.run_id, params=parameters[start : start + _PARAMS_PER_REQUEST])
-        self.client.log_batch(run.info.run_id, tags=[RunTag(KEY_TAG, event["key"])])
-        return run.info.run_id
+            run = self.find(event["key"])
+            if run is None:
+                tags = {KEY_TAG: event["key"], **event["tags"], "mlflow.note.content": event["description"]}
+                parent = self.find(event["parent"]) if event["parent"] else None
+                tags["mlflow.parentRunId"] = parent.info.run_id if parent else event.get("outer_run")
+                tags = {name: str(value) for name, value in tags.items() if value not in ("", None)}
+                run = self.client.create_run(
+                    self.experiment_id, start_time=event["time"], tags=tags, run_name=event["name"]
+                )
+                self._note(run)
+        run_id = run.info.run_id
+        if run_id not in self.deleted:
+            # A sender that died may have created the run and not yet its parameters.
+            parameters = [
+                Param(name, str(value))
+                for name, value in event["parameters"].items()
+                if name not in run.data.params
+            ]
+            for start in range(0, len(parameters), _PARAMS_PER_REQUEST):
+                self.client.log_batch(run_id, params=parameters[start : start + _PARAMS_PER_REQUEST])
+        return run_id
 
     def _metrics(self, event: dict, run_id: str) -> str:
         from mlflow.entities import Metric
@@ -301,21 +410,16 @@ class _Store:
         return run_id
 
     def _artifact(self, event: dict, run_id: str) -> str:
+        if not Path(event["path"]).exists():
+            # It would be tried for ever, and nothing after it would be sent.
+            print(f"warning: {event['path']} is gone; MLflow's run {run_id} lacks it", file=sys.stderr)
+            return run_id
         self.client.log_artifact(run_id, event["path"], event["folder"] or None)
         return run_id
 
     def _end(self, event: dict, run_id: str) -> str:
         self.client.set_terminated(run_id, event["status"], event["time"])
         return run_id
-
-
-def _without_password(uri: str) -> str:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return uri.replace(f":{parts.password}@", ":***@", 1)
 
 
 def _milliseconds() -> int:

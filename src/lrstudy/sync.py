@@ -1,0 +1,54 @@
+"""Send to MLflow what waits in the journals: python -m lrstudy.sync (``make sync``)."""
+
+from pathlib import Path
+
+from lrstudy.config import workspace_root
+from lrstudy.errors import StudyError
+from lrstudy.tracking import Journal, Store, deleted_note, describe, send, server_name, tracking_uri
+
+
+def journal_folders(root: Path) -> list[Path]:
+    """The folders of all journals under ``root``'s checkpoints, runs without a parent first."""
+    folders = sorted(path.parent for path in (root / "checkpoints").rglob("journal.jsonl"))
+    begun = {folder: events[0] for folder in folders if (events := Journal(folder, "").events())}
+    return sorted(begun, key=lambda folder: begun[folder]["parent"] is not None)
+
+
+def main() -> None:
+    """Send every journal of the workspace and say how much was sent.
+
+    Raises:
+        StudyError: MLflow cannot be reached or refuses what it is sent.
+    """
+    root = workspace_root()
+    folders, uri = journal_folders(root), tracking_uri(root)
+    if not folders:
+        print(f"sync: no journals in {root / 'checkpoints'}")
+        return
+    sent: list[Path] = []
+    folder = folders[0]
+    try:
+        store = Store(uri, root)
+        for folder in folders:
+            send(folder, store, lambda folder=folder: sent.append(folder))
+    except StudyError:
+        raise
+    except Exception as error:  # whatever a server or a database may do
+        raise StudyError(
+            f"sync: MLflow at {server_name(uri)} did not take {folder} ({describe(error, uri)}). {len(sent)} "
+            "events were sent, the others wait in their journals; start the server or set "
+            "MLFLOW_TRACKING_URI, then `make sync` again."
+        ) from None
+    runs = len(set(sent))
+    print(
+        f"sync: {len(sent)} events of {runs} runs sent to MLflow at {server_name(uri)}; "
+        f"{len(folders) - runs} runs had nothing new"
+    )
+    if store.deleted:
+        print(f"sync: {deleted_note(store.deleted)}")
+
+
+if __name__ == "__main__":
+    from lrstudy.stages import run_stage
+
+    run_stage(main)
