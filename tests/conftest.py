@@ -1,6 +1,11 @@
 """What tests that compute share."""
 
+import hypothesis
 import pytest
+
+# A busy machine must not fail a test, nor the first call of a library that loads slowly.
+hypothesis.settings.register_profile("lrstudy", deadline=None)
+hypothesis.settings.load_profile("lrstudy")
 
 
 @pytest.fixture
