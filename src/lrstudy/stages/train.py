@@ -72,7 +72,9 @@ def main() -> None:
             sender.follow(journal.folder)
         for folder in run_all(train_run, tasks.values(), params.train.threads):
             journal = next(j for j in journals.values() if str(j.folder) == folder)
-            finish(journal, outcome_of(folder)["status"])
+            outcome = outcome_of(folder)
+            log_interventions(journal, outcome)
+            finish(journal, outcome["status"])
         outcomes = {seed: outcome_of(task["folder"]) for seed, task in tasks.items()}
         statuses = {outcome["status"] for outcome in outcomes.values()}
         finish(parent, "diverged" if "diverged" in statuses else "finished")
@@ -110,6 +112,15 @@ def main() -> None:
             },
         },
     )
+
+
+def log_interventions(journal: Journal, outcome: dict) -> None:
+    """Give the tracker what the controller did and why, as a file; nothing if it did nothing."""
+    interventions = [record for epoch in outcome["epochs"] for record in epoch["interventions"]]
+    path = journal.folder / "interventions.json"
+    if interventions and not path.exists():
+        write_json(path, interventions)
+        journal.artifact(path)
 
 
 def history_table(outcomes: dict[int, dict]) -> str:
