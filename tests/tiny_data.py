@@ -86,11 +86,11 @@ def write_dataset(kind: str, folder: Path) -> Path:
     return folder
 
 
-def settings(model: str = "lstm", **changes) -> dict:
-    """What a training of ``model`` needs; a change of a section replaces its keys, ``None`` included."""
+def settings(name: str = "lstm", **changes) -> dict:
+    """What a training of the model ``name`` needs; a change of ``model`` or ``schedule`` adds to its section."""
     base = {
-        "dataset": "cifar10" if model == "resnet" else "imdb",
-        "model": MODELS[model],
+        "dataset": "cifar10" if name == "resnet" else "imdb",
+        "model": MODELS[name],
         "batch_size": 16,
         "precision": "float32",
         "num_epochs": 3,
