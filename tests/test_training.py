@@ -14,7 +14,7 @@ from lrstudy.devices import choose_device, choose_dtype
 from lrstudy.errors import StudyError
 from lrstudy.evaluation import accuracy_and_f1, cross_entropy, predict
 from lrstudy.models import make_model
-from lrstudy.optimizers import OPTIMIZERS
+from lrstudy.optimizers import OPTIMIZERS, evaluation_weights, make_optimizer
 from lrstudy.schedules import make_schedule
 from lrstudy.training import Progress, train
 from tiny_data import MODELS, SIZES, dataset, settings
@@ -203,14 +203,40 @@ def test_the_weights_that_are_kept_reproduce_their_validation_metrics(model, opt
         assert found == (record["validation/accuracy"], record["validation/f1"])
 
 
-def test_the_best_epoch_is_the_first_with_the_lowest_validation_loss():
+def test_the_best_epoch_is_the_one_with_the_lowest_validation_loss():
     """A rate this high makes validation worse after some epoch; the best weights are not the last."""
-    progress = run("transformer", num_epochs=5, optimizer={"name": "sgd", "base_lr": 3.0}, schedule={"function": "static", "parameters": {}})  # fmt: skip
+    row = {"function": "static", "parameters": {}}
+    progress = run("transformer", num_epochs=5, optimizer={"name": "sgd", "base_lr": 0.5}, schedule=row)
     losses = [record["validation/loss"] for record in progress.epochs]
     assert progress.best_epoch == 1 + losses.index(min(losses)) < 5
     assert not all(
         torch.equal(progress.best_weights[key], progress.last_weights[key]) for key in progress.last_weights
     )
+
+
+def test_schedule_free_keeps_the_average_and_its_batch_norm_statistics():
+    """It trains at one point and is evaluated at an average of others: that is what must be kept."""
+    states = []
+    options = {"name": "schedule_free_sgd", "base_lr": 0.5}
+    progress = run("resnet", optimizer=options, on_epoch=lambda _, checkpoint: states.append(checkpoint()))
+    splits, meta = DATA["image"]
+    network = make_model(MODELS["resnet"], meta)
+    network.load_state_dict(states[-1]["model"])
+    assert not torch.equal(network.stem[0].weight, progress.last_weights["stem.0.weight"])
+    optimizer = make_optimizer(options["name"], network, options["base_lr"])
+    optimizer.load_state_dict(states[-1]["optimizer"])
+    with evaluation_weights(optimizer):
+        for name, weight in network.named_parameters():
+            torch.testing.assert_close(weight.detach(), progress.last_weights[name])
+    # all training images make one batch: its statistics are those of the first layer's output
+    network.load_state_dict(progress.last_weights)
+    ((images,), _, _), *more = make_split(splits["train"], meta, CPU).evaluation_batches(128)
+    assert not more
+    with torch.no_grad():
+        features = network.stem[0](images).double()
+    for name, value in (("mean", features.mean((0, 2, 3))), ("var", features.var((0, 2, 3)))):
+        kept = progress.last_weights[f"stem.1.running_{name}"].double()
+        torch.testing.assert_close(kept, value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", MODELS)
