@@ -44,7 +44,8 @@ def main() -> None:
         for journal in _journals(training, root):
             sender.follow(journal.folder)
         predictions = sorted(
-            run_all(predict_seed, tasks, params.train.threads), key=lambda found: found["seed"]
+            run_all(predict_seed, tasks, params.train.threads, params.train.device),
+            key=lambda found: found["seed"],
         )
         table = pa.concat_tables(prediction_table(found) for found in predictions)
         output = evaluate_folder(model, schedule)

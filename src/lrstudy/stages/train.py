@@ -70,7 +70,7 @@ def main() -> None:
     with Sender(root) as sender:
         for journal in (parent, *journals.values()):
             sender.follow(journal.folder)
-        for folder in run_all(train_run, tasks.values(), params.train.threads):
+        for folder in run_all(train_run, tasks.values(), params.train.threads, params.train.device):
             journal = next(j for j in journals.values() if str(j.folder) == folder)
             outcome = outcome_of(folder)
             log_interventions(journal, outcome)

@@ -54,7 +54,8 @@ def main() -> None:
 
         def evaluate(trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
             tasks = {n: [task(n, values, seed) for seed in params.tune.seeds] for n, values in trials}
-            for _ in run_all(train_run, [t for group in tasks.values() for t in group], params.train.threads):
+            every = [run for group in tasks.values() for run in group]
+            for _ in run_all(train_run, every, params.train.threads, params.train.device):
                 pass
             found = []
             for number, values in trials:
