@@ -10,13 +10,13 @@ import importlib.util
 import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 from lrstudy.files import locked, write_atomically, write_json
 from lrstudy.tracking import Journal
 
 _CODE = ("batches", "controllers", "devices", "evaluation", "models", "optimizers", "schedules", "training")
+_WEIGHTS = ("last", "best")
 
 
 def fingerprint(settings: dict, data_fingerprint: str) -> str:
@@ -44,7 +44,7 @@ def read_outcome(folder: Path) -> dict | None:
 
 
 def train_run(task: dict) -> str:
-    """Train what ``task`` says, from its checkpoint if it has one; returns the folder.
+    """Train what ``task`` says, from its checkpoint if it has one, unless that is done; returns the folder.
 
     Args:
         task: ``folder``, ``key``, ``label`` (for the progress lines), ``settings``, ``data`` (the processed
@@ -53,9 +53,16 @@ def train_run(task: dict) -> str:
     """
     folder = Path(task["folder"])
     with locked(folder / "run.lock", lambda: _say(task["label"], "another process trains this; waiting")):
-        if read_outcome(folder) is None:
+        if not _is_done(folder, task["keep_weights"]):
             _train(folder, task)
     return str(folder)
+
+
+def _is_done(folder: Path, keep_weights: bool) -> bool:
+    """Whether the outcome is there, and the weights if they are wanted: a tuning trial kept none."""
+    if read_outcome(folder) is None:
+        return False
+    return not keep_weights or all((folder / f"{name}.safetensors").exists() for name in _WEIGHTS)
 
 
 def _train(folder: Path, task: dict) -> None:
@@ -81,16 +88,20 @@ def _train(folder: Path, task: dict) -> None:
     done = state["epochs"] if state else []
     if done:
         _say(task["label"], f"goes on after epoch {len(done)}")
-    if journal and done:
-        # The process may have died between writing the checkpoint and the journal.
-        journaled = sum(event["event"] == "metrics" for event in journal.events())
-        for record in done[journaled:]:
+    # The process may have died between writing the checkpoint and the journal, and a run whose checkpoint
+    # or weights were lost trains epochs again that the journal has: each epoch stands there once.
+    journaled = _journaled_epochs(journal) if journal else set()
+
+    def keep(record: dict) -> None:
+        if journal and record["epoch"] not in journaled:
             journal.metrics(metric_values(record))
+
+    for record in done:
+        keep(record)
 
     def on_epoch(record: dict, checkpoint) -> None:
         write_atomically(folder / "checkpoint.pt", lambda file: torch.save(checkpoint(), file))
-        if journal:
-            journal.metrics(metric_values(record))
+        keep(record)
         _say(task["label"], progress_line(record, settings["num_epochs"]))
         if os.getppid() != parent:
             raise SystemExit("the stage that started this worker is gone; its checkpoint stays")
@@ -103,7 +114,7 @@ def _train(folder: Path, task: dict) -> None:
 
         # A run that diverged in its first epoch has no best weights: its last ones stand in.
         best = progress.best_weights or progress.last_weights
-        for name, weights in (("last", progress.last_weights), ("best", best)):
+        for name, weights in zip(_WEIGHTS, (progress.last_weights, best), strict=True):
             contiguous = {key: value.contiguous() for key, value in weights.items()}
             write_atomically(folder / f"{name}.safetensors", save(contiguous))
     write_json(
@@ -126,11 +137,21 @@ def _load_checkpoint(path: Path, label: str) -> dict | None:
         return None
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what damaged bytes make a reader raise is not documented
         aside = path.with_suffix(".unreadable")
         os.replace(path, aside)
         _say(label, f"checkpoint unreadable ({type(error).__name__}), set aside as {aside}; starts afresh")
         return None
+
+
+def _journaled_epochs(journal: Journal) -> set[int]:
+    return {
+        epoch
+        for event in journal.events()
+        if event["event"] == "metrics"
+        for name, _, epoch, _ in event["values"]
+        if name == "validation/loss"
+    }
 
 
 def metric_values(record: dict) -> list[tuple[str, float, int, int]]:
