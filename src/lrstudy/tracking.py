@@ -136,11 +136,15 @@ def flatten(settings: dict, prefix: str = "") -> dict[str, object]:
 
 
 def tracking_uri(root: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, else the database ``mlflow.db``; a relative database path is one in ``root``.
+    """``MLFLOW_TRACKING_URI``, else the database ``mlflow.db``; a relative path is one in ``root``."""
+    return in_workspace(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db", root)
+
+
+def in_workspace(uri: str, root: Path) -> str:
+    """``uri`` with the relative path of a sqlite database made one in ``root``.
 
     DVC runs some experiments in a copy of the workspace, where a database would be deleted with the copy.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     relative = re.fullmatch(r"sqlite:///([^/:].*)", uri)
     return f"sqlite:///{root / relative[1]}" if relative else uri
 
