@@ -21,7 +21,7 @@ def num_workers(threads: int, device: str = "cpu") -> int:
     """
     asked = os.environ.get("LRSTUDY_WORKERS")
     if asked is not None:
-        if not asked.isdigit() or int(asked) < 1:
+        if not asked.isdecimal() or int(asked) < 1:
             raise StudyError(f"LRSTUDY_WORKERS: found {asked!r}; it must be a whole number of at least 1.")
         return int(asked)
     if device in ("cuda", "mps") or (device == "auto" and has_accelerator()):
