@@ -1,0 +1,105 @@
+"""Independent runs side by side: the same results however many there are at a time."""
+
+import os
+from pathlib import Path
+
+import joblib
+import pytest
+
+from lrstudy import parallel
+from lrstudy.errors import StudyError
+from lrstudy.parallel import num_workers, run_all
+from lrstudy.runs import read_outcome, train_run
+from tiny_data import settings, write_dataset
+
+
+def worker_and_square(task: dict) -> tuple[int, int, int]:
+    if task["number"] == task.get("fails"):
+        raise StudyError(f"task {task['number']} is wrong")
+    return os.getpid(), task["number"], task["number"] ** 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_gives_its_result_once(monkeypatch, workers):
+    monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
+    results = list(run_all(worker_and_square, ({"number": n} for n in range(6)), threads=1))
+    assert sorted(result[1:] for result in results) == [(n, n**2) for n in range(6)]
+    processes = {result[0] for result in results}
+    assert (processes == {os.getpid()}) == (workers == 1)
+    assert len(processes) <= workers
+
+
+def test_no_tasks_give_nothing():
+    assert list(run_all(worker_and_square, [], threads=1)) == []
+
+
+def test_a_single_task_needs_no_worker(monkeypatch):
+    monkeypatch.setenv("LRSTUDY_WORKERS", "8")
+    assert list(run_all(worker_and_square, [{"number": 3}], threads=1)) == [(os.getpid(), 3, 9)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_that_fails_tells_the_caller(monkeypatch, workers):
+    monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
+    with pytest.raises(StudyError, match="task 2 is wrong"):
+        list(run_all(worker_and_square, [{"number": n, "fails": 2} for n in range(4)], threads=1))
+
+
+@pytest.fixture
+def no_answer(monkeypatch):
+    """The environment says nothing of workers, and the machine has eight processors and no accelerator."""
+    monkeypatch.delenv("LRSTUDY_WORKERS", raising=False)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 8)
+    monkeypatch.setattr(parallel, "has_accelerator", lambda: False)
+
+
+@pytest.mark.parametrize(("threads", "workers"), [(1, 8), (2, 4), (3, 2), (8, 1), (16, 1)])
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_workers_share_the_processors(no_answer, device, threads, workers):
+    assert num_workers(threads, device) == workers
+
+
+@pytest.mark.parametrize(("device", "there", "workers"), [("cuda", True, 1), ("mps", True, 1), ("auto", True, 1), ("cpu", True, 8), ("auto", False, 8)])  # fmt: skip
+def test_an_accelerator_serves_one_training_at_a_time(no_answer, monkeypatch, device, there, workers):
+    monkeypatch.setattr(parallel, "has_accelerator", lambda: there)
+    assert num_workers(1, device) == workers
+
+
+def test_the_environment_overrides_the_number_of_workers(monkeypatch):
+    monkeypatch.setenv("LRSTUDY_WORKERS", "3")
+    assert num_workers(1) == num_workers(100) == num_workers(1, "cuda") == 3
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "two", "1.5", "", " ", "²"])
+def test_a_number_of_workers_that_is_none_is_named(monkeypatch, asked):
+    monkeypatch.setenv("LRSTUDY_WORKERS", asked)
+    with pytest.raises(StudyError, match=r"LRSTUDY_WORKERS: found .*a whole number of at least 1"):
+        num_workers(1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_trainings_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+    data = write_dataset("text", tmp_path / "imdb")
+    found = {}
+    for workers in (1, 2):
+        monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
+        tasks = [
+            {
+                "folder": str(tmp_path / str(workers) / str(seed)),
+                "key": str(seed),
+                "label": f"seed {seed}",
+                "settings": settings("transformer", seed=seed),
+                "data": str(data),
+                "keep_weights": True,
+                "journal": False,
+            }
+            for seed in (1, 2)
+        ]
+        folders = [Path(folder) for folder in run_all(train_run, tasks, threads=1)]
+        found[workers] = {}
+        for folder in folders:
+            losses = [record["steps"]["train/loss"] for record in read_outcome(folder)["epochs"]]
+            found[workers][folder.name] = losses, (folder / "last.safetensors").read_bytes()
+    assert found[1] == found[2]
+    assert found[1].keys() == {"1", "2"}
