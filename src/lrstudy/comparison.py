@@ -31,7 +31,8 @@ def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[
     Returns:
         By model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids`` and
         ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation over seeds,
-        n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it.
+        n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it. Spread and
+        interval are None for a single seed.
     """
     compared: dict[str, dict[str, dict]] = {}
     for model, schedules in cells.items():
@@ -49,20 +50,20 @@ def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
     """Every compared metric of a cell: name -> seed -> value.
 
     A run that diverged has no working model: its accuracy and F1 count as 0, a loss against any that works;
-    its test loss is undefined (None).
+    its test loss is undefined (None). One whose predictions are not numbers has diverged, however it ended.
     """
     last = {seed: max(rows, key=lambda row: row["epoch"]) for seed, rows in _by_seed(cell["history"]).items()}
     values: dict[str, dict[str, float | None]] = {}
     for seed, scores in cell["scores"].items():
         run = cell["training"]["seeds"][seed]
-        works = run["status"] == "finished"
+        works = _works(cell, seed)
         for weights, prefix in (("last", "test"), ("best", "test_best")):
             for name in ("accuracy", "f1", "loss"):
                 value = scores[weights][name] if works else (None if name == "loss" else 0.0)
                 values.setdefault(f"{prefix}/{name}", {})[seed] = value
         train_accuracy = last[seed]["train/accuracy"]
-        test_accuracy = scores["last"]["accuracy"]
-        values.setdefault("generalization_gap", {})[seed] = train_accuracy - test_accuracy if works else None
+        gap = train_accuracy - scores["last"]["accuracy"] if works else None
+        values.setdefault("generalization_gap", {})[seed] = gap
         values.setdefault("train/accuracy", {})[seed] = train_accuracy if works else None
         values.setdefault("validation/loss", {})[seed] = last[seed]["validation/loss"] if works else None
         values.setdefault("best_epoch", {})[seed] = float(run["best_epoch"]) if works else None
@@ -73,8 +74,8 @@ def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
 def curves(cells: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
     """Rows of reports/curves.csv: per model, schedule and epoch the mean over seeds of every curve.
 
-    Losses and accuracies also have their standard deviation (0 for one seed). Epochs that a diverged seed did
-    not reach are means over the others.
+    Losses and accuracies also have their standard deviation (0 for one seed). The epoch in which a seed
+    diverged, and those that it did not reach, are means over the others; nan if there are none.
     """
     rows = []
     for model, schedules in cells.items():
@@ -83,6 +84,12 @@ def curves(cells: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
             for row in cell["history"]:
                 by_epoch.setdefault(int(row["epoch"]), []).append(row)
             for epoch, records in sorted(by_epoch.items()):
+                finite = [
+                    record
+                    for record in records
+                    if np.isfinite(record["train/loss"]) and np.isfinite(record["validation/loss"])
+                ]
+                records = finite or records
                 row = {"model": model, "schedule": schedule, "epoch": epoch}
                 for name in records[0]:
                     if name not in ("seed", "epoch"):
@@ -92,6 +99,11 @@ def curves(cells: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
                     row[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
                 rows.append(row)
     return rows
+
+
+def _works(cell: dict, seed: str) -> bool:
+    finished = cell["training"]["seeds"][seed]["status"] == "finished"
+    return finished and cell["scores"][seed]["last"]["accuracy"] is not None
 
 
 def _by_seed(history: list[dict]) -> dict[str, list[dict]]:
@@ -116,7 +128,7 @@ def _describe(cell: dict, settings: CompareParams) -> dict:
     chosen = training["settings"]
     return {
         "seeds": [int(seed) for seed in training["seeds"]],
-        "diverged": [int(seed) for seed, run in training["seeds"].items() if run["status"] == "diverged"],
+        "diverged": [int(seed) for seed in training["seeds"] if not _works(cell, seed)],
         "base_lr": chosen["optimizer"]["base_lr"],
         "parameters": chosen["schedule"]["parameters"],
         "warmup_epochs": chosen["schedule"]["warmup_epochs"],
@@ -156,10 +168,14 @@ def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> No
 
 
 def _adjust(schedules: dict[str, dict]) -> None:
-    """Holm over the schedules of one model, for each tested metric."""
+    """Holm over the schedules of one model, for each tested metric.
+
+    The smallest adjusted p that can be reached is the smallest p times the number of tests.
+    """
     for name in TESTED:
         tested = [
             c["metrics"][name]["difference"] for c in schedules.values() if "difference" in c["metrics"][name]
         ]
         for difference, adjusted in zip(tested, holm([d["p"] for d in tested]), strict=True):
             difference["p_holm"] = float(adjusted)
+            difference["smallest_p_holm"] = min(1.0, len(tested) * difference["smallest_p"])
