@@ -6,6 +6,7 @@ theirs does not make the data stages stale.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ Count = Annotated[int, Field(ge=1)]
 Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -76,8 +78,8 @@ class CompareParams(_Section):
 class FloatRange(_Section):
     """Uniform in [low, high], or in the logarithm with ``log``; whole numbers with ``int``."""
 
-    low: float | Literal["num_epochs"]
-    high: float | Literal["num_epochs"]
+    low: FiniteFloat | Literal["num_epochs"]
+    high: FiniteFloat | Literal["num_epochs"]
     log: bool = False
     int_: bool = Field(False, alias="int")
 
@@ -237,6 +239,14 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         params = Params.model_validate(content)
     except ValidationError as error:
         raise StudyError(_explain(error, content, where)) from None
+    # Folders, stages, runs and tables are called by these names.
+    names = {"model": params.model, "schedule": params.schedule, "preset": [params.preset]}
+    for section, found in (names | {"compare.reference": [params.compare.reference]}).items():
+        for name in found:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise StudyError(
+                    f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
+                )
     overlap = sorted(set(params.train.seeds) & set(params.tune.seeds))
     if overlap:
         raise StudyError(
