@@ -1,0 +1,130 @@
+"""A study small enough to be worked by hand: 2 models x 3 schedules x 3 seeds of 2 epochs, one run diverged."""
+
+import copy
+import math
+
+from lrstudy.comparison import HEADLINE, compare
+from lrstudy.config import CompareParams
+
+SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=1000)
+
+ACCURACY = {
+    ("resnet", "static"): [0.70, 0.72, 0.74],
+    ("resnet", "exponential"): [0.73, 0.73, 0.79],  # +0.03, +0.01, +0.05
+    ("resnet", "cosine"): [0.75, None, 0.80],  # +0.05, diverged, +0.06
+    ("lstm", "static"): [0.80, 0.82, 0.81],
+    ("lstm", "exponential"): [0.80, 0.81, 0.83],  # 0, -0.01, +0.02
+    ("lstm", "cosine"): [0.85, 0.86, 0.87],  # +0.05, +0.04, +0.06
+}
+"""Test accuracy after the last epoch; F1 is 0.01 lower, the best epoch's accuracy 0.02 higher."""
+
+DATA = {
+    "cifar10": {
+        "dataset": "cifar10", "label": "CIFAR-10", "official": True, "fingerprint": "c1f4",
+        "num_examples": {"train": 45_000, "validation": 5_000, "test": 10_000},
+    },
+    "imdb": {
+        "dataset": "imdb", "label": "IMDB", "official": False, "fingerprint": "1adb",
+        "num_examples": {"train": 22_500, "validation": 2_500, "test": 25_000},
+    },
+}  # fmt: skip
+
+
+def cells() -> dict[str, dict[str, dict]]:
+    """What the evaluate stages wrote, and the rows of history.csv, by model and schedule."""
+    found: dict[str, dict[str, dict]] = {}
+    for model, schedule in ACCURACY:
+        found.setdefault(model, {})[schedule] = _cell(model, schedule)
+    return found
+
+
+def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (), source: str = "hub") -> dict:
+    """reports/comparison.json of ``cells``, as the compare stage puts it together."""
+    used = [next(iter(schedules.values()))["training"]["dataset"] for schedules in cells.values()]
+    seeds = max((list(c["training"]["seeds"]) for row in cells.values() for c in row.values()), key=len)
+    return {
+        "data": {name: copy.deepcopy(DATA[name]) for name in used},
+        "protocol": {
+            "preset": "cpu",
+            "source": source,
+            "num_epochs": {"cifar10": 2, "imdb": 2},
+            "seeds": [int(seed) for seed in seeds],
+            "num_trials": 4,
+            "tune_seeds": [101],
+            **SETTINGS.model_dump(),
+            "headline": {name: HEADLINE["image" if name == "cifar10" else "text"] for name in used},
+        },
+        "missing": list(missing),
+        "cells": compare(cells, SETTINGS),
+    }
+
+
+def _cell(model: str, schedule: str) -> dict:
+    dataset = "cifar10" if model == "resnet" else "imdb"
+    by_seed = dict(zip(["1", "2", "3"], ACCURACY[model, schedule], strict=True))
+    return {
+        "model": model,
+        "schedule": schedule,
+        "data": DATA[dataset],
+        "scores": {seed: _scores(accuracy) for seed, accuracy in by_seed.items()},
+        "training": {
+            "dataset": dataset,
+            "tuned": "tuned",
+            "settings": {
+                "num_epochs": 2,
+                "optimizer": {"name": "sgd", "base_lr": 0.125, "momentum": 0.9},
+                "schedule": {
+                    "function": schedule,
+                    "warmup_epochs": 0.0,
+                    "granularity": "step",
+                    "parameters": {
+                        "static": {},
+                        "exponential": {"decay_rate": 0.25},
+                        "cosine": {"min_factor": 0.0},
+                    }[schedule],
+                },
+                "controller": {"name": "none"},
+            },
+            "cell": {"key": f"cell-{model}-{schedule}", "run_id": f"run-{model}-{schedule}"},
+            "seeds": {
+                seed: {
+                    "key": f"{model}-{schedule}-{seed}",
+                    "run_id": f"run-{model}-{schedule}-{seed}",
+                    "status": "diverged" if accuracy is None else "finished",
+                    "best_epoch": int(seed) % 2 + 1,  # 2, 1, 2
+                    "num_parameters": 1000,
+                    "interventions": [],
+                    "seconds": [1.5, 2.0] if accuracy else [1.5],
+                }
+                for seed, accuracy in by_seed.items()
+            },
+        },
+        "history": [row for seed, accuracy in by_seed.items() for row in _history(int(seed), accuracy)],
+    }
+
+
+def _scores(accuracy: float | None) -> dict:
+    if accuracy is None:
+        nothing = {"accuracy": None, "f1": None, "loss": None, "confusion": None}
+        return {"last": nothing, "best": nothing}
+    return {
+        name: {"accuracy": value, "f1": value - 0.01, "loss": 1 - value, "confusion": [[1, 0], [0, 1]]}
+        for name, value in (("last", accuracy), ("best", accuracy + 0.02))
+    }
+
+
+def _history(seed: int, accuracy: float | None) -> list[dict[str, float]]:
+    """Two epochs; one, without numbers, of a run that diverged. Training accuracy ends 0.1 above test accuracy."""
+    diverged = accuracy is None
+    return [
+        {
+            "seed": float(seed),
+            "epoch": float(epoch),
+            "train/loss": math.nan if diverged else 1 / epoch + seed / 100,
+            "train/accuracy": 0.1 if diverged else accuracy + 0.1 * (epoch - 1),
+            "validation/loss": math.nan if diverged else 1.2 / epoch + seed / 100,
+            "validation/accuracy": 0.1 if diverged else accuracy - 0.1 * (2 - epoch),
+            "lr": 0.125 / epoch,
+        }
+        for epoch in ([1] if diverged else [1, 2])
+    ]
