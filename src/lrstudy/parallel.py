@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -44,14 +45,40 @@ def run_all(
     """Yield ``function(task)`` for every task as it ends, in any order.
 
     Each runs in a worker process; a single worker is this process itself. The first exception ends all.
-    ``threads`` and ``device`` are those of :func:`num_workers`.
+    ``threads`` and ``device`` are those of :func:`num_workers`. Where this process has torch already and no
+    accelerator is in play, workers are forked: they need not import it again.
     """
-    from joblib import Parallel, delayed
-
     tasks = list(tasks)
     workers = min(num_workers(threads, device), len(tasks))
     if workers <= 1:
         yield from map(function, tasks)
-        return
-    pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="all")
-    yield from pool(delayed(function)(task) for task in tasks)
+    elif "torch" in sys.modules and platform.system() == "Linux" and not has_accelerator():
+        yield from _forked(function, tasks, workers)
+    else:
+        from joblib import Parallel, delayed
+
+        pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="all")
+        yield from pool(delayed(function)(task) for task in tasks)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to kill this worker when the process that forked it dies: it would wait for work for ever."""
+    import ctypes
+    import signal
+
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _forked(function: Callable[[dict], object], tasks: list[dict], workers: int) -> Iterator[object]:
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_end_with_parent)
+    with pool:
+        running = [pool.submit(function, task) for task in tasks]
+        try:
+            for done in as_completed(running):
+                yield done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -181,4 +181,4 @@ def _once(journal: Journal, values: list[tuple[str, float, int, int]]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, heavy=True)

@@ -136,4 +136,4 @@ def history_table(outcomes: dict[int, dict]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, heavy=True)

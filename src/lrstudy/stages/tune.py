@@ -138,4 +138,4 @@ def mean_curves(outcomes: list[dict], objective: float) -> list[tuple[str, float
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, heavy=True)

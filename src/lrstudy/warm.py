@@ -1,0 +1,215 @@
+"""Stages without start-up: a process that has the heavy libraries imported forks one child per stage.
+
+A small study runs dozens of stages, each of which would spend more processor-seconds on importing torch,
+mlflow and scikit-learn, and again in its workers, than on its work (docs/log.md). The first stage starts this
+server; each hands it its name, arguments, folder, environment and terminal, and waits for the child's exit
+status. It ends by itself when nothing has come for 20 seconds.
+
+The server is keyed by the interpreter, the code and the environment, so a child never runs other code than a
+process of its own would. If the stage is killed, its child ends at once. Not used off Linux or where there is
+an accelerator (no process should hold it beside the trainings), nor with ``LRSTUDY_WARM=0``.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lrstudy.errors import StudyError
+
+_IDLE_SECONDS = 20
+_START_SECONDS = 120  # imports on a busy machine
+_PRELOADED = (
+    "torch", "torch._dynamo", "safetensors.torch", "sklearn.metrics", "optuna", "pyarrow.parquet", "joblib",
+    "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store",
+)  # fmt: skip
+# What libraries read when they are imported; all else is the child's own.
+_ENVIRONMENT_AT_IMPORT = (
+    "PYTHON",
+    "OMP",
+    "MKL",
+    "OPENBLAS",
+    "KMP",
+    "GOMP",
+    "TORCH",
+    "ATEN",
+    "MLFLOW",
+    "LD_",
+    "MALLOC",
+)
+
+
+def is_wanted() -> bool:
+    """Whether stages of this process may run in a warm child."""
+    from lrstudy.parallel import has_accelerator
+
+    return sys.platform == "linux" and os.environ.get("LRSTUDY_WARM") != "0" and not has_accelerator()
+
+
+def run_warm(module: str, arguments: list[str]) -> int | None:
+    """Run ``module``'s ``main`` in a child of the server; returns its exit status.
+
+    None if there is no server and none could be started: the stage then runs in this process.
+    """
+    address = _address()
+    connection = _connect(address) or _start(address)
+    if connection is None:
+        return None
+    request = json.dumps(
+        {"module": module, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+    ).encode()
+    with connection:
+        socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
+        connection.sendall(request)
+        while True:
+            try:
+                status = connection.recv(1)
+                break
+            except KeyboardInterrupt:
+                connection.sendall(b"I")
+    if not status:
+        raise RuntimeError(f"the warm process that ran {module} died; LRSTUDY_WARM=0 runs stages without it")
+    return status[0]
+
+
+def serve(address: Path) -> None:
+    """Import, listen at ``address`` and fork a child per request, until idle."""
+    import fcntl
+    import importlib
+
+    lock = address.with_suffix(".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # another one serves this address
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()
+        children: set[int] = set()
+        last = time.monotonic()
+        while children or time.monotonic() - last < _IDLE_SECONDS:
+            if select.select([listener], [], [], 0.5)[0]:
+                connection, _ = listener.accept()
+                with connection:
+                    child = os.fork()
+                    if child == 0:
+                        listener.close()
+                        lock.close()
+                        _be_the_stage(connection)
+                children.add(child)
+            for child in list(children):
+                if os.waitpid(child, os.WNOHANG)[0]:
+                    children.remove(child)
+                    last = time.monotonic()
+        address.unlink(missing_ok=True)
+
+
+def _be_the_stage(connection: socket.socket) -> None:
+    """Take on the client's folder, environment and terminal, run the stage, report its status and exit."""
+    from lrstudy.stages import exit_status
+
+    status = 1
+    try:
+        head, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
+        size, request = int.from_bytes(head, "big"), b""
+        while len(request) < size:
+            part = connection.recv(size - len(request))
+            if not part:
+                os._exit(1)  # the client died before it had asked
+            request += part
+        request = json.loads(request)
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target)
+            os.close(descriptor)
+        sys.stdout.reconfigure(line_buffering=True)
+        os.setsid()  # a group of its own, so that an interrupt reaches its workers too
+        os.chdir(request["folder"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        threading.Thread(target=_follow_client, args=(connection,), daemon=True).start()
+        sys.argv = [request["module"], *request["arguments"]]
+        import importlib
+
+        status = exit_status(importlib.import_module(request["module"]).main)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        with contextlib.suppress(OSError):
+            connection.sendall(bytes([status]))
+        os._exit(status)
+
+
+def _follow_client(connection: socket.socket) -> None:
+    """Pass on an interrupt; end with the client."""
+    while message := connection.recv(1):
+        if message == b"I":
+            os.killpg(0, signal.SIGINT)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _address() -> Path:
+    """The socket of the server for this interpreter, code and environment, in a folder of this user alone."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256(f"{sys.executable}\0{package}\0".encode())
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.read_bytes())
+    for name in sorted(os.environ):
+        if name.startswith(_ENVIRONMENT_AT_IMPORT):
+            digest.update(f"{name}={os.environ[name]}\0".encode())
+    folder = Path(tempfile.gettempdir()) / f"lrstudy-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink():
+        raise StudyError(
+            f"{folder}: belongs to somebody else or is open to others; remove it, or set LRSTUDY_WARM=0."
+        )
+    return folder / f"{digest.hexdigest()[:16]}.sock"
+
+
+def _connect(address: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(address))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _start(address: Path, pause: Callable[[float], None] = time.sleep) -> socket.socket | None:
+    """Start a server and wait until it listens; None if it ended instead."""
+    with address.with_suffix(".log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "lrstudy.warm", str(address)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if (connection := _connect(address)) is not None:
+            return connection
+        if server.poll() not in (None, 0):  # 0: another one serves, or is about to
+            return None
+        pause(0.05)
+    return None
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
