@@ -46,13 +46,14 @@ def render_markdown(comparison: dict) -> str:
     )
     protocol = comparison["protocol"]
     num_seeds = len(protocol["seeds"])
-    p_values = [
-        metric["difference"]["smallest_p"]
+    tested = [
+        metric["difference"]
         for _, _, cell in _cells(comparison)
         for metric in cell["metrics"].values()
-        if "smallest_p" in metric.get("difference", {})
+        if "p" in metric.get("difference", {})
     ]
-    power = min(p_values, default=None)
+    power = min((difference["smallest_p"] for difference in tested), default=None)
+    power_holm = min((difference["smallest_p_holm"] for difference in tested), default=None)
     return environment.get_template("report.md.j2").render(
         data=comparison["data"],
         protocol=protocol,
@@ -67,7 +68,8 @@ def render_markdown(comparison: dict) -> str:
         findings=findings(comparison),
         tables={model: _table(comparison, model) for model in comparison["cells"]},
         power=f"{power:.3g}" if power is not None else "",
-        power_limited=power is not None and power > 0.05,
+        power_holm=f"{power_holm:.3g}" if power_holm is not None else "",
+        power_limited=power_holm is not None and power_holm > 0.05,
         diverged=[
             f"{model}-{schedule} seed {seed}"
             for model, schedule, cell in _cells(comparison)
@@ -83,7 +85,13 @@ def findings(comparison: dict) -> list[str]:
     paragraphs = []
     for model, schedules in comparison["cells"].items():
         others = {name: cell for name, cell in schedules.items() if name != reference}
-        if reference not in schedules or not others:
+        if reference not in schedules:
+            paragraphs.append(
+                f"**{_title(comparison, model)}**: the reference {reference} did not run, so there is no "
+                "difference to tell."
+            )
+            continue
+        if not others:
             continue
         metric = headline(comparison, schedules[reference])
         differences = {name: cell["metrics"][metric].get("difference") for name, cell in others.items()}
@@ -92,12 +100,12 @@ def findings(comparison: dict) -> list[str]:
             continue
         best = max(differences, key=lambda name: differences[name]["mean"])
         found = differences[best]
-        low, high = (100 * bound for bound in found["interval"])
         words = (
             f"**{_title(comparison, model)}**: the best dynamic schedule is {best}, "
             f"{100 * found['mean']:+.2f} points of {metric} against {reference}"
         )
-        if len(found["values"]) > 1:
+        if found["interval"] is not None:
+            low, high = (100 * bound for bound in found["interval"])
             words += f" (interval {low:+.2f} to {high:+.2f}, p {found['p_holm']:.3g} after Holm)"
             decided = found["p_holm"] <= 0.05
             words += ". " + (
@@ -150,7 +158,7 @@ def _table(comparison: dict, model: str) -> dict[str, Any]:
                 _interval(found["interval"]),
                 f"{100 * difference['mean']:+.2f}" if difference else "",
                 _interval(difference["interval"], "+") if difference else "",
-                f"{difference['p_holm']:.3g}" if difference else "",
+                f"{difference['p_holm']:.3g}" if difference and difference["interval"] else "",
                 _percent(cell["metrics"]["generalization_gap"]["mean"]),
                 _number(cell["metrics"]["best_epoch"]["mean"]),
                 f"{cell['base_lr']:.4g}",
@@ -169,6 +177,8 @@ def _interval(bounds: list[float] | None, sign: str = "") -> str:
 
 
 def _number(value: object) -> str:
+    if value is None:
+        return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
