@@ -6,7 +6,7 @@ import math
 from lrstudy.comparison import HEADLINE, compare
 from lrstudy.config import CompareParams
 
-SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=1000)
+SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=100)
 
 ACCURACY = {
     ("resnet", "static"): [0.70, 0.72, 0.74],

@@ -26,7 +26,7 @@ def test_a_cells_numbers_are_those_worked_by_hand(compared):
     assert accuracy["values"] == {"1": 0.73, "2": 0.73, "3": 0.79}
     assert accuracy["mean"] == close(0.75)
     assert accuracy["spread"] == close(math.sqrt((0.02**2 + 0.02**2 + 0.04**2) / 2))
-    assert accuracy["interval"] == bootstrap_interval([0.73, 0.73, 0.79], 0.95, 1000)
+    assert accuracy["interval"] == bootstrap_interval([0.73, 0.73, 0.79], 0.95, 100)
     assert cell["metrics"]["test/f1"]["mean"] == close(0.74)
     assert cell["metrics"]["test/loss"]["mean"] == close(0.25)
     assert cell["metrics"]["test_best/accuracy"]["mean"] == close(0.77)
@@ -65,7 +65,7 @@ def test_differences_to_the_reference_are_taken_seed_by_seed(compared):
     assert difference["values"] == {"1": close(0.03), "2": close(0.01), "3": close(0.05)}
     assert difference["mean"] == close(0.03)
     values = list(difference["values"].values())
-    assert difference["interval"] == bootstrap_interval(values, 0.95, 1000)
+    assert difference["interval"] == bootstrap_interval(values, 0.95, 100)
     assert difference["probability_of_improvement"] == 1.0
     assert difference["p"] == close(0.25)  # three agree: 2 / 2^3
     assert difference["smallest_p"] == 0.25

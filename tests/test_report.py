@@ -1,0 +1,257 @@
+"""The report says what comparison.json says, in words that the numbers carry."""
+
+import copy
+import functools
+import json
+import math
+import re
+
+import pytest
+
+from known_study import cells, comparison
+from lrstudy.errors import StudyError
+from lrstudy.report import findings, main, read_comparison, render_markdown, text_table
+
+
+@functools.cache
+def _known_text() -> str:
+    return json.dumps(comparison(cells()))
+
+
+def known() -> dict:
+    """The whole known study, read back as the report reads it."""
+    return json.loads(_known_text())
+
+
+def with_seeds(count: int) -> dict[str, dict[str, dict]]:
+    """The known study with ``count`` seeds; those after the third are like the third, a little better each."""
+    changed = cells()
+    for schedules in changed.values():
+        for name, cell in schedules.items():
+            for seed in range(4, count + 1):
+                cell["scores"][str(seed)] = copy.deepcopy(cell["scores"]["3"])
+                for found in cell["scores"][str(seed)].values():
+                    found["accuracy"] += 0 if name == "static" else seed / 1000
+                    found["f1"] += 0 if name == "static" else seed / 1000
+                cell["training"]["seeds"][str(seed)] = cell["training"]["seeds"]["3"]
+                cell["history"] += [
+                    row | {"seed": float(seed)} for row in cell["history"] if row["seed"] == 3
+                ]
+            for seed in range(count + 1, 4):
+                del cell["scores"][str(seed)], cell["training"]["seeds"][str(seed)]
+                cell["history"] = [row for row in cell["history"] if row["seed"] != seed]
+    return changed
+
+
+def tables(markdown: str) -> dict[str, list[dict[str, str]]]:
+    """The Markdown tables by the heading above them, a dict per row; the two interval columns told apart."""
+    found, title, header = {}, None, None
+    for line in markdown.splitlines():
+        if line.startswith("#"):
+            title, header = line.lstrip("# "), None
+        elif line.startswith("|"):
+            fields = [field.strip() for field in line.strip("|").split("|")]
+            if header is None:
+                header = [f"difference's {f}" if f in fields[:i] else f for i, f in enumerate(fields)]
+                found[title] = []
+            elif not set(line) <= set("|-"):
+                found[title].append(dict(zip(header, fields, strict=True)))
+    return found
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5])
+def test_every_number_of_the_tables_is_in_the_json(num_seeds):
+    given = known() if num_seeds == 3 else comparison(with_seeds(num_seeds))
+    found = tables(render_markdown(given))
+    assert list(found) == ["resnet on CIFAR-10", "lstm on IMDB"]
+    for (model, schedules), rows in zip(given["cells"].items(), found.values(), strict=True):
+        name = {"resnet": "test/accuracy", "lstm": "test/f1"}[model]
+        assert [row["schedule"] for row in rows] == list(schedules)
+        for row, cell in zip(rows, schedules.values(), strict=True):
+            metric = cell["metrics"][name]
+            assert row[name] == percent(metric["mean"])
+            assert row["spread over seeds"] == percent(metric["spread"])
+            assert row["95% interval"] == " to ".join(percent(bound) for bound in metric["interval"])
+            assert row["generalization gap"] == percent(cell["metrics"]["generalization_gap"]["mean"])
+            assert float(row["lowest validation loss at epoch"]) == pytest.approx(
+                cell["metrics"]["best_epoch"]["mean"], rel=1e-3
+            )
+            assert row["base rate"] == "0.125"
+            difference = metric.get("difference")
+            if row["schedule"] == "static":
+                assert difference is None
+                assert (row["difference to static"], row["difference's 95% interval"], row["p (Holm)"]) == (
+                    "",
+                    "",
+                    "",
+                )
+                continue
+            assert row["difference to static"] == f"{100 * difference['mean']:+.2f}"
+            low, high = (float(bound) for bound in row["difference's 95% interval"].split(" to "))
+            assert (low, high) == pytest.approx([100 * bound for bound in difference["interval"]], abs=0.005)
+            assert float(row["p (Holm)"]) == pytest.approx(difference["p_holm"], rel=5e-3)
+    assert found["resnet on CIFAR-10"][1]["parameters"] == "decay_rate 0.25"
+    assert found["resnet on CIFAR-10"][0]["parameters"] == "none"
+
+
+def test_a_changed_number_changes_the_report():
+    given = known()
+    given["cells"]["resnet"]["static"]["metrics"]["test/accuracy"]["mean"] = 0.654321
+    assert "| static | 65.43 |" in render_markdown(given)
+    assert "65.43" in text_table(given)
+
+
+def test_what_was_measured_on_is_said():
+    text = render_markdown(known())
+    assert "CIFAR-10 (45,000 training, 5,000 validation, 10,000 test examples; official)" in text
+    assert "IMDB (22,500 training, 2,500 validation, 25,000 test examples; not the official files)" in text
+    assert "3 seeds, 2 epochs of cifar10, 2 epochs of imdb, 4 tuning trials for every schedule" in text
+    assert "fingerprint `c1f4`" in text
+    untuned = known()
+    untuned["protocol"]["num_trials"] = 0
+    assert "not tuned: the defaults of conf/" in render_markdown(untuned)
+
+
+def test_the_sample_is_said_in_the_title_and_only_the_sample():
+    given = known()
+    real = render_markdown(given)
+    given["protocol"]["source"] = "sample"
+    sample = render_markdown(given)
+    assert "embedded sample, not a result" in sample.splitlines()[0]
+    assert "This is the embedded sample" in sample
+    assert "sample" not in real
+
+
+def test_missing_cells_are_named():
+    changed = cells()
+    del changed["resnet"]["cosine"], changed["lstm"]["exponential"]
+    given = comparison(changed, missing=("resnet-cosine", "lstm-exponential"))
+    assert "**Missing cells** (not run, no number here includes them): resnet-cosine, lstm-exponential." in (
+        render_markdown(given)
+    )
+    assert text_table(given).count("missing: it has not run") == 2
+    assert "Missing cells" not in render_markdown(known())
+
+
+def test_diverged_runs_are_named():
+    assert "accuracy and F1 of 0): resnet-cosine seed 2." in render_markdown(known())
+    changed = cells()
+    del changed["resnet"]["cosine"]
+    assert "Diverged" not in render_markdown(comparison(changed))
+
+
+POWER = [
+    (
+        3,
+        "with 3 seeds no p can be below 0.25, nor below 0.5 once adjusted**, so no difference can reach 0.05",
+    ),
+    (
+        5,
+        "with 5 seeds no p can be below 0.0625, nor below 0.125 once adjusted**, so no difference can reach 0.05",
+    ),
+    # two schedules are tested: 2 x 2 / 2^6 is still above 0.05
+    (
+        6,
+        "with 6 seeds no p can be below 0.0312, nor below 0.0625 once adjusted**, so no difference can reach 0.05",
+    ),
+    (7, "with 7 seeds no p can be below 0.0156, nor below 0.0312 once adjusted**, so 0.05 can be reached"),
+]
+
+
+@pytest.mark.parametrize(("num_seeds", "statement"), POWER)
+def test_the_power_of_so_many_seeds_is_stated(num_seeds, statement):
+    given = comparison(with_seeds(num_seeds))
+    assert statement in render_markdown(given)
+    reached = [
+        metric["difference"]["p_holm"]
+        for schedules in given["cells"].values()
+        for cell in schedules.values()
+        for metric in cell["metrics"].values()
+        if "p" in metric.get("difference", {})
+    ]
+    assert min(reached) >= 2 * 2 / 2**num_seeds - 1e-12
+
+
+def test_the_findings_name_the_best_schedule_its_lead_and_how_sure_it_is():
+    few, many = findings(known()), findings(comparison(with_seeds(7)))
+    assert few == [
+        "**resnet on CIFAR-10**: the best dynamic schedule is exponential, +3.00 points of test/accuracy against "
+        "static (interval +1.00 to +5.00, p 0.5 after Holm). That is not told apart from chance.",
+        "**lstm on IMDB**: the best dynamic schedule is cosine, +5.00 points of test/f1 against static "
+        "(interval +4.00 to +6.00, p 0.5 after Holm). That is not told apart from chance.",
+    ]
+    assert many[1].startswith("**lstm on IMDB**: the best dynamic schedule is cosine, ")
+    assert many[1].endswith("p 0.0312 after Holm). This is more than chance.")
+
+
+def test_from_a_single_seed_nothing_is_concluded():
+    text = render_markdown(comparison(with_seeds(1)))
+    assert (
+        "+5.00 points of test/f1 against static: a single seed, from which nothing can be concluded." in text
+    )
+    assert "than chance" not in text
+    assert "from chance" not in text
+    assert "1 seed, 2 epochs" in text
+    rows = tables(text)["lstm on IMDB"]
+    assert [row["spread over seeds"] for row in rows] == ["none"] * 3
+    assert [row["95% interval"] for row in rows] == ["none"] * 3
+    assert [row["p (Holm)"] for row in rows] == [""] * 3
+
+
+def test_a_reference_that_did_not_run_is_said_and_nothing_is_compared():
+    changed = cells()
+    del changed["resnet"]["static"]
+    given = comparison(changed, missing=("resnet-static",))
+    assert findings(given)[0] == (
+        "**resnet on CIFAR-10**: the reference static did not run, so there is no difference to tell."
+    )
+    rows = tables(render_markdown(given))["resnet on CIFAR-10"]
+    assert [row["difference to static"] for row in rows] == ["", ""]
+    for name in ("exponential", "cosine"):
+        del given["cells"]["lstm"][name]
+    assert len(findings(given)) == 1  # of static alone there is nothing to say
+
+
+def test_a_cell_that_diverged_everywhere_is_still_a_row():
+    changed = cells()
+    cell = changed["resnet"]["cosine"]
+    for seed in "13":
+        cell["scores"][seed], cell["training"]["seeds"][seed]["status"] = cell["scores"]["2"], "diverged"
+    row = tables(render_markdown(comparison(changed)))["resnet on CIFAR-10"][2]
+    assert (row["test/accuracy"], row["generalization gap"]) == ("0.00", "none")
+    assert row["lowest validation loss at epoch"] == "none"
+
+
+def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
+    header, *lines = text_table(known()).splitlines()
+    assert re.split(r"\s{2,}|\s(?=schedule|metric)", header) == [
+        "model", "schedule", "metric", "mean", "spread", "seeds", "data",
+    ]  # fmt: skip
+    assert len(lines) == 6
+    assert lines[0].split() == ["resnet", "static", "test/accuracy", "72.00", "2.00", "3", "CIFAR-10"]
+    assert lines[5].split() == ["lstm", "cosine", "test/f1", "85.00", "1.00", "3", "IMDB"]
+    for word, figure in (("mean", "72.00"), ("spread", "2.00")):
+        assert header.index(word) + len(word) == lines[0].index(f" {figure} ") + len(figure) + 1
+
+
+def test_the_command_prints_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/comparison.json").write_text(_known_text())
+    main()
+    assert capsys.readouterr().out == text_table(known()) + "\n"
+
+
+def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
+    path = tmp_path / "comparison.json"
+    with pytest.raises(StudyError, match=r"comparison\.json: not found; `dvc repro compare` makes it"):
+        read_comparison(path)
+    path.write_text('{\n"cells": ')
+    with pytest.raises(StudyError, match=r"comparison\.json: not JSON \(line 2\)"):
+        read_comparison(path)
+    path.write_text(_known_text())
+    assert math.isclose(read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1"]["mean"], 0.85)
