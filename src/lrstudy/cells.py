@@ -145,6 +145,11 @@ def _check_search(at: str, search: FloatRange | Choices) -> None:
 
 def _check_cell(cell: Cell, where: str) -> None:
     at = f"{where}: {cell.name}"
+    if cell.row.warmup_epochs >= cell.num_epochs:
+        raise StudyError(
+            f"{at}: schedule.{cell.schedule_name}.warmup_epochs is {cell.row.warmup_epochs:g}, which leaves "
+            f"nothing of the {cell.num_epochs} epochs of {cell.dataset}; make it shorter or num_epochs more."
+        )
     try:
         settings = cell.settings()
         schedule = settings["schedule"]

@@ -84,7 +84,10 @@ def read_history(path: Path, cell: str) -> list[dict[str, float]]:
     """The rows of a cell's history.csv as numbers."""
     try:
         with path.open(newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        if not rows:
+            raise ValueError("it has no rows")
+        return rows
     except FileNotFoundError:
         raise StudyError(f"{path}: not found; `dvc repro train@{cell}` makes it.") from None
     except (ValueError, TypeError) as error:
