@@ -81,9 +81,12 @@ def main() -> None:
                 if t["objective"] is not None
             ]
         )
-        Journal(journal.folder / f"trial-{best['number']}", f"tuning-{key}-trial-{best['number']}").tags(
-            {"best": "true"}
-        )
+        for number in range(len(trials)):
+            trial = Journal(journal.folder / f"trial-{number}", f"tuning-{key}-trial-{number}")
+            said = [event["tags"]["best"] for event in trial.events() if "best" in event.get("tags", {})]
+            # With more trials than the last time, another one may be the best.
+            if (is_best := str(number == best["number"]).lower()) != (said or ["false"])[-1]:
+                trial.tags({"best": is_best})
         journal.tags(
             {"best.trial": str(best["number"])} | {f"best.{k}": str(v) for k, v in best["values"].items()}
         )
