@@ -1,0 +1,233 @@
+"""What a cell joins from the sections of params.yaml, and what it refuses."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lrstudy.cells import Cell, default_values, make_cell
+from lrstudy.config import Choices, check_params
+from lrstudy.errors import StudyError
+
+PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}
+PARAMS["optimizer"] = {"name": "per_model"}
+PARAMS["controller"] = {"name": "none"}
+PARAMS["model"]["resnet"]["optimizer"] = {
+    "name": "nesterov", "base_lr": 0.1, "momentum": 0.9, "weight_decay": 0.0001,
+    "search": {"base_lr": {"low": 0.01, "high": 1.0, "log": True}},
+}  # fmt: skip
+PARAMS["schedule"] = {
+    "static": {},
+    "step": {
+        "gamma": 0.1, "step_size": None,
+        "search": {"gamma": {"low": 0.05, "high": 0.8}, "step_size": {"low": 1, "high": "num_epochs", "int": True}},
+    },
+    "warm_step": {
+        "function": "step", "gamma": 0.5, "step_size": None, "warmup_epochs": 4, "granularity": "epoch",
+        "search": {"step_size": {"low": 1, "high": "num_epochs", "int": True}},
+    },
+    "cosine": {"min_factor": 0.0, "search": {"min_factor": {"choices": [0.0, 0.01]}}},
+}  # fmt: skip
+
+
+def cell(model: str = "resnet", schedule: str = "step", **changes) -> Cell:
+    """A cell of the sections above, with whole sections replaced or a schedule's keys changed."""
+    content = copy.deepcopy(PARAMS)
+    for section, value in changes.items():
+        if section in content["schedule"]:
+            content["schedule"][section] |= value
+        else:
+            content[section] = value
+    return make_cell(check_params(content), model, schedule)
+
+
+# --- settings ---
+
+
+def test_settings_are_the_config_joined_with_nothing_left_open():
+    assert cell().settings() == {
+        "dataset": "cifar10",
+        "model": {"architecture": "resnet", "depth": 8, "width": 16},
+        "batch_size": 128,
+        "precision": "auto",
+        "num_epochs": 10,
+        "optimizer": {"name": "nesterov", "base_lr": 0.1, "momentum": 0.9, "weight_decay": 0.0001},
+        "schedule": {
+            "function": "step",
+            "warmup_epochs": 0.0,
+            "granularity": "step",
+            "parameters": {"gamma": 0.1, "step_size": 3},  # a third of ten epochs
+        },
+        "controller": {"name": "none"},
+    }
+
+
+def test_settings_are_plain_json():
+    settings = cell().settings({"base_lr": 0.3, "gamma": 0.2})
+    assert json.loads(json.dumps(settings)) == settings
+
+
+def test_tuned_values_replace_the_defaults_and_leave_the_rest():
+    tuned = {"base_lr": 0.25, "step_size": 7}
+    settings = cell().settings(tuned)
+    assert settings["optimizer"] == {
+        "name": "nesterov",
+        "base_lr": 0.25,
+        "momentum": 0.9,
+        "weight_decay": 0.0001,
+    }
+    assert settings["schedule"]["parameters"] == {"gamma": 0.1, "step_size": 7}
+    assert tuned == {"base_lr": 0.25, "step_size": 7}
+    assert cell().settings() == cell().settings({})
+    untouched = cell().settings()
+    assert {k: v for k, v in settings.items() if k not in ("optimizer", "schedule")} == {
+        k: v for k, v in untouched.items() if k not in ("optimizer", "schedule")
+    }
+
+
+@pytest.mark.parametrize("tuned", [{"decay_rate": 0.1}, {"step_size": 11}, {"gamma": 2.0}], ids=str)
+def test_tuned_values_that_do_not_fit_the_schedule_are_an_error(tuned):
+    with pytest.raises(StudyError, match=next(iter(tuned))):
+        cell().settings(tuned)
+
+
+def test_the_schedules_of_a_model_differ_in_the_schedule_alone():
+    settings = [cell(schedule=name).settings() for name in PARAMS["schedule"]]
+    for one in settings:
+        del one["schedule"]
+    assert all(one == settings[0] for one in settings)
+
+
+# --- rows: function, warmup, granularity ---
+
+
+def test_a_row_is_called_by_its_name_and_runs_its_function():
+    row = cell(schedule="warm_step")
+    assert (row.name, row.function) == ("resnet-warm_step", "step")
+    assert row.settings()["schedule"] == {
+        "function": "step",
+        "warmup_epochs": 4.0,
+        "granularity": "epoch",
+        "parameters": {"gamma": 0.5, "step_size": 2},  # a third of the six epochs after the warmup
+    }
+
+
+def test_the_number_of_epochs_as_a_bound_is_what_the_warmup_leaves():
+    assert cell().search_space()["step_size"].high == 10.0
+    assert cell(model="lstm").search_space()["step_size"].high == 5.0
+    assert cell(schedule="warm_step").search_space()["step_size"].high == 6.0
+
+
+def test_a_bound_above_the_number_of_epochs_leaves_a_range_of_one_value():
+    search = {"step_size": {"low": 7, "high": "num_epochs", "int": True}}
+    space = cell(model="lstm", step={"search": search}).search_space()
+    assert (space["step_size"].low, space["step_size"].high) == (7.0, 7.0)
+
+
+def test_the_search_space_is_the_rate_first_and_then_the_rows_own():
+    space = cell().search_space()
+    assert list(space) == ["base_lr", "gamma", "step_size"]
+    assert (space["base_lr"].low, space["base_lr"].high, space["base_lr"].log) == (0.01, 1.0, True)
+    assert space["step_size"].int_
+    assert cell(schedule="cosine").search_space()["min_factor"] == Choices(choices=[0.0, 0.01])
+    assert list(cell(schedule="static").search_space()) == ["base_lr"]
+
+
+@pytest.mark.parametrize("schedule", PARAMS["schedule"])
+@pytest.mark.parametrize("model", ["resnet", "lstm", "transformer"])
+def test_the_default_values_are_those_that_are_searched_with_nothing_left_open(model, schedule):
+    found = cell(model, schedule)
+    defaults = default_values(found)
+    assert list(defaults) == list(found.search_space())
+    assert None not in defaults.values()
+    assert found.settings(defaults) == found.settings()
+
+
+# --- optimizer and controller ---
+
+
+def test_each_model_brings_its_optimizer_unless_one_is_put_on_all():
+    assert cell("lstm").settings()["optimizer"]["name"] == "adamw"
+    adagrad = {"name": "adagrad", "base_lr": 0.02, "search": {"base_lr": {"low": 0.001, "high": 0.1}}}
+    for model in ("resnet", "lstm"):
+        assert cell(model, optimizer=adagrad).settings()["optimizer"] == {"name": "adagrad", "base_lr": 0.02}
+
+
+MONITOR = {"name": "validation_monitor", "patience": 1}
+
+
+@pytest.mark.parametrize(
+    ("everywhere", "of_the_row", "expected"),
+    [
+        ({"name": "none"}, None, {"name": "none"}),
+        (MONITOR, None, MONITOR),
+        ({"name": "none"}, MONITOR, MONITOR),
+        ({"name": "none"}, "validation_monitor", {"name": "validation_monitor"}),
+        (MONITOR, "none", {"name": "none"}),
+        (MONITOR, {"name": "loss_decay"}, {"name": "loss_decay"}),
+    ],
+)
+def test_a_rows_controller_comes_before_the_one_for_all(everywhere, of_the_row, expected):
+    row = {"controller": of_the_row} if of_the_row else {}
+    assert cell(controller=everywhere, step=row).settings()["controller"] == expected
+    assert cell(schedule="static", controller=everywhere, step=row).settings()["controller"] == everywhere
+
+
+# --- names and mistakes ---
+
+
+@pytest.mark.parametrize("warmup", [5, 7.5])
+def test_a_warmup_that_leaves_nothing_of_the_training_is_named(warmup):
+    with pytest.raises(StudyError) as error:
+        cell("lstm", "cosine", cosine={"warmup_epochs": warmup})
+    assert str(error.value) == (
+        f"params.yaml: lstm-cosine: schedule.cosine.warmup_epochs is {warmup:g}, which leaves nothing of the 5 "
+        "epochs of imdb; make it shorter or num_epochs more."
+    )
+    cell("lstm", "cosine", cosine={"warmup_epochs": 4.5})
+
+
+def test_models_and_schedules_that_the_study_does_not_have_are_named():
+    with pytest.raises(
+        StudyError, match=r"model: 'resnet9' is not a model of this study; choose one of lstm, resnet"
+    ):
+        cell("resnet9")
+    with pytest.raises(
+        StudyError, match=r"schedule: 'expo' is not a schedule of this study; choose one of cosine"
+    ):
+        cell(schedule="expo")
+
+
+@pytest.mark.parametrize("name", ["a|b", "<b>", "../x", "a b", "step-2", "", "schritt_ä", "a\n"], ids=repr)
+@pytest.mark.parametrize("section", ["model", "schedule"])
+def test_names_that_could_break_a_folder_or_a_table_are_refused(section, name):
+    content = copy.deepcopy(PARAMS)
+    content[section][name] = next(iter(content[section].values()))
+    with pytest.raises(StudyError) as error:
+        check_params(content)
+    assert str(error.value) == (
+        f"params.yaml: {section}: {name!r} is not a name; use letters, digits and underscores alone."
+    )
+
+
+@pytest.mark.parametrize(("section", "key"), [("compare", "reference"), (None, "preset")])
+def test_the_reference_and_the_preset_are_names_too(section, key):
+    content = copy.deepcopy(PARAMS)
+    (content[section] if section else content)[key] = "static | <script>"
+    with pytest.raises(StudyError, match=rf"{key}: 'static \| <script>' is not a name"):
+        check_params(content)
+
+
+@pytest.mark.parametrize("bound", ["low", "high"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
+def test_a_range_without_an_end_is_refused(bound, value):
+    content = copy.deepcopy(PARAMS)
+    content["schedule"]["step"]["search"]["gamma"][bound] = value
+    with pytest.raises(
+        StudyError,
+        match=rf"schedule\.step\.search\.gamma\.{bound}: found (nan|-?inf); input should be a finite",
+    ):
+        check_params(content)

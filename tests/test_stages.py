@@ -1,0 +1,150 @@
+"""The stages' own functions: predictions and what is scored from them, the histories that compare reads."""
+
+import io
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from lrstudy.errors import StudyError
+from lrstudy.stages.compare import read_history
+from lrstudy.stages.evaluate import prediction_table, score_saved
+
+LABELS = np.array([1, 0, 1, 0, 1])
+# the probability of class 1: right, right, wrong, wrong, right
+LAST = np.array([0.75, 0.25, 0.375, 0.5625, 0.875])
+BEST = np.array([0.75, 0.25, 0.625, 0.4375, 0.875])  # all right
+
+
+def binary(probabilities: np.ndarray) -> np.ndarray:
+    return np.stack([1 - probabilities, probabilities], axis=1).astype("float32")
+
+
+def found(seed: int, last: np.ndarray = LAST, best: np.ndarray = BEST) -> dict:
+    """What predicting with one seed's weights returns; the examples are numbers 10 to 14."""
+    index = np.arange(10, 15)
+    return {"seed": seed, "index": index, "label": LABELS, "last": binary(last), "best": binary(best)}
+
+
+def saved(*predictions: dict) -> pa.Table:
+    """The table as it comes back from predictions.parquet."""
+    file = io.BytesIO()
+    pa.parquet.write_table(
+        pa.concat_tables(prediction_table(one) for one in predictions), file, compression="zstd"
+    )
+    return pa.parquet.read_table(file)
+
+
+def test_the_table_has_a_row_per_seed_kind_of_weights_and_example():
+    table = saved(found(1), found(2))
+    assert table.column_names == [
+        "seed", "weights", "index", "label", "predicted", "probability_0", "probability_1",
+    ]  # fmt: skip
+    rows = table.to_pylist()
+    assert len(rows) == 2 * 2 * 5
+    assert [(row["seed"], row["weights"]) for row in rows[::5]] == [
+        (1, "last"),
+        (1, "best"),
+        (2, "last"),
+        (2, "best"),
+    ]
+    assert rows[3] == {
+        "seed": 1, "weights": "last", "index": 13, "label": 0, "predicted": 1,
+        "probability_0": 0.4375, "probability_1": 0.5625,
+    }  # fmt: skip
+
+
+def test_two_classes_are_scored_as_worked_by_hand():
+    scores = score_saved(saved(found(1)), 1, "last", 2)
+    assert scores["accuracy"] == 0.6
+    # class 1: two found, one missed, one false: 2 x 2 / (2 x 2 + 1 + 1)
+    assert scores["f1"] == pytest.approx(2 / 3, rel=1e-15)
+    likelihood = 0.75 * 0.75 * 0.375 * 0.4375 * 0.875
+    assert scores["loss"] == pytest.approx(-math.log(likelihood) / 5, rel=1e-12)
+    assert scores["confusion"] == [[1, 1], [1, 2]]  # a row per true class
+
+
+def test_each_seed_and_kind_of_weights_is_scored_from_its_own_rows():
+    table = saved(found(1), found(2, last=BEST, best=LAST))
+    assert score_saved(table, 1, "last", 2) == score_saved(table, 2, "best", 2)
+    assert score_saved(table, 1, "best", 2) == score_saved(table, 2, "last", 2)
+    assert score_saved(table, 1, "best", 2)["accuracy"] == 1.0
+    assert score_saved(table, 1, "best", 2)["confusion"] == [[2, 0], [0, 3]]
+
+
+def test_many_classes_are_scored_by_the_mean_over_classes():
+    probabilities = np.array(
+        [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.125, 0.125, 0.75]], "float32"
+    )
+    predictions = {"seed": 1, "index": np.arange(4), "label": np.array([0, 1, 1, 2])}
+    scores = score_saved(saved(predictions | {"last": probabilities, "best": probabilities}), 1, "last", 3)
+    assert scores["accuracy"] == 0.75
+    assert scores["f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3, rel=1e-15)
+    assert scores["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert scores["loss"] == pytest.approx(-math.log(0.5 * 0.5 * 0.25 * 0.75) / 4, rel=1e-12)
+
+
+def test_a_class_that_never_occurs_is_no_error():
+    probabilities = binary(np.array([0.75] * 5))
+    predictions = found(1) | {"label": np.ones(5, int), "last": probabilities, "best": probabilities}
+    scores = score_saved(saved(predictions), 1, "last", 2)
+    assert (scores["accuracy"], scores["f1"]) == (1.0, 1.0)
+    assert scores["confusion"] == [[0, 0], [0, 5]]
+
+
+def test_the_rounding_of_saved_probabilities_does_not_show_in_the_loss(recwarn):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), size=50).astype("float32")
+    predictions = {"seed": 1, "index": np.arange(50), "label": np.arange(50) % 10}
+    scores = score_saved(saved(predictions | {"last": probabilities, "best": probabilities}), 1, "last", 10)
+    rounded = probabilities.astype(np.float64)
+    rounded /= rounded.sum(axis=1, keepdims=True)
+    assert scores["loss"] == pytest.approx(
+        -np.log(rounded[np.arange(50), np.arange(50) % 10]).mean(), rel=1e-12
+    )
+    assert not recwarn.list
+
+
+def test_predictions_that_are_not_numbers_have_no_metrics():
+    last = LAST.copy()
+    last[3] = math.nan
+    table = saved(found(1, last=last))
+    assert score_saved(table, 1, "last", 2) == {"accuracy": None, "f1": None, "loss": None, "confusion": None}
+    assert score_saved(table, 1, "best", 2)["accuracy"] == 1.0
+
+
+# --- compare reads the histories ---
+
+
+def test_a_history_is_read_as_numbers(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("seed,epoch,train/loss\n1,1,0.1\n1,2,nan\n")
+    first, second = read_history(path, "resnet-step")
+    assert first == {"seed": 1.0, "epoch": 1.0, "train/loss": 0.1}
+    assert math.isnan(second["train/loss"])
+
+
+BROKEN = [
+    ("words", "seed,epoch\n1,one\n", "could not convert"),
+    ("a short row", "seed,epoch,lr\n1,1\n", "NoneType"),
+    ("a long row", "seed,epoch\n1,1,1\n", "list"),
+    ("no rows", "seed,epoch\n", "it has no rows"),
+    ("nothing", "", "it has no rows"),
+]
+
+
+@pytest.mark.parametrize(("content", "why"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
+def test_a_history_that_is_no_table_of_numbers_is_one_clear_error(tmp_path, content, why):
+    path = tmp_path / "history.csv"
+    path.write_text(content)
+    with pytest.raises(StudyError) as error:
+        read_history(path, "resnet-step")
+    assert str(error.value).startswith(f"{path}: not a table of numbers (")
+    assert why in str(error.value)
+    assert "`dvc repro --force -s train@resnet-step` makes it anew" in str(error.value)
+
+
+def test_a_missing_history_names_the_stage_that_makes_it(tmp_path):
+    with pytest.raises(StudyError, match=r"history\.csv: not found; `dvc repro train@resnet-step` makes it"):
+        read_history(tmp_path / "history.csv", "resnet-step")
