@@ -116,8 +116,13 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
         waited.append(True)
         holder.close()
 
+    def refuses() -> None:
+        raise BlockingIOError
+
     with locked(path, ends):
         assert waited == [True]
+        with pytest.raises(BlockingIOError), locked(path, refuses):
+            pass
     with locked(path, lambda: pytest.fail("nobody holds it any more")):
         pass
 
