@@ -124,13 +124,17 @@ CONTROLLERS = sorted(path.stem for path in (ROOT / "conf/controller").glob("*.ya
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_choice_of_conf_is_legal_together_with_every_preset(tmp_path, preset):
     from lrstudy.cells import default_values, make_cell
+    from lrstudy.tuning import check_inside
 
     overrides = [f"preset={preset}", f"schedule=[{','.join(SCHEDULES)}]", f"model=[{','.join(MODELS)}]"]
     for optimizer in OPTIMIZERS:
         params = check_params(compose(tmp_path, *overrides, f"optimizer={optimizer}"))
         for listed in params.cells.values():
             cell = make_cell(params, listed.model, listed.schedule)
-            assert set(default_values(cell)) == set(cell.search_space())
+            defaults = default_values(cell)
+            assert set(defaults) == set(cell.search_space())
+            for name, where in cell.search_space().items():  # the first trial is the defaults
+                check_inside(name, defaults[name], where, cell)
     for controller in CONTROLLERS:
         params = check_params(compose(tmp_path, *overrides, f"controller={controller}"))
         for listed in params.cells.values():

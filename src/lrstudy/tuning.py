@@ -59,7 +59,7 @@ def tune(cell: Cell, tune_params: TuneParams, key: str, root: Path, evaluate: Ev
     space = {name: _distribution(name, found, cell) for name, found in where.items()}
     defaults = default_values(cell)
     for name, value in defaults.items():
-        _check_inside(name, value, where[name], cell)
+        check_inside(name, value, where[name], cell)
 
     def waiting() -> None:
         print(f"{cell.name}: another process tunes this; waiting", file=sys.stderr)
@@ -156,7 +156,8 @@ def _suggest(
     return study.ask(space).params
 
 
-def _check_inside(name: str, value: object, where: FloatRange | Choices, cell: Cell) -> None:
+def check_inside(name: str, value: object, where: FloatRange | Choices, cell: Cell) -> None:
+    """Refuse a default outside of where it is searched."""
     if isinstance(where, Choices):
         inside, allowed = value in where.choices, f"one of {where.choices}"
     else:
