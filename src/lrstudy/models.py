@@ -71,6 +71,18 @@ def resnet18(num_classes: int) -> nn.Module:
     return model
 
 
+def make_embedding(vocab_size: int, embedding_size: int) -> nn.Embedding:
+    """Token embeddings whose vectors have length 1 on average; row 0, the padding, stays 0.
+
+    With torch's standard deviation of 1 the rare words' vectors stay noise for a whole short training.
+    """
+    embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=0)
+    nn.init.normal_(embedding.weight, std=embedding_size**-0.5)
+    with torch.no_grad():
+        embedding.weight[0].zero_()
+    return embedding
+
+
 class LSTM(nn.Module):
     """Embedding, left-to-right LSTM, maximum over the review's positions, linear classifier.
 
@@ -87,7 +99,7 @@ class LSTM(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=0)
+        self.embedding = make_embedding(vocab_size, embedding_size)
         self.lstm = nn.LSTM(
             embedding_size,
             hidden_size,
@@ -149,12 +161,9 @@ class Transformer(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=0)
+        self.embedding = make_embedding(vocab_size, embedding_size)
         self.position = nn.Embedding(max_length, embedding_size)
-        for embedding in (self.embedding, self.position):
-            nn.init.normal_(embedding.weight, std=embedding_size**-0.5)
-        with torch.no_grad():
-            self.embedding.weight[0].zero_()
+        nn.init.normal_(self.position.weight, std=embedding_size**-0.5)
         self.blocks = nn.ModuleList(
             EncoderBlock(embedding_size, num_heads, feedforward_size, dropout) for _ in range(num_layers)
         )
