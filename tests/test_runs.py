@@ -221,6 +221,7 @@ runs.train_run({task!r})
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_between_checkpoint_and_journal_loses_no_epoch(task, uninterrupted):
     code = KILL.format(tests=str(Path(__file__).parent), task=task)
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
