@@ -136,6 +136,14 @@ def test_holms_adjustment_is_the_one_worked_by_hand(p_values, adjusted):
     assert len(holm(p_values)) == len(p_values)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_holms_adjustment_is_that_of_statsmodels(seed):
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.random.default_rng(seed).beta(0.3, 2, size=12)
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("differences", "share"),
     [([0.1], 1.0), ([-0.1], 0.0), ([0.0], 0.5), ([0.1, -0.2, 0.0, 0.3], 0.625), ([-0.1, -0.1, 0.4], 1 / 3)],

@@ -87,13 +87,13 @@ def params(num_trials: int = 6, batch_size: int = 2, sampler_seed: int = 0) -> T
 # --- the trials ---
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 5])
+@pytest.mark.parametrize("batch_size", [1, 4])
 def test_there_are_as_many_trials_as_asked_for_in_whole_batches(tmp_path, key, batch_size):
     trainings = Trainings()
     trials = tune(make(), params(6, batch_size), key, tmp_path, trainings)
     assert [trial["number"] for trial in trials] == list(range(6))
     assert trainings.numbers() == list(range(6))
-    assert [len(batch) for batch in trainings.batches] == {1: [1] * 6, 4: [4, 2], 5: [5, 1]}[batch_size]
+    assert [len(batch) for batch in trainings.batches] == {1: [1] * 6, 4: [4, 2]}[batch_size]
 
 
 def test_the_first_trial_is_the_defaults_and_all_lie_within_their_ranges(tmp_path, key):
@@ -115,10 +115,10 @@ def test_the_first_trial_is_the_defaults_and_all_lie_within_their_ranges(tmp_pat
 
 
 def test_a_logarithmic_range_is_searched_by_decades(tmp_path, key):
-    trials = tune(make(), params(20, 20), key, tmp_path, Trainings())
+    trials = tune(make(), params(12, 12), key, tmp_path, Trainings())
     rates = [trial["values"]["base_lr"] for trial in trials[1:]]
-    # evenly in the logarithm, 12.7 of 19 lie below 0.1; evenly in the rate itself 1.9 would, and never 6
-    assert sum(rate < 0.1 for rate in rates) >= 6
+    # evenly in the logarithm, 7.3 of 11 lie below 0.1 on average; evenly in the rate itself 1.1 would
+    assert sum(rate < 0.1 for rate in rates) >= 4
 
 
 def test_choices_are_chosen_from_and_keep_their_values(tmp_path, key):
@@ -138,27 +138,19 @@ def test_values_make_a_training_and_come_back_from_json_unchanged(tmp_path, key)
         assert settings["schedule"]["parameters"]["step_size"] == trial["values"]["step_size"]
 
 
-def test_the_sampler_seed_decides_the_trials(tmp_path):
-    keys = [f"{next(NUMBERS):016d}" for _ in range(3)]
-    seeds = [0, 0, 1]
-    first, same, other = (
-        tune(make(), params(5, 4, seed), key, tmp_path, Trainings())
-        for key, seed in zip(keys, seeds, strict=True)
-    )
-    assert first == same
-    assert first[0] == other[0]
+def test_the_sampler_seed_decides_the_trials(tmp_path, key, uninterrupted):
+    other = tune(make(), params(6, 4, sampler_seed=1), key, tmp_path, Trainings())
+    first = uninterrupted[4]
+    assert first[0] == other[0]  # the defaults
     assert all(mine["values"] != theirs["values"] for mine, theirs in zip(first[1:], other[1:], strict=True))
 
 
-def test_the_search_learns_from_earlier_batches(tmp_path):
+def test_the_search_learns_from_earlier_batches(tmp_path, key, uninterrupted):
     """From the fifth trial on, other results lead to other suggestions."""
-    first, second = (f"{next(NUMBERS):016d}" for _ in range(2))
-    towards = tune(make(), params(8, 4), first, tmp_path, Trainings())
-    away = tune(make(), params(8, 4), second, tmp_path, Trainings(lambda values: -loss(values)))
+    away = tune(make(), params(6, 4), key, tmp_path, Trainings(lambda values: -loss(values)))
+    towards = uninterrupted[4]
     assert [trial["values"] for trial in towards[:4]] == [trial["values"] for trial in away[:4]]
     assert all(mine["values"] != theirs["values"] for mine, theirs in zip(towards[4:], away[4:], strict=True))
-    near = [abs(math.log10(trial["values"]["base_lr"] / 0.02)) for trial in towards]
-    assert sum(near[4:]) / 4 < sum(near[1:4]) / 3
 
 
 # --- killed and continued ---
@@ -175,8 +167,7 @@ def uninterrupted(tmp_path_factory, database) -> dict[int, list[dict]]:
         patch.setenv("LRSTUDY_OPTUNA_STORAGE", database)
         root = tmp_path_factory.mktemp("uninterrupted")
         return {
-            size: tune(make(), params(6, size), f"{next(NUMBERS):016d}", root, Trainings())
-            for size in (1, 2, 4)
+            size: tune(make(), params(6, size), f"{next(NUMBERS):016d}", root, Trainings()) for size in (2, 4)
         }
 
 
@@ -187,7 +178,7 @@ def stored_states(database: str, key: str) -> list[str]:
     return [trial.state.name for trial in study.trials]
 
 
-@pytest.mark.parametrize(("batch_size", "batch"), [(1, 0), (1, 5), (2, 0), (2, 2), (4, 1)])
+@pytest.mark.parametrize(("batch_size", "batch"), [(2, 0), (2, 2), (4, 1)])
 def test_killed_while_a_batch_trains(tmp_path, key, database, uninterrupted, batch_size, batch):
     trainings = Trainings()
 
@@ -206,7 +197,7 @@ def test_killed_while_a_batch_trains(tmp_path, key, database, uninterrupted, bat
 
 
 @pytest.mark.parametrize("method", ["add_trial", "tell", "Trial.set_user_attr"])
-@pytest.mark.parametrize(("call", "before"), [(0, True), (0, False), (2, True), (5, False)])
+@pytest.mark.parametrize(("call", "before"), [(0, False), (5, True)])
 def test_killed_between_two_writes_to_the_database(
     tmp_path, key, database, uninterrupted, monkeypatch, method, call, before
 ):
@@ -235,17 +226,16 @@ def test_killed_between_two_writes_to_the_database(
     assert stored_states(database, key) == ["COMPLETE"] * 6
 
 
-@pytest.mark.parametrize("batch_size", [2, 4])
 def test_raising_the_number_of_trials_continues_as_if_it_had_been_so_from_the_start(
-    tmp_path, key, uninterrupted, batch_size
+    tmp_path, key, uninterrupted
 ):
     trainings = Trainings()
-    for num_trials in (1, 3, 5, 6):
-        trials = tune(make(), params(num_trials, batch_size), key, tmp_path, trainings)
-        assert trials == uninterrupted[batch_size][:num_trials]
+    for num_trials in (1, 5, 6):
+        trials = tune(make(), params(num_trials, 4), key, tmp_path, trainings)
+        assert trials == uninterrupted[4][:num_trials]
     assert trainings.numbers() == list(range(6))
     # fewer again: the first ones, nothing is trained
-    assert tune(make(), params(2, batch_size), key, tmp_path, trainings) == uninterrupted[batch_size][:2]
+    assert tune(make(), params(2, 4), key, tmp_path, trainings) == uninterrupted[4][:2]
     assert trainings.numbers() == list(range(6))
 
 
@@ -259,7 +249,7 @@ def test_two_processes_tuning_the_same_cell_train_every_trial_once(tmp_path, key
         return trainings(trials)
 
     def search(name: str) -> None:
-        found[name] = tune(make(), params(6, 2), key, tmp_path, slow)
+        found[name] = tune(make(), params(4, 2), key, tmp_path, slow)
 
     threads = [threading.Thread(target=search, args=(name,)) for name in ("first", "second")]
     for thread in threads:
@@ -267,8 +257,8 @@ def test_two_processes_tuning_the_same_cell_train_every_trial_once(tmp_path, key
     for thread in threads:
         thread.join()
     assert started.is_set()
-    assert found["first"] == found["second"] == uninterrupted[2]
-    assert trainings.numbers() == list(range(6))
+    assert found["first"] == found["second"] == uninterrupted[2][:4]
+    assert trainings.numbers() == list(range(4))
 
 
 def test_two_cells_may_make_the_database_at_once(tmp_path, monkeypatch):

@@ -62,13 +62,17 @@ def signed_rank_p(differences: ArrayLike) -> float:
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Holm's adjusted p values (num_tests,): controls the chance of any false positive. Source: Holm 1979."""
-    p_values = _finite(p_values)
-    if len(p_values) == 0:
-        return p_values
-    from statsmodels.stats.multitest import multipletests
+    """Holm's adjusted p values (num_tests,): controls the chance of any false positive.
 
-    return multipletests(p_values, method="holm")[1]
+    The i-th smallest of m (from 0) becomes the largest of (m - j) p_j over j <= i, at most 1. Source: Holm
+    1979. statsmodels, which gives the same (tested), takes two seconds to import and a tenth for each call.
+    """
+    p_values = _finite(p_values)
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
+    return adjusted
 
 
 def probability_of_improvement(differences: ArrayLike) -> float:
