@@ -5,16 +5,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
+from composed import composed_params
 from lrstudy.cells import make_cell
 from lrstudy.config import check_params
 from lrstudy.errors import StudyError
 from lrstudy.study import common_tags, finish, git_revision, outcome_of, read_json, run_task
 from lrstudy.tracking import Journal
 
-ROOT = Path(__file__).parents[1]
-PARAMS = check_params(yaml.safe_load((ROOT / "params.yaml").read_text()))
+PARAMS = check_params(composed_params())
 CELL = make_cell(PARAMS, "resnet", "step")
 META = {"label": "CIFAR-10", "official": True, "fingerprint": "f00d"}
 

@@ -8,16 +8,15 @@ import threading
 from pathlib import Path
 
 import pytest
-import yaml
 
+from composed import composed_params
 from lrstudy.cells import Cell, default_values, make_cell
 from lrstudy.config import TuneParams, check_params
 from lrstudy.errors import StudyError
 from lrstudy.stages.tune import judge, mean_curves
 from lrstudy.tuning import best_trial, storage_uri, tune
 
-ROOT = Path(__file__).parents[1]
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = composed_params()
 NUMBERS = itertools.count()
 
 

@@ -1,0 +1,18 @@
+"""params.yaml as conf/ composes it, whatever an experiment left in the folder."""
+
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from lrstudy.compose import compose
+
+ROOT = Path(__file__).parents[1]
+
+
+def composed_params(*overrides: str) -> dict:
+    """The content of params.yaml for `dvc exp run -S ...` with these overrides."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        compose(ROOT, path, list(overrides))
+        return yaml.safe_load(path.read_text())
