@@ -25,7 +25,7 @@ study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset
 	@dvc exp run $(ARGS)
 
 test: setup ## all tests: the unit tests, then the pipeline's
-	@python -m pytest -m "not slow" $(ARGS)
+	@python -m pytest -n auto -m "not slow" $(ARGS)
 	@python -m pytest -m slow --durations=8 $(ARGS)
 
 check: setup ## formatting, lint, and params.yaml against conf/

@@ -2,16 +2,15 @@
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
-import yaml
 
+from composed import composed_params
 from lrstudy.cells import Cell, default_values, make_cell
 from lrstudy.config import Choices, check_params
 from lrstudy.errors import StudyError
 
-PARAMS = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+PARAMS = composed_params()
 PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}
 PARAMS["optimizer"] = {"name": "per_model"}
 PARAMS["controller"] = {"name": "none"}
