@@ -255,3 +255,13 @@ def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
         read_comparison(path)
     path.write_text(_known_text())
     assert math.isclose(read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1"]["mean"], 0.85)
+
+
+def test_controllers_are_named_and_reconstructions_labelled():
+    study = comparison(cells())
+    assert "Controller" not in render_markdown(study)
+    cell = study["cells"]["resnet"]["cosine"]
+    cell |= {"controller": "gradient_modulated", "interventions": {"1": 2, "2": 1}}
+    line = next(row for row in render_markdown(study).splitlines() if row.startswith("Controller"))
+    assert "`gradient_modulated` (our reconstruction after the abstract of arXiv 2409.16769" in line
+    assert line.endswith("was on resnet-cosine: 3 interventions in all.")

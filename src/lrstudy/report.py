@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError
 
 
@@ -75,6 +76,7 @@ def render_markdown(comparison: dict) -> str:
             for model, schedule, cell in _cells(comparison)
             for seed in cell["diverged"]
         ],
+        controllers=_controllers(comparison),
         missing=comparison["missing"],
     )
 
@@ -115,6 +117,20 @@ def findings(comparison: dict) -> list[str]:
             words += ": a single seed, from which nothing can be concluded."
         paragraphs.append(words)
     return paragraphs
+
+
+def _controllers(comparison: dict) -> dict[str, dict[str, Any]]:
+    """Each controller that was used: on which cells, how often it intervened, and whose formula it is."""
+    found: dict[str, dict[str, Any]] = {}
+    for model, schedule, cell in _cells(comparison):
+        name = cell["controller"]
+        if name == "none":
+            continue
+        formula = CONTROLLERS[name].reconstruction if name in CONTROLLERS else ""
+        words = found.setdefault(name, {"formula": formula, "rows": [], "interventions": 0})
+        words["rows"].append(f"{model}-{schedule}")
+        words["interventions"] += sum(cell["interventions"].values())
+    return found
 
 
 def text_table(comparison: dict) -> str:
