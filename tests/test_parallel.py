@@ -1,7 +1,10 @@
 """Independent runs side by side: the same results however many there are at a time."""
 
 import os
+import platform
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import joblib
 import pytest
@@ -19,8 +22,20 @@ def worker_and_square(task: dict) -> tuple[int, int, int]:
     return os.getpid(), task["number"], task["number"] ** 2
 
 
+@pytest.fixture(params=["forked", "fresh"])
+def start(request, monkeypatch):
+    """Workers are forked from a process that has torch, or start afresh, as they do where forking is unsafe."""
+    if request.param == "forked":
+        if platform.system() != "Linux":
+            pytest.skip("forks on Linux only")
+        monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", object()))
+        monkeypatch.setattr(parallel, "has_accelerator", lambda: False)
+    else:
+        monkeypatch.setattr(parallel, "platform", SimpleNamespace(system=lambda: "another"))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_task_gives_its_result_once(monkeypatch, workers):
+def test_every_task_gives_its_result_once(start, monkeypatch, workers):
     monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
     results = list(run_all(worker_and_square, ({"number": n} for n in range(6)), threads=1))
     assert sorted(result[1:] for result in results) == [(n, n**2) for n in range(6)]
@@ -39,7 +54,7 @@ def test_a_single_task_needs_no_worker(monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_task_that_fails_tells_the_caller(monkeypatch, workers):
+def test_a_task_that_fails_tells_the_caller(start, monkeypatch, workers):
     monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
     with pytest.raises(StudyError, match="task 2 is wrong"):
         list(run_all(worker_and_square, [{"number": n, "fails": 2} for n in range(4)], threads=1))
@@ -79,7 +94,7 @@ def test_a_number_of_workers_that_is_none_is_named(monkeypatch, asked):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_trainings_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+def test_trainings_do_not_depend_on_the_number_of_workers(start, tmp_path, monkeypatch):
     data = write_dataset("text", tmp_path / "imdb")
     found = {}
     for workers in (1, 2):
