@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -134,6 +135,15 @@ def send_all(root: Path, store: Store) -> dict[str, str]:
     for folder in sync.journal_folders(root):
         run_ids |= send(folder, store)
     return run_ids
+
+
+def wait_until(sender: Sender, is_so: Callable[[], bool]) -> None:
+    """Let the sender's thread work until ``is_so``; two minutes at most, on however busy a machine."""
+    for _ in range(12_000):
+        if is_so():
+            return
+        sender._thread.join(0.01)
+    pytest.fail("the sender's thread does nothing")
 
 
 # --- the journal ---
@@ -445,8 +455,7 @@ def test_the_sender_sends_while_it_is_open_and_what_is_left_at_the_end(root, sto
     with Sender(root, interval=0.01) as sender:
         sender.follow(journal.folder)
         sender.follow(journal.folder)
-        while "run" not in sender.run_ids:  # the thread sends it without being told
-            sender._thread.join(0.01)
+        wait_until(sender, lambda: "run" in sender.run_ids)  # the thread sends it without being told
         journal.metrics([("loss", 1.0, 1, 5)])
         journal.end()
     assert everything(store)["run"]["status"] == "FINISHED"
@@ -585,8 +594,7 @@ def test_a_server_out_of_reach_costs_one_warning_and_nothing_is_lost(
     with Sender(root, interval=0.01) as sender:
         for journal in (cell, seed):
             sender.follow(journal.folder)
-        while sender._failure is None:
-            sender._thread.join(0.01)
+        wait_until(sender, lambda: sender._failure is not None)
     assert not sender._thread.is_alive()
     assert sender.run_ids == {}
     output, errors = capfd.readouterr()
