@@ -39,7 +39,7 @@ ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
 	    --host 127.0.0.1 --port $(or $(PORT),5000)
 
-smoke: setup ## does every stage run? two models, two schedules, the sample, a minute
+smoke: setup ## does every stage run? two models, two schedules, the sample
 	@dvc exp run -S data=sample -S preset=smoke -S 'model=[resnet,lstm]' -S 'schedule=[static,cosine]' $(ARGS)
 
 sync: setup ## send to MLflow what could not be sent during a run

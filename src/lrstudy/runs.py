@@ -75,7 +75,7 @@ def _train(folder: Path, task: dict) -> None:
 
     settings = task["settings"]
     torch.set_num_threads(settings["threads"])
-    # Numbers below 1e-38, which decayed weights become, cost the processor a hundred times as much.
+    # Numbers below 1e-38, which decayed weights become, are slow on many processors.
     torch.set_flush_denormal(True)
     device = choose_device(settings["device"])
     meta = read_meta(task["data"])
