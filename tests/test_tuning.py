@@ -79,8 +79,14 @@ class Trainings:
         ]
 
 
-def params(num_trials: int = 6, batch_size: int = 2, sampler_seed: int = 0) -> TuneParams:
-    return TuneParams(num_trials=num_trials, seeds=[101], batch_size=batch_size, sampler_seed=sampler_seed)
+def params(num_trials: int = 6, batch_size: int = 2, sampler_seed: int = 0, rungs=(1.0,)) -> TuneParams:
+    return TuneParams(
+        num_trials=num_trials,
+        rungs=list(rungs),
+        seeds=[101],
+        batch_size=batch_size,
+        sampler_seed=sampler_seed,
+    )
 
 
 # --- the trials ---

@@ -83,7 +83,17 @@ class Cell:
             return where
         available = self.num_epochs - self.row.warmup_epochs
         low, high = (available if v == "num_epochs" else v for v in (where.low, where.high))
-        return where.model_copy(update={"low": float(low), "high": float(max(low, high))})
+        if low > high:
+            raise StudyError(
+                f"search.{name}: low {low:g} is above high {high:g}"
+                + (
+                    f", the {available:g} epochs that the schedule has"
+                    if "num_epochs" in (where.low, where.high)
+                    else ""
+                )
+                + "; widen it or train longer."
+            )
+        return where.model_copy(update={"low": float(low), "high": float(high)})
 
 
 def make_cell(params: Params, model: str, schedule: str) -> Cell:
@@ -173,3 +183,7 @@ def _check_cell(cell: Cell, where: str) -> None:
         if name != "base_lr":
             raise unknown(f"{at}: optimizer.search", name, ["base_lr"], "searched")
         _check_search(f"{at}: optimizer.search.base_lr", search)
+    try:
+        cell.search_space()
+    except StudyError as error:
+        raise StudyError(f"{at}: {error}") from None

@@ -5,13 +5,14 @@ What a schedule, an optimizer or a controller accepts is checked in :mod:`lrstud
 theirs does not make the data stages stale.
 """
 
+import itertools
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lrstudy.errors import StudyError, unknown
 
@@ -62,9 +63,17 @@ class TuneParams(_Section):
     """How much is searched, the same for every cell."""
 
     num_trials: Annotated[int, Field(ge=0)]
+    rungs: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     seeds: Seeds
     batch_size: Count
     sampler_seed: Annotated[int, Field(ge=0)]
+
+    @field_validator("rungs")
+    @classmethod
+    def _growing(cls, rungs: list[float]) -> list[float]:
+        if any(low >= high for low, high in itertools.pairwise(rungs)):
+            raise ValueError("the shares of the training data must grow from rung to rung")
+        return rungs
 
 
 class CompareParams(_Section):

@@ -30,12 +30,17 @@ def predict(
     return torch.empty_like(logits).index_copy_(0, torch.cat(order), logits).numpy()
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over examples of -log softmax(logits)[label], in nats, computed in float64."""
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Mean over examples (N,) of -log softmax(logits)[label] in nats, and its standard error.
+
+    The standard error is the standard deviation over the examples / sqrt(N): how far the mean would move with
+    another draw of examples. Computed in float64.
+    """
     logits = logits.astype(np.float64)
     largest = logits.max(axis=1, keepdims=True)
     log_normalizer = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
-    return float((log_normalizer - logits[np.arange(len(labels)), labels]).mean())
+    losses = log_normalizer - logits[np.arange(len(labels)), labels]
+    return float(losses.mean()), float(losses.std() / np.sqrt(len(losses)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

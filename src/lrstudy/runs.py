@@ -23,11 +23,18 @@ def fingerprint(settings: dict, data_fingerprint: str) -> str:
     """SHA-256 of the settings, the data, the code that trains and torch's version."""
     from importlib.metadata import version
 
-    digest = hashlib.sha256()
-    digest.update(json.dumps([settings, data_fingerprint, version("torch")], sort_keys=True).encode())
-    for module in _CODE:
-        digest.update(Path(importlib.util.find_spec(f"lrstudy.{module}").origin).read_bytes())
-    return digest.hexdigest()
+    known = [settings, data_fingerprint, version("torch"), code_hashes()]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+def code_hashes() -> dict[str, str]:
+    """SHA-256 of every module that a training's result depends on."""
+    return {
+        module: hashlib.sha256(
+            Path(importlib.util.find_spec(f"lrstudy.{module}").origin).read_bytes()
+        ).hexdigest()
+        for module in _CODE
+    }
 
 
 def run_folder(root: Path, cell: str, key: str) -> Path:
@@ -79,7 +86,8 @@ def _train(folder: Path, task: dict) -> None:
     torch.set_flush_denormal(True)
     device = choose_device(settings["device"])
     meta = read_meta(task["data"])
-    training = make_split(read_split(task["data"], "train"), meta, device, settings["augment"])
+    training = read_split(task["data"], "train", settings["training_share"])
+    training = make_split(training, meta, device, settings["augment"])
     validation = make_split(read_split(task["data"], "validation"), meta, device)
 
     parent = os.getppid()

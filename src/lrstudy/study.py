@@ -48,11 +48,24 @@ def read_json(path: Path, stage: str) -> dict:
 
 
 def run_task(
-    cell: Cell, params: Params, settings: dict, seed: int, meta: dict, root: Path, label: str, **options: bool
+    cell: Cell,
+    params: Params,
+    settings: dict,
+    seed: int,
+    meta: dict,
+    root: Path,
+    label: str,
+    *,
+    training_share: float = 1.0,
+    **options: bool,
 ) -> dict:
-    """One training as :func:`lrstudy.runs.train_run` takes it: ``settings`` and what all trainings share."""
+    """One training as :func:`lrstudy.runs.train_run` takes it: ``settings`` and what all trainings share.
+
+    ``training_share`` of the training split is used, all of the validation split.
+    """
     train = params.train
     settings = settings | {
+        "training_share": training_share,
         "seed": seed,
         "threads": train.threads,
         "device": train.device,

@@ -161,8 +161,10 @@ def train(
             logits = predict(model, validation, BATCH_SIZES[meta["kind"]], device, dtype)
             validation_labels = validation.labels.cpu().numpy()
             accuracy, f1 = accuracy_and_f1(validation_labels, logits.argmax(axis=1), meta["num_classes"])
+            validation_loss, standard_error = cross_entropy(logits, validation_labels)
             record |= {
-                "validation/loss": cross_entropy(logits, validation_labels),
+                "validation/loss": validation_loss,
+                "validation/loss_standard_error": standard_error,
                 "validation/accuracy": accuracy,
                 "validation/f1": f1,
                 "weight_norm": nn.utils.get_total_norm([w.detach() for w in weights]).item(),

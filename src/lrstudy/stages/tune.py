@@ -3,18 +3,22 @@
 import hashlib
 import json
 import math
+import shutil
 import sys
+from importlib.metadata import version
+from statistics import stdev
 
 from lrstudy.cells import default_values, make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
-from lrstudy.parallel import run_all
-from lrstudy.runs import train_run
+from lrstudy.parallel import num_workers, run_all
+from lrstudy.runs import code_hashes, train_run
+from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_one_standard_error
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task, tuned_file
 from lrstudy.tracking import Journal, Sender
-from lrstudy.tuning import best_trial, tune
+from lrstudy.tuning import best_trial, draw, earlier_studies, largest_cost, study_name, tune
 
 
 def main() -> None:
@@ -23,85 +27,158 @@ def main() -> None:
     cell = make_cell(params, model, schedule)
     meta = read_meta(data_folder(cell.dataset))
     output = tuned_file(model, schedule)
-    summary = {"model": model, "schedule": schedule, "num_trials": params.tune.num_trials}
-    if params.tune.num_trials == 0:
-        write_json(output, summary | {"source": "defaults", "values": default_values(cell), "trials": []})
+    settings = params.tune
+    summary = {"model": model, "schedule": schedule, "num_trials": settings.num_trials}
+    if settings.num_trials == 0:
+        values = default_values(cell)
+        nothing = {"values": {}}
+        terms = in_the_papers_terms(values, nothing)
+        write_json(output, summary | {"source": "defaults", "values": values, "terms": terms, "trials": []})
         print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
 
-    def task(number: int, values: dict, seed: int) -> dict:
-        label = f"{cell.name} trial {number} seed {seed}"
-        settings = cell.settings(values)
-        return run_task(cell, params, settings, seed, meta, root, label, keep_weights=False, journal=False)
+    def task(number: int, values: dict, share: float, seed: int) -> dict:
+        label = f"{cell.name} trial {number}" + (f" on {share:g}" if share < 1 else "") + f" seed {seed}"
+        return run_task(
+            cell,
+            params,
+            cell.settings(values),
+            seed,
+            meta,
+            root,
+            label,
+            training_share=share,
+            keep_weights=False,
+            journal=False,
+        )
 
-    # The study is that of these settings on these data: the key of the default trial says which.
-    space = {name: where.model_dump() for name, where in cell.search_space().items()}
-    identity = [task(0, {}, seed)["key"] for seed in params.tune.seeds]
-    identity += [space, params.tune.sampler_seed, params.tune.batch_size]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    # What the search depends on, in the words that a later search says it differs in.
+    space = cell.search_space()
+    identity = {
+        "data": meta["fingerprint"],
+        **{f"{module}.py": found for module, found in code_hashes().items()},
+        "torch": version("torch"),
+        "settings": task(0, {}, 1.0, 0)["settings"],
+        "search space": {name: where.model_dump() for name, where in space.items()},
+        "seeds": settings.seeds,
+        "rungs": settings.rungs,
+        "sampler": [settings.sampler_seed, settings.batch_size],
+    }
+    identity = {name: _hash(part) for name, part in identity.items()}
+    key = _hash(identity)
+    if said := earlier_studies(cell, key, root, identity):
+        print(f"{cell.name}: {said}", file=sys.stderr)
     tags = common_tags(cell, params, meta)
-    journal = Journal(root / "checkpoints" / cell.name / f"tuning-{key[:16]}", f"tuning-{key}")
+    folder = root / "checkpoints" / cell.name / f"tuning-{key[:16]}"
+    journal = Journal(folder, f"tuning-{key}")
     journal.create(
         f"{cell.name} tuning",
         tags | {"kind": "tuning"},
-        {"num_trials": params.tune.num_trials, "seeds": params.tune.seeds, "search": space},
+        {
+            "num_trials": settings.num_trials,
+            "rungs": settings.rungs,
+            "seeds": settings.seeds,
+            "search": {name: where.model_dump() for name, where in space.items()},
+        },
         description=f"Search for the base rate and the parameters of `{schedule}` with {model} on "
-        f"{meta['label']}: one run per trial; the objective is the last epoch's validation loss.",
+        f"{meta['label']}: one run per trial and share of the training data; the objective is the last "
+        "epoch's validation loss.",
     )
 
-    with Sender(root) as sender:
-        sender.follow(journal.folder)
+    def trial_journal(number: int, share: float) -> Journal:
+        name = f"trial-{number}" + (f"-on-{share:g}" if share < 1 else "")
+        return Journal(folder / name, f"tuning-{key}-{name}")
 
-        def evaluate(trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
-            tasks = {n: [task(n, values, seed) for seed in params.tune.seeds] for n, values in trials}
+    with Sender(root) as sender:
+        sender.follow(folder)
+
+        def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
+            tasks = {n: [task(n, values, share, seed) for seed in settings.seeds] for n, values in trials}
             every = [run for group in tasks.values() for run in group]
             for _ in run_all(train_run, every, params.train.threads, params.train.device):
                 pass
             found = []
             for number, values in trials:
                 outcomes = [outcome_of(t["folder"]) for t in tasks[number]]
-                objective, known = judge(outcomes)
-                trial = Journal(journal.folder / f"trial-{number}", f"tuning-{key}-trial-{number}")
+                objective, known = judge(outcomes, share)
+                trial = trial_journal(number, share)
                 trial.create(
-                    f"{cell.name} trial {number}", tags | {"kind": "trial"}, values, parent=journal.key
+                    f"{cell.name} trial {number}" + (f" on {share:g} of the data" if share < 1 else ""),
+                    tags | {"kind": "trial", "trial": str(number), "training_share": f"{share:g}"},
+                    values | {"training_share": share},
+                    parent=journal.key,
                 )
                 sender.follow(trial.folder)
                 if not any(event["event"] == "end" for event in trial.events()):
                     trial.metrics(mean_curves(outcomes, objective))
+                    if "reason" in known:
+                        trial.tags({"reason": known["reason"]})
                     finish(trial, known["status"])
                 found.append((objective, known))
             return found
 
-        trials = tune(cell, params.tune, key, root, evaluate)
+        workers = num_workers(params.train.threads, params.train.device)
+        at_once = math.ceil(workers / len(settings.seeds))
+        trials = tune(cell, settings, key, root, evaluate, identity=identity, at_once=at_once)
         best = best_trial(trials)
         journal.metrics(
             [
-                ("objective", t["objective"], t["number"], t["ended"])
+                (f"objective/{rung['share']:g}", rung["objective"], t["number"], rung["ended"])
                 for t in trials
-                if t["objective"] is not None
+                for rung in t["rungs"]
+                if rung["objective"] is not None
             ]
         )
-        for number in range(len(trials)):
-            trial = Journal(journal.folder / f"trial-{number}", f"tuning-{key}-trial-{number}")
-            said = [event["tags"]["best"] for event in trial.events() if "best" in event.get("tags", {})]
-            # With more trials than the last time, another one may be the best.
-            if (is_best := str(number == best["number"]).lower()) != (said or ["false"])[-1]:
-                trial.tags({"best": is_best})
+        for trial in trials:
+            for rung in trial["rungs"]:
+                run = trial_journal(trial["number"], rung["share"])
+                if not run.events():
+                    continue  # another machine trained it and has told MLflow
+                said = [event["tags"]["best"] for event in run.events() if "best" in event.get("tags", {})]
+                # With more trials than the last time, another one may be the best.
+                is_best = trial["number"] == best["number"] and rung == trial["rungs"][-1]
+                if str(is_best).lower() != (said or ["false"])[-1]:
+                    run.tags({"best": str(is_best).lower()})
         journal.tags(
             {"best.trial": str(best["number"])} | {f"best.{k}": str(v) for k, v in best["values"].items()}
         )
+        # DVC removes the output before the next run; MLflow may be told of these files only then.
+        figures = draw(trials, cell, folder / f"figures-{len(trials)}")
+        for figure in figures:
+            journal.artifact(figure, "figures")
         finish(journal, "finished")
+
+    as_good = within_one_standard_error(trials, best)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        shutil.copyfile(figure, output.parent / figure.name)
+    spent = sum(rung["epochs_of_full_data"] for trial in trials for rung in trial["rungs"])
+    last = best["rungs"][-1]
     write_json(
         output,
         summary
         | {
             "source": "tuned",
             "values": best["values"],
-            "objective": best["objective"],
+            "terms": in_the_papers_terms(best["values"], as_good),
+            "objective": last["objective"],
             "best_trial": best["number"],
-            "seeds": params.tune.seeds,
-            "study": f"{cell.name}-{key[:16]}",
-            "search_space": space,
+            "defaults_objective": next(
+                (r["objective"] for r in trials[0]["rungs"] if r["share"] == last["share"]), None
+            ),
+            "rungs": settings.rungs,
+            "seeds": settings.seeds,
+            "cost": {
+                "epochs_of_full_data": spent,
+                "at_most": largest_cost(
+                    settings.num_trials, settings.rungs, cell.num_epochs, len(settings.seeds)
+                ),
+                "seconds": sum(rung["seconds"] for trial in trials for rung in trial["rungs"]),
+            },
+            "study": study_name(cell.name, key, settings.rungs),
+            "within_one_standard_error": as_good,
+            "sensitivity": sensitivity(trials, space, best),
+            "search_space": {name: where.model_dump() for name, where in space.items()},
             "trials": trials,
         },
     )
@@ -109,21 +186,38 @@ def main() -> None:
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in best["values"].items()
     )
-    print(f"{cell.name}: best of {len(trials)} trials: {values}", file=sys.stderr)
+    print(
+        f"{cell.name}: best of {len(trials)} trials: {values} "
+        f"({spent:.3g} epochs of the full training data in all)",
+        file=sys.stderr,
+    )
 
 
-def judge(outcomes: list[dict]) -> tuple[float, dict]:
-    """The objective of a trial: the mean over its seeds of the last epoch's validation loss."""
+def _hash(part: object) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
+
+
+def judge(outcomes: list[dict], share: float) -> tuple[float, dict]:
+    """The objective of a trial on one share: the mean over its seeds of the last epoch's validation loss.
+
+    And what is known of it: ``status`` and perhaps the ``reason``, cost, end, and the ``standard_error`` of
+    the objective, over the seeds or, for a single one, over the validation examples.
+    """
     diverged = [outcome for outcome in outcomes if outcome["status"] == "diverged"]
     losses = [outcome["epochs"][-1]["validation/loss"] for outcome in outcomes]
     known = {
         "status": "diverged" if diverged else "finished",
+        "epochs_of_full_data": share * sum(len(outcome["epochs"]) for outcome in outcomes),
         "seconds": sum(epoch["seconds"] for outcome in outcomes for epoch in outcome["epochs"]),
         "ended": int(max(outcome["epochs"][-1]["time"] for outcome in outcomes) * 1000),
     }
     if diverged:
         known["reason"] = f"the loss was not finite in epoch {len(diverged[0]['epochs'])}"
         return math.inf, known
+    if len(losses) > 1:
+        known["standard_error"] = stdev(losses) / math.sqrt(len(losses))
+    else:
+        known["standard_error"] = outcomes[0]["epochs"][-1]["validation/loss_standard_error"]
     return sum(losses) / len(losses), known
 
 

@@ -1,0 +1,169 @@
+"""What a search's trials say beyond their winner: which values are as good, and what a wrong one costs.
+
+Pure functions of the trials that :func:`lrstudy.tuning.tune` returns. Both look at the first rung, where all
+trials were trained alike.
+"""
+
+import math
+
+import numpy as np
+
+from lrstudy.config import Choices, FloatRange
+
+Space = dict[str, FloatRange | Choices]
+
+TERMS = {
+    "base_lr": ("base learning rate", ""),
+    "gamma": ("reduction factor", "per drop"),
+    "step_size": ("reduction interval", "epochs"),
+    "decay_rate": ("decay rate", "per epoch"),
+}
+"""The paper's words (seed 000, section 3.2) for what is tuned, and the unit; others keep their own names."""
+
+MIN_TRIALS = 5
+"""Fewer trials than this (or than parameters + 3) say nothing about how the loss depends on a parameter."""
+
+
+def in_the_papers_terms(values: dict, as_good: dict) -> list[dict]:
+    """The chosen ``values`` with the paper's words, units, and from where to where others are as good."""
+    return [
+        {
+            "term": TERMS.get(name, (name, ""))[0],
+            "parameter": name,
+            "value": value,
+            "unit": TERMS.get(name, (name, ""))[1],
+            "as_good": as_good["values"].get(name),
+        }
+        for name, value in values.items()
+    ]
+
+
+def within_one_standard_error(trials: list[dict], best: dict) -> dict:
+    """The values of all trials whose loss is at most the lowest plus its standard error, and the chosen ones.
+
+    The standard error is that of the lowest loss: over the tuning seeds, or over the validation examples
+    where there was one seed. Source of the rule: Breiman et al. 1984, section 3.4.3.
+
+    Returns:
+        ``share``, ``num_trials`` of those as good, ``threshold``, ``standard_error`` and ``values``: per
+        parameter [lowest, highest], or the list of choices; empty where every trial diverged.
+    """
+    share = trials[0]["rungs"][0]["share"]
+    worked = [trial for trial in trials if trial["rungs"][0]["objective"] is not None]
+    if not worked:
+        return {"share": share, "num_trials": 0, "threshold": None, "standard_error": None, "values": {}}
+    lowest = min(worked, key=lambda trial: trial["rungs"][0]["objective"])["rungs"][0]
+    threshold = lowest["objective"] + lowest["standard_error"]
+    as_good = [trial for trial in worked if trial["rungs"][0]["objective"] <= threshold]
+    found = {}
+    for name in best["values"]:
+        values = [trial["values"][name] for trial in [*as_good, best]]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        found[name] = [min(values), max(values)] if numbers else sorted(set(values), key=str)
+    return {
+        "share": share,
+        "num_trials": len(as_good),
+        "threshold": threshold,
+        "standard_error": lowest["standard_error"],
+        "values": found,
+    }
+
+
+def sensitivity(trials: list[dict], space: Space, best: dict) -> dict:
+    """How much the validation loss rises when one chosen value is off by a factor of 2, the others kept.
+
+    A Gaussian process of the log loss over the log2 of the values (choices: one coordinate each) is fitted
+    to all trials of the first rung. A diverged trial counts as the worst one that did not. ``change`` is
+    predicted loss there / predicted loss at the chosen values - 1, ``interval`` holds 95% of the process's
+    own uncertainty, which is wide where there were few trials. A value outside of the search space is not
+    judged (None).
+
+    Returns:
+        ``num_trials`` and ``parameters``: per positive number that was searched its ``value`` and, for
+        ``half`` and ``double``, ``value``, ``change`` and ``interval``; or ``reason`` if the trials are too
+        few.
+    """
+    worked = [trial for trial in trials if trial["rungs"][0]["objective"] is not None]
+    needed = max(MIN_TRIALS, len(space) + 3)
+    if len(worked) < needed:
+        return {
+            "num_trials": len(worked),
+            "parameters": {},
+            "reason": f"{len(worked)} trials ended with a loss; at least {needed} are needed",
+        }
+    worst = max(trial["rungs"][0]["objective"] for trial in worked)
+    losses = [
+        worst if trial["rungs"][0]["objective"] is None else trial["rungs"][0]["objective"]
+        for trial in trials
+    ]
+    inputs = np.array([_coordinates(trial["values"], space) for trial in trials])
+    process = _fit(inputs, np.log(losses))
+    here = _coordinates(best["values"], space)
+    parameters = {}
+    for name, where in space.items():
+        value = best["values"][name]
+        if isinstance(where, Choices) or not _is_logarithmic(where):
+            continue
+        parameters[name] = {"value": value}
+        for side, factor in (("half", 0.5), ("double", 2.0)):
+            other = value * factor
+            if where.int_:
+                other = math.floor(other + 0.5)
+            if other == value or not where.low <= other <= where.high:
+                parameters[name][side] = None
+                continue
+            there = _coordinates(best["values"] | {name: other}, space)
+            mean, covariance = process.predict(np.array([here, there]), return_cov=True)
+            spread = math.sqrt(max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
+            rise = float(mean[1] - mean[0])
+            parameters[name][side] = {
+                "value": other,
+                "change": math.expm1(rise),
+                "interval": [math.expm1(rise - 1.96 * spread), math.expm1(rise + 1.96 * spread)],
+            }
+    return {"num_trials": len(trials), "parameters": parameters}
+
+
+def largest_rise(found: dict) -> dict | None:
+    """The largest of a cell's sensitivities: ``parameter``, ``side`` and what is known of it, or None."""
+    sides = [
+        {"parameter": name, "side": side} | known[side]
+        for name, known in found["parameters"].items()
+        for side in ("half", "double")
+        if known[side] is not None
+    ]
+    return max(sides, key=lambda side: side["change"], default=None)
+
+
+def _is_logarithmic(where: FloatRange) -> bool:
+    return where.low > 0
+
+
+def _coordinates(values: dict, space: Space) -> list[float]:
+    found: list[float] = []
+    for name, where in space.items():
+        if isinstance(where, Choices):
+            found += [2.0 * (values[name] == choice) for choice in where.choices]
+        elif _is_logarithmic(where):
+            found.append(math.log2(values[name]))
+        else:
+            found.append(4.0 * (values[name] - where.low) / ((where.high - where.low) or 1.0))
+    return found
+
+
+def _fit(inputs: np.ndarray, targets: np.ndarray):
+    from warnings import catch_warnings, simplefilter
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    # In units of log2: a loss does not change much within a factor of 2 to the 0.5, nor in the same way over
+    # more than 2 to the 8.
+    smooth = ConstantKernel(1.0, (0.05, 20.0)) * RBF([2.0] * inputs.shape[1], (0.5, 8.0))
+    process = GaussianProcessRegressor(
+        smooth + WhiteKernel(0.05, (1e-4, 1.0)), normalize_y=True, random_state=0
+    )
+    with catch_warnings():
+        simplefilter("ignore", ConvergenceWarning)  # a length at its bound is an answer
+        return process.fit(inputs, targets)
