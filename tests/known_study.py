@@ -49,7 +49,8 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
             "source": source,
             "num_epochs": {"cifar10": 2, "imdb": 2},
             "seeds": [int(seed) for seed in seeds],
-            "num_trials": 4,
+            "num_trials": 8,
+            "rungs": [0.25, 1.0],
             "tune_seeds": [101],
             **SETTINGS.model_dump(),
             "headline": {name: HEADLINE["image" if name == "cifar10" else "text"] for name in used},
@@ -99,7 +100,45 @@ def _cell(model: str, schedule: str) -> dict:
                 for seed, accuracy in by_seed.items()
             },
         },
+        "tuning": tuning(schedule),
         "history": [row for seed, accuracy in by_seed.items() for row in _history(int(seed), accuracy)],
+    }
+
+
+def tuning(schedule: str) -> dict:
+    """best.json of a search that moved the base rate from 0.1 to 0.125, with two sides judged."""
+    side = {"value": 0.0625, "change": 0.05, "interval": [0.01, 0.09]}
+    values = {"base_lr": 0.125} | ({"decay_rate": 0.25} if schedule == "exponential" else {})
+    return {
+        "source": "tuned",
+        "num_trials": 8,
+        "rungs": [0.25, 1.0],
+        "seeds": [101],
+        "study": f"study-{schedule}",
+        "cost": {"epochs_of_full_data": 8.0, "at_most": 10.0, "seconds": 90.0},
+        "terms": [
+            {
+                "term": {"base_lr": "base learning rate", "decay_rate": "decay rate"}[name],
+                "parameter": name,
+                "value": value,
+                "unit": {"base_lr": "", "decay_rate": "per epoch"}[name],
+                "as_good": [value / 5, value * 2],
+            }
+            for name, value in values.items()
+        ],
+        "objective": 0.75,
+        "defaults_objective": 0.875,
+        "within_one_standard_error": {"share": 0.25, "num_trials": 2, "values": {}},
+        "sensitivity": {
+            "num_trials": 8,
+            "parameters": {
+                "base_lr": {"value": 0.125, "half": side, "double": None},
+                "decay_rate": {"value": 0.25, "half": None, "double": side | {"value": 0.5, "change": 0.2}},
+            }
+            if schedule == "exponential"
+            else {"base_lr": {"value": 0.125, "half": side, "double": None}},
+        },
+        "trials": [],
     }
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from known_study import SETTINGS, cells
+from known_study import SETTINGS, cells, tuning
 from lrstudy.comparison import compare, curves, metrics_by_seed
 from lrstudy.statistics import bootstrap_interval
 
@@ -57,7 +57,30 @@ def test_a_cell_says_what_it_is(compared):
         "interventions": {"1": 0, "2": 0, "3": 0},
         "run_ids": {seed: f"run-lstm-cosine-{seed}" for seed in "123"},
         "dataset": "imdb",
+        "tuning": {
+            name: found for name, found in tuning("cosine").items() if name not in ("source", "trials")
+        }
+        | {
+            "largest_rise": {
+                "parameter": "base_lr",
+                "side": "half",
+                "value": 0.0625,
+                "change": 0.05,
+                "interval": [0.01, 0.09],
+            }
+        },
     }
+
+
+def test_the_parameter_and_side_that_cost_most_stand_out(compared):
+    rise = compared["resnet"]["exponential"]["tuning"]["largest_rise"]
+    assert (rise["parameter"], rise["side"], rise["change"]) == ("decay_rate", "double", 0.2)
+
+
+def test_a_cell_that_took_the_defaults_unsearched_has_no_tuning():
+    study = cells()
+    study["lstm"]["static"]["tuning"] = {"source": "defaults", "values": {"base_lr": 0.125}, "trials": []}
+    assert compare(study, SETTINGS)["lstm"]["static"]["tuning"] is None
 
 
 def test_differences_to_the_reference_are_taken_seed_by_seed(compared):

@@ -109,7 +109,7 @@ def test_what_was_measured_on_is_said():
     text = render_markdown(known())
     assert "CIFAR-10 (45,000 training, 5,000 validation, 10,000 test examples; official)" in text
     assert "IMDB (22,500 training, 2,500 validation, 25,000 test examples; not the official files)" in text
-    assert "3 seeds, 2 epochs of cifar10, 2 epochs of imdb, 4 tuning trials for every schedule" in text
+    assert "3 seeds, 2 epochs of cifar10, 2 epochs of imdb, 8 tuning trials for every schedule" in text
     assert "fingerprint `c1f4`" in text
     untuned = known()
     untuned["protocol"]["num_trials"] = 0
@@ -265,3 +265,37 @@ def test_controllers_are_named_and_reconstructions_labelled():
     line = next(row for row in render_markdown(study).splitlines() if row.startswith("Controller"))
     assert "`gradient_modulated` (our reconstruction after the abstract of arXiv 2409.16769" in line
     assert line.endswith("was on resnet-cosine: 3 interventions in all.")
+
+
+# --- what tuning found ---
+
+
+def test_the_search_is_told_in_the_papers_words_with_what_a_wrong_value_costs():
+    text = render_markdown(known())
+    assert "Every schedule had 8 trials with the seed 101, none of those above" in text
+    assert "on 0.25 of the training data; the best of them and the defaults went on to 1.0" in text
+    rows = [line for line in text.splitlines() if line.startswith("| exponential | decay rate |")]
+    assert (
+        rows
+        == [
+            "| exponential | decay rate | 0.25 per epoch | 0.05 to 0.5 | not judged | +20.0% (+1.0 to +9.0) |"
+        ]
+        * 2
+    )
+    assert (
+        "| static | base learning rate | 0.125 | 0.025 to 0.25 | +5.0% (+1.0 to +9.0) | not judged |" in text
+    )
+    assert "| cosine | 0.875 | 0.75 | 8 | 1.5 |" in text
+    assert (
+        "the safest schedule first: static (base_lr halved: +5.0% (+1.0 to +9.0)); "
+        "cosine (base_lr halved: +5.0% (+1.0 to +9.0)); "
+        "exponential (decay_rate doubled: +20.0% (+1.0 to +9.0))." in text
+    )
+
+
+def test_without_a_search_there_is_no_section_on_it():
+    study = known()
+    for schedules in study["cells"].values():
+        for cell in schedules.values():
+            cell["tuning"] = None
+    assert "What tuning found" not in render_markdown(study)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from lrstudy.config import CompareParams
+from lrstudy.sensitivity import largest_rise
 from lrstudy.statistics import (
     bootstrap_interval,
     holm,
@@ -24,15 +25,15 @@ def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[
     """Statistics of every cell.
 
     Args:
-        cells: by model and schedule, what ``evaluate`` wrote (``scores``, ``training``) and ``history``: the
-            rows of history.csv.
+        cells: by model and schedule, what ``evaluate`` wrote (``scores``, ``training``), ``history``: the
+            rows of history.csv, and ``tuning``: best.json.
         settings: the reference schedule, the confidence and the number of bootstrap resamples.
 
     Returns:
-        By model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids`` and
-        ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation over seeds,
-        n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it. Spread and
-        interval are None for a single seed.
+        By model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
+        ``tuning`` and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation
+        over seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it.
+        Spread and interval are None for a single seed.
     """
     compared: dict[str, dict[str, dict]] = {}
     for model, schedules in cells.items():
@@ -136,11 +137,23 @@ def _describe(cell: dict, settings: CompareParams) -> dict:
         "controller": chosen["controller"]["name"],
         "num_epochs": chosen["num_epochs"],
         "tuned": training["tuned"],
+        "tuning": _tuning(cell["tuning"]),
         "interventions": {seed: len(run["interventions"]) for seed, run in training["seeds"].items()},
         "run_ids": {seed: run["run_id"] for seed, run in training["seeds"].items()},
         "dataset": training["dataset"],
         "metrics": metrics,
     }
+
+
+def _tuning(best: dict) -> dict | None:
+    """What the search found, without its single trials; None where the defaults were taken unsearched."""
+    if best["source"] == "defaults":
+        return None
+    kept = (
+        "num_trials", "rungs", "seeds", "study", "cost", "terms", "objective", "defaults_objective",
+        "within_one_standard_error", "sensitivity",
+    )  # fmt: skip
+    return {name: best[name] for name in kept} | {"largest_rise": largest_rise(best["sensitivity"])}
 
 
 def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> None:

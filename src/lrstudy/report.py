@@ -77,6 +77,7 @@ def render_markdown(comparison: dict) -> str:
             for seed in cell["diverged"]
         ],
         controllers=_controllers(comparison),
+        searches={model: found for model in comparison["cells"] if (found := _search(comparison, model))},
         missing=comparison["missing"],
     )
 
@@ -117,6 +118,62 @@ def findings(comparison: dict) -> list[str]:
             words += ": a single seed, from which nothing can be concluded."
         paragraphs.append(words)
     return paragraphs
+
+
+def _search(comparison: dict, model: str) -> dict[str, Any] | None:
+    """What tuning found for a model's schedules, and what a value off by a factor of 2 costs each."""
+    tuned = {name: cell["tuning"] for name, cell in comparison["cells"][model].items() if cell["tuning"]}
+    if not tuned:
+        return None
+    rows = []
+    for schedule, tuning in tuned.items():
+        for term in tuning["terms"]:
+            known = tuning["sensitivity"]["parameters"].get(term["parameter"], {})
+            rows.append(
+                [
+                    schedule,
+                    term["term"],
+                    f"{_number(term['value'])} {term['unit']}".strip(),
+                    _range(term["as_good"]),
+                    *(_change(known.get(side)) for side in ("half", "double")),
+                ]
+            )
+    losses = [
+        [
+            schedule,
+            _number(tuning["defaults_objective"]),
+            _number(tuning["objective"]),
+            f"{tuning['cost']['epochs_of_full_data']:.4g}",
+            f"{tuning['cost']['seconds'] / 60:.1f}",
+        ]
+        for schedule, tuning in tuned.items()
+    ]
+    sides = {"half": "halved", "double": "doubled"}
+    rises = {name: tuning["largest_rise"] for name, tuning in tuned.items() if tuning["largest_rise"]}
+    return {
+        "title": _title(comparison, model),
+        "rows": rows,
+        "losses": losses,
+        "safest": [
+            f"{name} ({rise['parameter']} {sides[rise['side']]}: {_change(rise)})"
+            for name, rise in sorted(rises.items(), key=lambda item: item[1]["change"])
+        ],
+    }
+
+
+def _range(as_good: list | None) -> str:
+    if not as_good:
+        return "none"
+    if len(as_good) == 2 and all(isinstance(value, int | float) for value in as_good):
+        return f"{_number(as_good[0])} to {_number(as_good[1])}"
+    return ", ".join(_number(value) for value in as_good)
+
+
+def _change(side: dict | None) -> str:
+    if side is None:
+        return "not judged"
+    low, high = side["interval"]
+    return f"{100 * side['change']:+.1f}% ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _controllers(comparison: dict) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from lrstudy.config import load_params
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.stages import run_stage
-from lrstudy.study import evaluate_folder, read_json, train_folder
+from lrstudy.study import evaluate_folder, read_json, train_folder, tuned_file
 
 
 def main() -> None:
@@ -26,11 +26,15 @@ def main() -> None:
                 evaluate_folder(listed.model, listed.schedule) / "metrics.json", f"evaluate@{name}"
             )
             history = read_history(train_folder(listed.model, listed.schedule) / "history.csv", name)
+            tuning = read_json(tuned_file(listed.model, listed.schedule), f"tune@{name}")
         except StudyError as error:
             print(f"missing: {error}", file=sys.stderr)
             missing.append(name)
             continue
-        cells.setdefault(listed.model, {})[listed.schedule] = evaluated | {"history": history}
+        cells.setdefault(listed.model, {})[listed.schedule] = evaluated | {
+            "history": history,
+            "tuning": tuning,
+        }
         data[listed.dataset] = evaluated["data"]
     if not cells:
         raise StudyError("compare: no cell has been evaluated; `dvc repro` runs them.")
@@ -51,6 +55,7 @@ def main() -> None:
                 "num_epochs": params.num_epochs,
                 "seeds": params.train.seeds,
                 "num_trials": params.tune.num_trials,
+                "rungs": params.tune.rungs,
                 "tune_seeds": params.tune.seeds,
                 **params.compare.model_dump(),
                 "headline": {name: HEADLINE["image" if name == "cifar10" else "text"] for name in data},
