@@ -67,6 +67,7 @@ def percent(value: float) -> str:
 def test_every_number_of_the_tables_is_in_the_json(num_seeds):
     given = known() if num_seeds == 3 else comparison(with_seeds(num_seeds))
     found = tables(render_markdown(given))
+    found = {title: rows for title, rows in found.items() if ":" not in title}  # those of the test metrics
     assert list(found) == ["resnet on CIFAR-10", "lstm on IMDB"]
     for (model, schedules), rows in zip(given["cells"].items(), found.values(), strict=True):
         name = {"resnet": "test/accuracy", "lstm": "test/f1"}[model]

@@ -31,8 +31,8 @@ def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[
 
     Returns:
         By model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
-        ``tuning`` and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation
-        over seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it.
+        ``tuning`` and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard
+        deviation over seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it.
         Spread and interval are None for a single seed.
     """
     compared: dict[str, dict[str, dict]] = {}
