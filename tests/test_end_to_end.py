@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -54,6 +55,17 @@ class Copy:
             f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}"
         )
         return done.stdout
+
+    def kill_at(self, *command: str, line: Callable[[str], bool]) -> None:
+        """kill -9 a command and all that it started when it prints such a line."""
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        if any(line(printed) for printed in process.stdout):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
 
     def stages_run(self, printed: str) -> set[str]:
         """The stages that DVC says it ran."""
@@ -225,16 +237,7 @@ def test_a_value_out_of_range_stops_at_the_first_stage_that_reads_it(study):
 def test_a_killed_stage_leaves_nothing_that_is_taken_for_good(study):
     """kill -9 in the middle of a training; then the same command ends as an uninterrupted run does."""
     row = ["-S", "model=lstm", "-S", "schedule=cosine", "-S", "num_epochs.imdb=6", "-S", "data.limit=400"]
-    process = subprocess.Popen(
-        ["dvc", "exp", "run", *SMOKE, *row], cwd=study.folder, env=study.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if "seed 1 " in line and "epoch  2/6" in line:
-            os.killpg(process.pid, signal.SIGKILL)
-            break
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
+    study.kill_at("dvc", "exp", "run", *SMOKE, *row, line=lambda s: "seed 1 " in s and "epoch  2/6" in s)
     assert not (study.folder / "artifacts/train/lstm/cosine/training.json").exists()
     study.run(
         "git", "checkout", "-q", "-f", "--detach"
@@ -247,6 +250,56 @@ def test_a_killed_stage_leaves_nothing_that_is_taken_for_good(study):
     shutil.rmtree(study.folder / "checkpoints/lstm-cosine")
     study.run(sys.executable, "-m", "lrstudy.stages.train", "lstm", "cosine")
     assert (study.folder / "artifacts/train/lstm/cosine/history.csv").read_text() == resumed
+
+
+def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(study):
+    """kill -9 in the middle of `dvc repro tune@...`, then the same command; no trial is lost or done twice."""
+    study.run(
+        sys.executable, "-m", "lrstudy.compose", "data=sample", "preset=smoke", "data.limit=400", "model=lstm",
+        "schedule=step", "num_epochs.imdb=2", "tune.num_trials=6", "tune.rungs=[0.25,1]",
+    )  # fmt: skip
+    command = ["dvc", "repro", "tune@lstm-step"]
+    study.kill_at(*command, line=lambda s: "trial 4 " in s and "epoch  1/2" in s)
+    best = study.folder / "artifacts/tuned/lstm/step/best.json"
+    assert not best.exists()
+    printed = study.run(*command)
+    assert not any(f"trial {number} on" in printed for number in range(4))  # these were finished
+    resumed = json.loads(best.read_text())
+
+    shutil.rmtree(study.folder / "checkpoints/lstm-step")
+    undisturbed = f"sqlite:///{study.folder / 'undisturbed.db'}"
+    study.run(
+        sys.executable, "-m", "lrstudy.stages.tune", "lstm", "step",
+        LRSTUDY_OPTUNA_STORAGE=undisturbed, MLFLOW_TRACKING_URI=undisturbed.replace("undisturbed", "other"),
+    )  # fmt: skip
+    assert without_clock(json.loads(best.read_text())) == without_clock(resumed)
+    assert [trial["number"] for trial in resumed["trials"]] == list(range(6))
+    assert [len(trial["rungs"]) for trial in resumed["trials"]].count(2) in (2, 3)
+    assert resumed["objective"] <= resumed["defaults_objective"]
+
+    client = study.client()
+    experiment = client.get_experiment_by_name("lrstudy")
+    searches = client.search_runs(
+        [experiment.experiment_id], "tags.kind = 'tuning' and tags.schedule = 'step' and tags.model = 'lstm'"
+    )
+    [search] = [run for run in searches if run.data.params["rungs"] == "[0.25, 1.0]"]
+    trials = client.search_runs(
+        [experiment.experiment_id], f"tags.mlflow.parentRunId = '{search.info.run_id}'", max_results=1000
+    )
+    done = [(int(r.data.tags["trial"]), float(r.data.tags["training_share"])) for r in trials]
+    assert sorted(done) == sorted((t["number"], r["share"]) for t in resumed["trials"] for r in t["rungs"])
+    [winner] = [run for run in trials if run.data.tags.get("best") == "true"]
+    assert winner.data.metrics["objective"] == resumed["objective"]
+    assert {info.path for info in client.list_artifacts(search.info.run_id, "figures")} == {
+        f"figures/{name}.png" for name in ("optimization_history", "param_importances", "slice")
+    }
+
+
+def without_clock(found: object) -> object:
+    """Without what a clock decides."""
+    if isinstance(found, dict):
+        return {k: without_clock(v) for k, v in found.items() if k not in ("seconds", "ended")}
+    return [without_clock(value) for value in found] if isinstance(found, list) else found
 
 
 def test_queued_experiments_land_in_the_same_mlflow_database(study):
