@@ -4,10 +4,10 @@ PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 export DVC_NO_ANALYTICS := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart study test check report ui smoke sync params lock clean
+.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock bench-tuning clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: ## make .venv with all packages (PYTHON=... chooses the interpreter)
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -39,6 +39,11 @@ ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
 	    --host 127.0.0.1 --port $(or $(PORT),5000)
 
+dashboard: setup ## Optuna's dashboard of all searches on http://127.0.0.1:8080 (installs it the first time)
+	@python -m pip install --quiet --disable-pip-version-check optuna-dashboard==0.21.0
+	@optuna-dashboard --host 127.0.0.1 --port $(or $(PORT),8080) \
+	    "$${LRSTUDY_OPTUNA_STORAGE:-sqlite:///$(CURDIR)/optuna.db}"
+
 smoke: setup ## does every stage run? two models, two schedules, the sample
 	@dvc exp run -S data=sample -S preset=smoke -S 'model=[resnet,lstm]' -S 'schedule=[static,cosine]' $(ARGS)
 
@@ -50,6 +55,10 @@ params: setup ## compose params.yaml from conf/ without running anything
 
 lock: setup ## write requirements.lock from what is installed
 	@python -m pip freeze --exclude-editable --exclude lrstudy > requirements.lock
+
+bench-tuning: setup ## plain search against rungs on real data, from a pool of trainings (an hour on a CPU)
+	@dvc repro preprocess
+	@python benchmarks/tuning.py $(or $(CELLS),lstm-exponential) $(ARGS)
 
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build src/*.egg-info dvc_plots

@@ -19,8 +19,8 @@ import argparse
 import hashlib
 import itertools
 import math
-import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +56,16 @@ def main() -> None:
         losses, label = train_pool(cell, params, arguments.candidates, sorted(arguments.shares))
         found[name] = {"data": label, "num_epochs": cell.num_epochs} | judge(losses)
         print(table(name, found[name]))
-    write_json(arguments.output, {"machine": platform.machine(), "cells": found})
+    write_json(
+        arguments.output,
+        {
+            "torch": version("torch"),
+            "seed": params.tune.seeds[0],
+            "threads": params.train.threads,
+            "cells": found,
+        },
+    )
+    arguments.output.with_suffix(".md").write_text("\n\n".join(table(*item) for item in found.items()) + "\n")
 
 
 def train_pool(cell: Cell, params: Params, count: int, shares: list[float]) -> tuple[dict, str]:
