@@ -120,10 +120,30 @@ def test_the_number_of_epochs_as_a_bound_is_what_the_warmup_leaves():
     assert cell(schedule="warm_step").search_space()["step_size"].high == 6.0
 
 
-def test_a_bound_above_the_number_of_epochs_leaves_a_range_of_one_value():
-    search = {"step_size": {"low": 7, "high": "num_epochs", "int": True}}
+def test_a_bound_at_the_number_of_epochs_leaves_a_range_of_one_value():
+    search = {"step_size": {"low": 5, "high": "num_epochs", "int": True}}
     space = cell(model="lstm", step={"search": search}).search_space()
-    assert (space["step_size"].low, space["step_size"].high) == (7.0, 7.0)
+    assert (space["step_size"].low, space["step_size"].high) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "schedule", "search", "message"),
+    [
+        ("lstm", "step", {"low": 7, "high": "num_epochs", "int": True}, "low 7 is above high 5 (num_epochs)"),
+        ("lstm", "warm_step", {"low": 2, "high": "num_epochs", "int": True}, "low 2 is above high 1 (num_epochs less the warmup)"),
+        ("lstm", "step", {"low": "num_epochs", "high": 3, "int": True}, "low 5 (num_epochs) is above high 3"),
+    ],
+)  # fmt: skip
+def test_a_range_that_the_number_of_epochs_leaves_empty_is_an_error(model, schedule, search, message):
+    """It is made no single value in silence: the search would look as if it had looked."""
+    with pytest.raises(StudyError) as error:
+        cell(model, schedule, **{schedule: {"search": {"step_size": search}}})
+    assert str(error.value) == (
+        f"params.yaml: {model}-{schedule}: search.step_size: {message}; change the bounds or the number of epochs."
+    )
+    # The same bounds fit where there are more epochs.
+    if search["high"] == "num_epochs":
+        cell("resnet", schedule, **{schedule: {"search": {"step_size": search | {"low": 6}}}})
 
 
 def test_the_search_space_is_the_rate_first_and_then_the_rows_own():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import nn
 
 from lrstudy.batches import make_split
@@ -66,19 +67,43 @@ def test_cross_entropy_and_softmax_are_torchs_in_double_precision(seed, count, n
     labels = rng.integers(0, num_classes, count)
     as_tensor = torch.from_numpy(logits).double()
     expected = nn.functional.cross_entropy(as_tensor, torch.from_numpy(labels)).item()
-    assert cross_entropy(logits, labels) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    mean, standard_error = cross_entropy(logits, labels)
+    assert mean == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    each = nn.functional.cross_entropy(as_tensor, torch.from_numpy(labels), reduction="none").numpy()
+    # scipy has none for a single example; where all have one loss, what is left of it is rounding.
+    expected_error = stats.sem(each, ddof=0) if count > 1 else 0.0
+    assert standard_error == pytest.approx(expected_error, rel=1e-9, abs=1e-12 * (1 + expected))
     probabilities = softmax(logits)
     np.testing.assert_allclose(probabilities, as_tensor.softmax(dim=1).numpy(), rtol=1e-12, atol=1e-300)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
 
 
 def test_cross_entropy_of_knowing_nothing_is_the_log_of_the_number_of_classes():
-    assert cross_entropy(np.full((5, 10), 3.0, np.float32), np.arange(5)) == pytest.approx(math.log(10))
+    mean, standard_error = cross_entropy(np.full((5, 10), 3.0, np.float32), np.arange(5))
+    assert mean == pytest.approx(math.log(10))
+    assert standard_error == pytest.approx(0, abs=1e-15)  # every example has this loss
+
+
+def test_the_standard_error_by_hand():
+    # Losses ln 2 (even odds) and ln 4 (1 : 3 against): each ln(2) / 2 from their mean; of 4 examples, half of it.
+    logits = np.log(np.array([[1, 1], [1, 3], [1, 1], [3, 1]], float))
+    mean, standard_error = cross_entropy(logits, np.array([0, 0, 1, 1]))
+    assert mean == pytest.approx(1.5 * math.log(2))
+    assert standard_error == pytest.approx(math.log(2) / 2 / math.sqrt(4))
+
+
+def test_the_standard_error_shrinks_with_the_root_of_the_examples():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)
+    mean, standard_error = cross_entropy(logits, labels)
+    repeated = cross_entropy(np.tile(logits, (9, 1)), np.tile(labels, 9))
+    assert repeated == pytest.approx((mean, standard_error / 3))
+    assert cross_entropy(logits[:1], labels[:1])[1] == 0  # one example says nothing of others
 
 
 def test_cross_entropy_of_logits_that_are_not_finite_is_not_finite():
     logits = np.array([[0, 1], [np.nan, 0]], np.float32)
-    assert not math.isfinite(cross_entropy(logits, np.array([0, 1])))
+    assert not any(math.isfinite(value) for value in cross_entropy(logits, np.array([0, 1])))
 
 
 def test_score_by_hand():
@@ -109,7 +134,7 @@ def test_training_and_test_metrics_agree(num_classes):
     assert (found["accuracy"], found["f1"]) == pytest.approx(
         accuracy_and_f1(labels, logits.argmax(axis=1), num_classes)
     )
-    assert found["loss"] == pytest.approx(cross_entropy(logits, labels))
+    assert found["loss"] == pytest.approx(cross_entropy(logits, labels)[0])
     np.testing.assert_array_equal(
         np.sum(found["confusion"], axis=1), np.bincount(labels, minlength=num_classes)
     )

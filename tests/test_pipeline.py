@@ -1,7 +1,10 @@
 """Contracts between dvc.yaml, params.yaml, conf/ and the code."""
 
 import ast
+import functools
+import itertools
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -74,8 +77,8 @@ def leaf_paths(section, prefix=""):
     ]
 
 
-def test_every_key_of_params_is_declared_by_some_stage(tmp_path):
-    params = compose(tmp_path)
+def test_every_key_of_params_is_declared_by_some_stage():
+    params = compose()
     declared = set()
     for name, stage in STAGES.items():
         items = DVC[name].get("foreach", "")
@@ -102,23 +105,29 @@ def test_every_key_of_params_is_declared_by_some_stage(tmp_path):
             node = node[key]
 
 
-def compose(tmp_path: Path, *overrides: str) -> dict:
+def compose(*overrides: str) -> dict:
     """params.yaml as `dvc exp run -S ...` writes it."""
+    return yaml.safe_load(composition(*overrides))
+
+
+@functools.cache  # Hydra takes a second
+def composition(*overrides: str) -> str:
     from dvc.utils.hydra import compose_and_dump
 
-    path = tmp_path / "params.yaml"
-    compose_and_dump(path, str(ROOT / "conf"), None, "config", str(ROOT), list(overrides))
-    return yaml.safe_load(path.read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        compose_and_dump(path, str(ROOT / "conf"), None, "config", str(ROOT), list(overrides))
+        return path.read_text()
 
 
-def test_the_committed_params_are_the_composition(tmp_path):
+def test_the_committed_params_are_the_composition():
     """What git has of params.yaml, since `dvc exp run -S ...` leaves its own composition in the folder."""
     if not (ROOT / ".git").exists():
         pytest.skip("no repository here")
     committed = subprocess.run(
         ["git", "show", ":params.yaml"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert yaml.safe_load(committed) == compose(tmp_path)
+    assert yaml.safe_load(committed) == compose()
 
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf/preset").glob("*.yaml"))
@@ -128,14 +137,33 @@ OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf/optimizer").glob("*.yaml
 CONTROLLERS = sorted(path.stem for path in (ROOT / "conf/controller").glob("*.yaml"))
 
 
+def section_of(group: str, choice: str) -> dict:
+    """What conf/ says of one optimizer or controller."""
+    return yaml.safe_load((ROOT / "conf" / group / f"{choice}.yaml").read_text())
+
+
+def test_every_optimizer_and_every_controller_composes_to_its_own_section():
+    pairs = itertools.zip_longest(OPTIMIZERS, CONTROLLERS, fillvalue="none")
+    for optimizer, controller in pairs:
+        found = compose(
+            "model=resnet", "schedule=static", f"optimizer={optimizer}", f"controller={controller}"
+        )
+        assert found["optimizer"] == section_of("optimizer", optimizer)
+        assert found["controller"] == section_of("controller", controller)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_choice_of_conf_is_legal_together_with_every_preset(tmp_path, preset):
+def test_every_choice_of_conf_is_legal_together_with_every_preset(preset):
+    """Composed once: an optimizer or a controller replaces its section, see above, and presets leave both."""
     from lrstudy.cells import default_values, make_cell
     from lrstudy.tuning import check_inside
 
-    overrides = [f"preset={preset}", f"schedule=[{','.join(SCHEDULES)}]", f"model=[{','.join(MODELS)}]"]
+    content = compose(f"preset={preset}", f"schedule=[{','.join(SCHEDULES)}]", f"model=[{','.join(MODELS)}]")
+    assert content["optimizer"] == section_of("optimizer", "per_model")
+    assert content["controller"] == section_of("controller", "none")
+    assert len(content["cells"]) == len(SCHEDULES) * len(MODELS)
     for optimizer in OPTIMIZERS:
-        params = check_params(compose(tmp_path, *overrides, f"optimizer={optimizer}"))
+        params = check_params(content | {"optimizer": section_of("optimizer", optimizer)})
         for listed in params.cells.values():
             cell = make_cell(params, listed.model, listed.schedule)
             defaults = default_values(cell)
@@ -143,18 +171,18 @@ def test_every_choice_of_conf_is_legal_together_with_every_preset(tmp_path, pres
             for name, where in cell.search_space().items():  # the first trial is the defaults
                 check_inside(name, defaults[name], where, cell)
     for controller in CONTROLLERS:
-        params = check_params(compose(tmp_path, *overrides, f"controller={controller}"))
+        params = check_params(content | {"controller": section_of("controller", controller)})
         for listed in params.cells.values():
             make_cell(params, listed.model, listed.schedule)
 
 
 @pytest.mark.parametrize("source", ["hub", "archive", "sample"])
-def test_every_data_source_composes(tmp_path, source):
-    assert check_params(compose(tmp_path, f"data={source}")).data.source == source
+def test_every_data_source_composes(source):
+    assert check_params(compose(f"data={source}")).data.source == source
 
 
-def test_a_row_without_the_text_models_needs_no_text(tmp_path):
-    params = compose(tmp_path, "model=resnet", "schedule=exponential")
+def test_a_row_without_the_text_models_needs_no_text():
+    params = compose("model=resnet", "schedule=exponential")
     assert params["datasets"] == ["cifar10"]
     assert list(params["cells"]) == ["resnet-exponential"]
 
@@ -164,6 +192,13 @@ WRONG = [
     ("an unknown key", {"train.sedes": [1]}, "params.yaml: train: 'sedes' is not a known key; choose one of"),
     ("a wrong type", {"train.threads": "two"}, "params.yaml: train.threads: found 'two'; input should be"),
     ("a value out of range", {"tune.num_trials": -1}, "params.yaml: tune.num_trials: found -1;"),
+    ("shares that do not grow", {"tune.rungs": [0.25, 0.25, 1.0]}, "params.yaml: tune.rungs: the shares of the training data must grow from rung to rung"),
+    ("shares that shrink", {"tune.rungs": [1.0, 0.5]}, "params.yaml: tune.rungs: the shares of the training data must grow from rung to rung"),
+    ("a share of nothing", {"tune.rungs": [0.0, 1.0]}, "params.yaml: tune.rungs.0: found 0.0; input should be greater than 0"),
+    ("a share of more than all", {"tune.rungs": [0.5, 1.5]}, "params.yaml: tune.rungs.1: found 1.5; input should be less than or equal to 1"),
+    ("a share that is not a number", {"tune.rungs": [float("nan")]}, "params.yaml: tune.rungs.0: found nan;"),
+    ("no share", {"tune.rungs": []}, "params.yaml: tune.rungs: found [];"),
+    ("a share alone", {"tune.rungs": 1.0}, "params.yaml: tune.rungs: found 1.0;"),
     ("no seeds", {"train.seeds": []}, "params.yaml: train.seeds: found [];"),
     ("a seed twice", {"train.seeds": [1, 1]}, "params.yaml: train.seeds has a seed twice"),
     ("tuning on the final seeds", {"tune.seeds": [1]}, "params.yaml: tune.seeds and train.seeds share [1]"),
@@ -191,9 +226,9 @@ def put(params: dict, changes: dict) -> dict:
 
 
 @pytest.mark.parametrize(("changes", "message"), [w[1:] for w in WRONG], ids=[w[0] for w in WRONG])
-def test_wrong_params_get_one_clear_error(tmp_path, changes, message):
+def test_wrong_params_get_one_clear_error(changes, message):
     with pytest.raises(StudyError) as error:
-        check_params(put(compose(tmp_path), changes))
+        check_params(put(compose(), changes))
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
@@ -203,6 +238,7 @@ CELL_WRONG = [
     ("a parameter of another schedule", {"schedule.cosine.gamma": 0.5}, "params.yaml: schedule.cosine: 'gamma' is not a parameter of 'cosine'"),
     ("an illegal value", {"schedule.cosine.min_factor": 2.0}, "params.yaml: resnet-cosine:"),
     ("low above high", {"schedule.exponential.search.decay_rate.low": 2.0}, "params.yaml: schedule.exponential.search.decay_rate: low 2 is above high 1"),
+    ("a range that the epochs leave empty", {"schedule.cosine": {"function": "step", "step_size": 2, "search": {"step_size": {"low": 99, "high": "num_epochs", "int": True}}}}, "params.yaml: resnet-cosine: search.step_size: low 99 is above high"),
     ("a logarithm of 0", {"schedule.exponential.search.decay_rate.low": 0.0}, "params.yaml: schedule.exponential.search.decay_rate: low 0 has no logarithm"),
     ("a search of nothing", {"schedule.exponential.search.gamma": {"low": 0.1, "high": 1.0}}, "params.yaml: schedule.exponential.search: 'gamma' is not a parameter"),
     ("warmup beyond the training", {"schedule.cosine.warmup_epochs": 10}, "params.yaml: resnet-cosine:"),
@@ -214,10 +250,10 @@ CELL_WRONG = [
 
 
 @pytest.mark.parametrize(("changes", "message"), [w[1:] for w in CELL_WRONG], ids=[w[0] for w in CELL_WRONG])
-def test_what_does_not_fit_a_cell_gets_one_clear_error(tmp_path, changes, message):
+def test_what_does_not_fit_a_cell_gets_one_clear_error(changes, message):
     from lrstudy.cells import make_cell
 
-    params = check_params(put(compose(tmp_path), changes))
+    params = check_params(put(compose(), changes))
     with pytest.raises(StudyError) as error:
         for schedule in ("cosine", "exponential"):
             make_cell(params, "resnet", schedule)

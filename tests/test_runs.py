@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import importlib.util
 import json
 import math
@@ -22,7 +23,7 @@ from lrstudy.models import make_model
 from lrstudy.runs import fingerprint, metric_values, progress_line, read_outcome, run_folder, train_run
 from lrstudy.tracking import Journal
 from test_pipeline import modules_behind
-from tiny_data import dataset, settings, write_dataset
+from tiny_data import SIZES, dataset, settings, write_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,8 +110,39 @@ def test_the_weights_reproduce_their_epochs_validation_loss(uninterrupted):
         model = make_model(settings("lstm")["model"], meta)
         model.load_state_dict(load_file(uninterrupted / f"{name}.safetensors"))
         logits = predict(model, make_split(splits["validation"], meta, CPU), 256, CPU, torch.float32)
-        loss = cross_entropy(logits, splits["validation"]["labels"])
+        loss, standard_error = cross_entropy(logits, splits["validation"]["labels"])
         assert loss == outcome["epochs"][epoch - 1]["validation/loss"]
+        assert standard_error == outcome["epochs"][epoch - 1]["validation/loss_standard_error"]
+
+
+def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_updates(
+    task, uninterrupted, data_folder, monkeypatch
+):
+    """And the validation split is whole: trials on any share are judged by the same examples."""
+    from lrstudy import training
+
+    sizes, train = [], training.train
+
+    def watched(settings, training, validation, *args, **kwargs):
+        sizes.append((len(training), len(validation)))
+        return train(settings, training, validation, *args, **kwargs)
+
+    monkeypatch.setattr(training, "train", watched)
+    whole = task["settings"]
+    half = whole | {"training_share": 0.5}
+    train_run(task | {"settings": half})
+    each_class = round(SIZES["train"] / 2 / 2)
+    assert sizes == [(2 * each_class, SIZES["validation"])]
+    epochs = read_outcome(Path(task["folder"]))["epochs"]
+    assert len(epochs) == whole["num_epochs"]
+    assert {len(e["steps"]["lr"]) for e in epochs} == {SIZES["train"] // 2 // whole["batch_size"]}
+    of_all = read_outcome(uninterrupted)["epochs"]
+    assert {len(e["steps"]["lr"]) for e in of_all} == {SIZES["train"] // whole["batch_size"]}
+    # It is the same whole schedule: from the base rate to the rate at the end of the last epoch but one.
+    assert epochs[0]["steps"]["lr"][0] == of_all[0]["steps"]["lr"][0]
+    assert epochs[3]["steps"]["lr"][0] == pytest.approx(of_all[3]["steps"]["lr"][0])
+    assert epochs[0]["validation/loss"] != of_all[0]["validation/loss"]
+    assert fingerprint(half, "data") != fingerprint(whole, "data")
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -354,6 +386,8 @@ def test_the_fingerprint_follows_the_code_that_trains_and_torch(monkeypatch, tmp
         with monkeypatch.context() as patch:
             patch.setattr(importlib.util, "find_spec", edited)
             keys.add(fingerprint(settings(), "data"))
+            hashes = runs.code_hashes()
+        assert [m for m, found in runs.code_hashes().items() if found != hashes[m]] == [module]
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
     keys.add(fingerprint(settings(), "data"))
     assert len(keys) == 1 + len(runs._CODE) + 1
@@ -363,6 +397,14 @@ def test_the_fingerprint_reads_every_module_that_training_reaches():
     """But for the errors' wording and the scheduler for other people's loops, which change no number."""
     reached = {Path(path).stem for path in modules_behind(Path(runs.__file__).parent / "training.py")}
     assert set(runs._CODE) == reached - {"errors", "torch_schedule", "__init__"}
+
+
+def test_the_code_is_known_by_the_hash_of_each_file():
+    hashes = runs.code_hashes()
+    assert set(hashes) == set(runs._CODE)
+    for module, found in hashes.items():
+        source = Path(runs.__file__).parent / f"{module}.py"
+        assert found == hashlib.sha256(source.read_bytes()).hexdigest()
 
 
 def test_a_runs_folder_depends_on_its_cell_and_key_alone():
@@ -379,7 +421,15 @@ def test_updates_are_counted_through_and_the_rest_by_epoch(uninterrupted):
     for name in ("lr", "train/loss", "gradient_norm"):
         series = [(value, step) for found, value, step, _ in values if found == f"step/{name}"]
         assert series == [(v, s) for s, v in enumerate(v for e in epochs for v in e["steps"][name])]
-    for name in ("train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr", "seconds"):
+    for name in (
+        "train/loss",
+        "validation/loss",
+        "validation/loss_standard_error",
+        "validation/accuracy",
+        "validation/f1",
+        "lr",
+        "seconds",
+    ):
         series = [(value, step) for found, value, step, _ in values if found == name]
         assert series == [(record[name], record["epoch"]) for record in epochs]
     assert [s for n, _, s, _ in values if n == "controller/interventions"] == [1, 2, 3, 4]

@@ -38,6 +38,7 @@ def task(root: Path = Path("/work"), seed: int = 1, meta: dict = META, **options
 def test_a_task_has_all_that_a_training_depends_on_and_a_folder_named_after_it():
     found = task(seed=7, keep_weights=True, journal=False)
     assert found["settings"] == CELL.settings() | {
+        "training_share": 1.0,
         "seed": 7,
         "threads": PARAMS.train.threads,
         "device": PARAMS.train.device,
@@ -55,6 +56,15 @@ def test_the_same_training_has_the_same_folder_wherever_it_is_asked_for():
     assert task()["key"] == task(keep_weights=True)["key"] == task(Path("/elsewhere"))["key"]
     keys = {task(seed=seed)["key"] for seed in (1, 2)} | {task(meta=META | {"fingerprint": "beef"})["key"]}
     assert len(keys) == 3
+
+
+def test_a_training_on_a_share_of_the_data_is_another_training():
+    half = task(training_share=0.5, keep_weights=False)
+    assert half["settings"] == task()["settings"] | {"training_share": 0.5}
+    assert "training_share" not in half  # it stands among the settings alone, of which the key is made
+    assert task(training_share=1.0)["key"] == task()["key"]
+    shares = (1.0, 0.5, 0.25)
+    assert len({task(training_share=share)["folder"] for share in shares}) == len(shares)
 
 
 def test_a_runs_tags_say_what_to_filter_by(monkeypatch):

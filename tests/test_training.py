@@ -177,6 +177,7 @@ def test_a_record_is_what_its_parts_say():
         assert record["controller_factor"] == 1
         assert record["interventions"] == []
         assert record["seconds"] > 0
+        assert 0 < record["validation/loss_standard_error"] < record["validation/loss"]
         for name in ("train/accuracy", "train/f1", "validation/accuracy", "validation/f1"):
             assert 0 <= record[name] <= 1
 
@@ -198,14 +199,15 @@ def test_the_weights_that_are_kept_reproduce_their_validation_metrics(model, opt
         logits = predict(network, validation, 500 if meta["kind"] == "image" else 256, CPU, torch.float32)
         labels = splits["validation"]["labels"]
         record = progress.epochs[epoch - 1]
-        assert cross_entropy(logits, labels) == record["validation/loss"]
+        recorded = (record["validation/loss"], record["validation/loss_standard_error"])
+        assert cross_entropy(logits, labels) == recorded
         found = accuracy_and_f1(labels, logits.argmax(axis=1), meta["num_classes"])
         assert found == (record["validation/accuracy"], record["validation/f1"])
 
 
 def test_the_best_epoch_is_the_first_with_the_lowest_validation_loss(monkeypatch):
     losses, weights = iter([0.9, 0.5, 0.7, 0.6, 0.5]), []
-    monkeypatch.setattr(training, "cross_entropy", lambda logits, labels: next(losses))
+    monkeypatch.setattr(training, "cross_entropy", lambda logits, labels: (next(losses), 0.1))
 
     def keep(record: dict, checkpoint) -> None:
         weights.append({name: value.clone() for name, value in checkpoint()["model"].items()})

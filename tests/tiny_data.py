@@ -102,6 +102,7 @@ def settings(name: str = "lstm", **changes) -> dict:
             "parameters": {"min_factor": 0.1},
         },
         "controller": {"name": "none"},
+        "training_share": 1.0,
         "seed": 1,
         "threads": 1,
         "device": "cpu",

@@ -84,14 +84,11 @@ class Cell:
         available = self.num_epochs - self.row.warmup_epochs
         low, high = (available if v == "num_epochs" else v for v in (where.low, where.high))
         if low > high:
+            epochs = " (num_epochs less the warmup)" if self.row.warmup_epochs else " (num_epochs)"
+            of_low, of_high = (epochs if v == "num_epochs" else "" for v in (where.low, where.high))
             raise StudyError(
-                f"search.{name}: low {low:g} is above high {high:g}"
-                + (
-                    f", the {available:g} epochs that the schedule has"
-                    if "num_epochs" in (where.low, where.high)
-                    else ""
-                )
-                + "; widen it or train longer."
+                f"search.{name}: low {low:g}{of_low} is above high {high:g}{of_high}; "
+                "change the bounds or the number of epochs."
             )
         return where.model_copy(update={"low": float(low), "high": float(high)})
 

@@ -75,8 +75,8 @@ def sensitivity(trials: list[dict], space: Space, best: dict) -> dict:
     A Gaussian process of the log loss over the log2 of the values (choices: one coordinate each) is fitted
     to all trials of the first rung. A diverged trial counts as the worst one that did not. ``change`` is
     predicted loss there / predicted loss at the chosen values - 1, ``interval`` holds 95% of the process's
-    own uncertainty, which is wide where there were few trials. A value outside of the search space is not
-    judged (None).
+    own uncertainty, noise of single trials included, which is wide where there were few. A value outside of
+    the search space is not judged (None).
 
     Returns:
         ``num_trials`` and ``parameters``: per positive number that was searched its ``value`` and, for
@@ -97,7 +97,8 @@ def sensitivity(trials: list[dict], space: Space, best: dict) -> dict:
         for trial in trials
     ]
     inputs = np.array([_coordinates(trial["values"], space) for trial in trials])
-    process = _fit(inputs, np.log(losses))
+    # What the network is sure of has a loss of 0, which has no logarithm.
+    process = _fit(inputs, np.log(np.maximum(losses, np.finfo(float).eps)))
     here = _coordinates(best["values"], space)
     parameters = {}
     for name, where in space.items():

@@ -1,0 +1,407 @@
+"""What the trials of a search say beyond their winner: known functions, and tables worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lrstudy.config import Choices, FloatRange
+from lrstudy.sensitivity import (
+    in_the_papers_terms,
+    largest_rise,
+    sensitivity,
+    within_one_standard_error,
+)
+
+BASE_LR = FloatRange(low=0.001, high=1.0, log=True)
+GAMMA = FloatRange(low=0.05, high=0.8, log=True)
+STEP = {"base_lr": BASE_LR, "gamma": GAMMA}
+
+
+def trial(objective: float | None, standard_error: float = 0.0, share: float = 1.0, **values) -> dict:
+    """A trial as tuning returns it; without an objective where it diverged."""
+    rung = {"share": share, "objective": objective}
+    if objective is not None:
+        rung["standard_error"] = standard_error
+    return {"number": 0, "values": values, "rungs": [rung]}
+
+
+def drawn(space: dict, loss, count: int = 24, seed: int = 0, noise: float = 0.0) -> list[dict]:
+    """Trials at random values of ``space``; noise is that of the logarithm of the loss."""
+    rng = np.random.default_rng(seed)
+    trials = []
+    for _ in range(count):
+        values = {name: value_in(where, rng) for name, where in space.items()}
+        trials.append(trial(loss(values) * math.exp(noise * rng.normal()), **values))
+    return trials
+
+
+def value_in(where: FloatRange | Choices, rng: np.random.Generator):
+    if isinstance(where, Choices):
+        return where.choices[rng.integers(len(where.choices))]
+    if where.int_:
+        return int(rng.integers(int(where.low), int(where.high) + 1))
+    if where.log:
+        return float(np.exp(rng.uniform(np.log(where.low), np.log(where.high))))
+    return float(rng.uniform(where.low, where.high))
+
+
+def lowest(trials: list[dict]) -> dict:
+    return min(trials, key=lambda found: found["rungs"][0]["objective"] or math.inf)
+
+
+def bowl(values: dict) -> float:
+    """Lowest at base_lr 2**-4, gamma 2**-2; a factor of 2 costs a little more in the rate than in gamma."""
+    rate, gamma = math.log2(values["base_lr"]), math.log2(values["gamma"])
+    return 0.5 * math.exp(0.05 * (rate + 4) ** 2 + 0.03 * (gamma + 2) ** 2)
+
+
+def rate_alone(values: dict) -> float:
+    return 0.5 * math.exp(0.05 * (math.log2(values["base_lr"]) + 4) ** 2)
+
+
+MIDDLE = {"values": {"base_lr": 0.0625, "gamma": 0.25}}
+
+# ------------------------------------------------------------------------------- what a factor of 2 costs
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "best", [MIDDLE, {"values": {"base_lr": 0.02, "gamma": 0.35}}], ids=["lowest", "beside"]
+)
+def test_the_change_is_that_of_a_known_function(seed, best):
+    found = sensitivity(drawn(STEP, bowl, seed=seed), STEP, best)
+    assert found["num_trials"] == 24
+    assert list(found["parameters"]) == ["base_lr", "gamma"]
+    for name, known in found["parameters"].items():
+        assert known["value"] == best["values"][name]
+        for side, factor in (("half", 0.5), ("double", 2.0)):
+            there = best["values"] | {name: factor * best["values"][name]}
+            true = bowl(there) / bowl(best["values"]) - 1
+            assert known[side]["value"] == there[name]
+            assert known[side]["change"] == pytest.approx(true, abs=0.02)
+            low, high = known[side]["interval"]
+            assert low <= true <= high
+            assert low < known[side]["change"] < high
+
+
+def test_the_change_by_hand():
+    """At the lowest point of the bowl a factor of 2 is one step of log2: exp(0.05) - 1 and exp(0.03) - 1."""
+    found = sensitivity(drawn(STEP, bowl, count=40), STEP, MIDDLE)["parameters"]
+    for side in ("half", "double"):
+        assert found["base_lr"][side]["change"] == pytest.approx(math.expm1(0.05), abs=0.01)
+        assert found["gamma"][side]["change"] == pytest.approx(math.expm1(0.03), abs=0.01)
+
+
+def test_a_falling_loss_is_a_negative_change():
+    """Where tuning chose values that are not the best on the first share, that is said and not hidden."""
+    best = {"values": {"base_lr": 0.25, "gamma": 0.25}}
+    found = sensitivity(drawn(STEP, bowl), STEP, best)["parameters"]["base_lr"]
+    assert found["half"]["change"] == pytest.approx(math.expm1(0.05 * (1 - 4)), abs=0.02)
+    assert found["double"]["change"] == pytest.approx(math.expm1(0.05 * (9 - 4)), abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_parameter_that_does_nothing_changes_nothing(seed):
+    found = sensitivity(drawn(STEP, rate_alone, seed=seed), STEP, MIDDLE)["parameters"]
+    for side in ("half", "double"):
+        assert found["gamma"][side]["change"] == pytest.approx(0, abs=0.01)
+        assert found["base_lr"][side]["change"] > 0.03
+
+
+def test_where_nothing_does_anything_nothing_changes():
+    found = sensitivity(drawn(STEP, lambda values: 0.5), STEP, MIDDLE)["parameters"]
+    for known in found.values():
+        for side in ("half", "double"):
+            assert known[side]["change"] == pytest.approx(0, abs=1e-9)
+            assert known[side]["interval"][0] < 0 < known[side]["interval"][1]
+
+
+def test_the_unit_of_the_loss_does_not_matter():
+    trials = drawn(STEP, bowl)
+    scaled = [trial(7 * t["rungs"][0]["objective"], **t["values"]) for t in trials]
+    one, other = (sensitivity(found, STEP, MIDDLE)["parameters"] for found in (trials, scaled))
+    for name in STEP:
+        for side in ("half", "double"):
+            assert one[name][side]["change"] == pytest.approx(other[name][side]["change"], abs=1e-3)
+
+
+def test_noise_and_few_trials_make_the_interval_wide():
+    def width(**options) -> float:
+        found = sensitivity(drawn(STEP, bowl, **options), STEP, MIDDLE)["parameters"]["base_lr"]["double"]
+        return found["interval"][1] - found["interval"][0]
+
+    assert width(count=24) < width(count=24, noise=0.05) < width(count=6, noise=0.05)
+
+
+def test_the_interval_holds_the_truth_of_noisy_trials_about_as_often_as_it_says():
+    """Not exactly 95%: the process's own parameters are estimated, too."""
+    held = []
+    for seed in range(10):
+        found = sensitivity(drawn(STEP, bowl, seed=seed, noise=0.03), STEP, MIDDLE)["parameters"]
+        for name, true in (("base_lr", math.expm1(0.05)), ("gamma", math.expm1(0.03))):
+            for side in ("half", "double"):
+                low, high = found[name][side]["interval"]
+                held.append(low <= true <= high)
+    assert np.mean(held) > 0.85
+
+
+def test_the_same_trials_give_the_same_answer():
+    trials = drawn(STEP, bowl, noise=0.03)
+    assert sensitivity(trials, STEP, MIDDLE) == sensitivity(trials, STEP, MIDDLE)
+
+
+def test_only_the_first_rung_counts():
+    """Later rungs trained some trials on more data: their losses say nothing of the others'."""
+    trials = drawn(STEP, bowl)
+    before = sensitivity(trials, STEP, MIDDLE)
+    for found in trials[:5]:
+        found["rungs"].append({"share": 1.0, "objective": 0.01, "standard_error": 0.001})
+    assert sensitivity(trials, STEP, MIDDLE) == before
+
+
+# ------------------------------------------------------------------------------------- what is not judged
+
+
+def test_a_value_outside_of_the_search_space_is_not_judged():
+    best = {"values": {"base_lr": 0.75, "gamma": 0.06}}
+    found = sensitivity(drawn(STEP, bowl), STEP, best)["parameters"]
+    assert found["base_lr"]["double"] is None  # 1.5, above 1
+    assert found["base_lr"]["half"]["value"] == 0.375
+    assert found["gamma"]["half"] is None  # 0.03, below 0.05
+    assert found["gamma"]["double"]["value"] == 0.12
+
+
+def test_the_bounds_belong_to_the_search_space():
+    found = sensitivity(drawn(STEP, bowl), STEP, {"values": {"base_lr": 0.5, "gamma": 0.1}})["parameters"]
+    assert (found["base_lr"]["double"]["value"], found["gamma"]["half"]["value"]) == (1.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "half", "double"),
+    [
+        (1, None, 2),  # half of 1 is rounded to 1 again
+        (2, 1, 4),
+        (3, 2, 6),  # 1.5, rounded up
+        (5, 3, 10),  # 2.5, up as well, not to the even number
+        (6, 3, None),  # 12 is above 10
+    ],
+)
+def test_whole_numbers_are_rounded(chosen, half, double):
+    space = {"base_lr": BASE_LR, "step_size": FloatRange(low=1.0, high=10.0, int=True)}
+    best = {"values": {"base_lr": 0.0625, "step_size": chosen}}
+    found = sensitivity(drawn(space, rate_alone), space, best)["parameters"]["step_size"]
+    assert found["value"] == chosen
+    for side, expected in (("half", half), ("double", double)):
+        value = found[side] and found[side]["value"]
+        assert value == expected
+        assert value is None or isinstance(value, int)
+
+
+def test_choices_and_ranges_that_reach_0_are_not_judged_and_still_explain_the_loss():
+    space = {
+        "base_lr": BASE_LR,
+        "shape": Choices(choices=["linear", "cosine", 0.5]),
+        "min_factor": FloatRange(low=0.0, high=0.5),
+    }
+    costs = {"linear": 0.0, "cosine": 0.4, 0.5: 0.8}
+
+    def loss(values: dict) -> float:
+        return rate_alone(values) * math.exp(costs[values["shape"]] + 0.8 * values["min_factor"])
+
+    best = {"values": {"base_lr": 0.0625, "shape": "linear", "min_factor": 0.0}}
+    found = sensitivity(drawn(space, loss, count=40), space, best)["parameters"]
+    assert list(found) == ["base_lr"]
+    for side in ("half", "double"):  # else their share of the loss would be the rate's or noise
+        assert found["base_lr"][side]["change"] == pytest.approx(math.expm1(0.05), abs=0.02)
+        assert found["base_lr"][side]["interval"][1] < 0.15
+
+
+def test_a_range_of_one_value_is_no_obstacle():
+    space = {
+        "base_lr": BASE_LR,
+        "step_size": FloatRange(low=5.0, high=5.0, int=True),
+        "start": FloatRange(low=0.0, high=0.0),
+    }
+    best = {"values": {"base_lr": 0.0625, "step_size": 5, "start": 0.0}}
+    found = sensitivity(drawn(space, rate_alone), space, best)["parameters"]
+    assert found["step_size"] == {"value": 5, "half": None, "double": None}
+    assert found["base_lr"]["half"]["change"] == pytest.approx(math.expm1(0.05), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("num_parameters", "worked", "needed"),
+    [(1, 4, 5), (1, 5, 5), (2, 4, 5), (2, 5, 5), (3, 5, 6), (3, 6, 6), (1, 0, 5)],
+)
+def test_too_few_trials_are_a_reason_and_not_an_answer(num_parameters, worked, needed):
+    space = dict(list({**STEP, "power": FloatRange(low=0.5, high=4.0, log=True)}.items())[:num_parameters])
+    trials = drawn(space, rate_alone, count=worked)
+    values = {name: where.low for name, where in space.items()}
+    trials += [trial(None, **values)] * 3  # trials that diverged are no answer either
+    found = sensitivity(trials, space, {"values": values})
+    if worked < needed:
+        assert found == {
+            "num_trials": worked,
+            "parameters": {},
+            "reason": f"{worked} trials ended with a loss; at least {needed} are needed",
+        }
+    else:
+        assert set(found["parameters"]) == set(space)
+        assert "reason" not in found
+
+
+# --------------------------------------------------------------------------------------------- divergence
+
+
+def test_a_diverged_trial_counts_as_the_worst_that_did_not():
+    trials = drawn(STEP, bowl)
+    worst = max(found["rungs"][0]["objective"] for found in trials)
+    diverged = [{"base_lr": 0.9, "gamma": 0.3}, {"base_lr": 0.7, "gamma": 0.2}]
+    said = sensitivity(trials + [trial(None, **values) for values in diverged], STEP, MIDDLE)
+    assert said == sensitivity(trials + [trial(worst, **values) for values in diverged], STEP, MIDDLE)
+    assert said["num_trials"] == len(trials) + 2
+
+
+def test_a_rate_at_which_trainings_diverge_costs_much():
+    trials = drawn(STEP, bowl)
+    for found in trials:
+        if found["values"]["base_lr"] > 0.3:
+            found["rungs"][0] = {"share": 1.0, "objective": None}
+    assert 3 < sum(found["rungs"][0]["objective"] is None for found in trials) < 12
+    found = sensitivity(trials, STEP, {"values": {"base_lr": 0.25, "gamma": 0.25}})["parameters"]["base_lr"]
+    assert found["double"]["change"] > math.expm1(0.05 * (9 - 4))  # the bowl's own
+
+
+def test_a_loss_of_0_has_no_logarithm_and_is_no_error():
+    """The cross-entropy of a network that is sure of every example, and right, is 0 in float64."""
+
+    def sure(values: dict) -> float:
+        return 0.0 if values["base_lr"] > 0.1 else 0.1
+
+    trials = drawn(STEP, sure)
+    found = sensitivity(trials, STEP, lowest(trials))["parameters"]
+    changes = [
+        known[side]["change"] for known in found.values() for side in ("half", "double") if known[side]
+    ]
+    assert changes
+    assert all(math.isfinite(change) for change in changes)
+
+
+# --------------------------------------------------------------------------------- values that are as good
+
+
+def test_as_good_is_what_lies_within_one_standard_error_of_the_lowest():
+    trials = [
+        trial(0.50, 0.9, base_lr=0.1, gamma=0.5),
+        trial(0.40, 0.05, base_lr=0.2, gamma=0.1),  # the lowest: up to 0.45 is as good
+        trial(0.45, 0.9, base_lr=0.05, gamma=0.3),  # just so
+        trial(0.4501, 0.9, base_lr=0.9, gamma=0.8),
+        trial(0.42, 0.9, base_lr=0.3, gamma=0.2),
+    ]
+    found = within_one_standard_error(trials, trials[1])
+    assert found == {
+        "share": 1.0,
+        "num_trials": 3,
+        "threshold": pytest.approx(0.45),
+        "standard_error": 0.05,
+        "values": {"base_lr": [0.05, 0.3], "gamma": [0.1, 0.3]},
+    }
+
+
+def test_the_chosen_value_is_always_among_those_that_are_as_good():
+    """A later rung, on more of the data, may choose what the first did not think as good."""
+    trials = [
+        trial(0.40, 0.01, share=0.25, base_lr=0.1, shape="linear"),
+        trial(0.60, 0.01, share=0.25, base_lr=0.4, shape="cosine"),
+    ]
+    trials[1]["rungs"].append({"share": 1.0, "objective": 0.2, "standard_error": 0.01})
+    found = within_one_standard_error(trials, trials[1])
+    assert (found["share"], found["num_trials"]) == (0.25, 1)
+    assert found["values"] == {"base_lr": [0.1, 0.4], "shape": ["cosine", "linear"]}
+
+
+def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highest():
+    trials = [
+        trial(0.40, 0.05, shape="linear", mixed="none", nesterov=True, period_mult=2, step_size=3),
+        trial(0.41, 0.05, shape="cosine", mixed=0.1, nesterov=False, period_mult=1, step_size=7),
+        trial(0.42, 0.05, shape="linear", mixed=0.1, nesterov=True, period_mult=2, step_size=4),
+        trial(0.90, 0.05, shape="step", mixed=0.2, nesterov=True, period_mult=3, step_size=9),
+    ]
+    assert within_one_standard_error(trials, trials[0])["values"] == {
+        "shape": ["cosine", "linear"],
+        "mixed": [0.1, "none"],
+        "nesterov": [False, True],
+        "period_mult": [1, 2],
+        "step_size": [3, 7],
+    }
+
+
+def test_without_a_standard_error_the_lowest_alone_is_as_good():
+    """Two seeds that agree to the last digit, or losses without spread."""
+    trials = [trial(0.5, 0.0, base_lr=0.1), trial(0.5 + 1e-12, 0.1, base_lr=0.2)]
+    found = within_one_standard_error(trials, trials[0])
+    assert (found["num_trials"], found["threshold"], found["values"]) == (1, 0.5, {"base_lr": [0.1, 0.1]})
+
+
+def test_diverged_trials_are_not_as_good():
+    trials = [trial(None, base_lr=0.9), trial(0.5, 10.0, base_lr=0.1), trial(3.0, 0.1, base_lr=0.2)]
+    found = within_one_standard_error(trials, trials[1])
+    assert (found["num_trials"], found["values"]) == (2, {"base_lr": [0.1, 0.2]})
+
+
+def test_where_every_trial_diverged_nothing_is_as_good():
+    trials = [trial(None, share=0.25, base_lr=0.1), trial(None, share=0.25, base_lr=0.9)]
+    assert within_one_standard_error(trials, trials[0]) == {
+        "share": 0.25,
+        "num_trials": 0,
+        "threshold": None,
+        "standard_error": None,
+        "values": {},
+    }
+
+
+# ------------------------------------------------------------------------------------- the paper's words
+
+
+def test_what_was_tuned_has_the_papers_words_and_units():
+    values = {"base_lr": 0.1, "gamma": 0.5, "step_size": 3, "decay_rate": 0.2, "min_factor": 0.01}
+    found = in_the_papers_terms(values, {"values": {"base_lr": [0.05, 0.2], "min_factor": ["a", "b"]}})
+    assert [(row["term"], row["parameter"], row["value"], row["unit"], row["as_good"]) for row in found] == [
+        ("base learning rate", "base_lr", 0.1, "", [0.05, 0.2]),
+        ("reduction factor", "gamma", 0.5, "per drop", None),
+        ("reduction interval", "step_size", 3, "epochs", None),
+        ("decay rate", "decay_rate", 0.2, "per epoch", None),
+        ("min_factor", "min_factor", 0.01, "", ["a", "b"]),  # no word of the paper's
+    ]
+
+
+# ------------------------------------------------------------------------------------------ largest rise
+
+
+def side(value: float, change: float) -> dict:
+    return {"value": value, "change": change, "interval": [change - 0.1, change + 0.1]}
+
+
+def test_the_largest_rise_is_that_of_all_parameters_and_both_sides():
+    found = {
+        "num_trials": 12,
+        "parameters": {
+            "base_lr": {"value": 0.1, "half": side(0.05, 0.2), "double": side(0.2, 0.1)},
+            "gamma": {"value": 0.5, "half": side(0.25, 0.3), "double": None},
+        },
+    }
+    assert largest_rise(found) == {"parameter": "gamma", "side": "half"} | side(0.25, 0.3)
+    found["parameters"]["base_lr"]["double"] = side(0.2, 0.31)
+    assert largest_rise(found) == {"parameter": "base_lr", "side": "double"} | side(0.2, 0.31)
+
+
+def test_the_largest_rise_may_be_a_fall():
+    found = {"parameters": {"base_lr": {"value": 0.1, "half": side(0.05, -0.2), "double": side(0.2, -0.1)}}}
+    assert largest_rise(found)["change"] == -0.1
+
+
+@pytest.mark.parametrize(
+    "parameters", [{}, {"base_lr": {"value": 0.1, "half": None, "double": None}}], ids=["none", "not judged"]
+)
+def test_there_is_no_largest_rise_where_nothing_was_judged(parameters):
+    assert largest_rise({"parameters": parameters}) is None
