@@ -134,6 +134,16 @@ def test_noise_and_few_trials_make_the_interval_wide():
     assert width(count=24) < width(count=24, noise=0.05) < width(count=6, noise=0.05)
 
 
+def test_a_level_that_is_not_known_is_no_uncertainty_of_the_change():
+    """Far from all trials the loss itself may be anything; gamma, which does nothing, does nothing there."""
+    known = {"base_lr": FloatRange(low=0.001, high=0.02, log=True), "gamma": GAMMA}
+    best = {"values": {"base_lr": 0.5, "gamma": 0.25}}
+    found = sensitivity(drawn(known, rate_alone), STEP, best)["parameters"]["gamma"]
+    for side in ("half", "double"):
+        low, high = found[side]["interval"]
+        assert -0.2 < low < 0 < high < 0.2
+
+
 def test_the_interval_holds_the_truth_of_noisy_trials_about_as_often_as_it_says():
     """Not exactly 95%: the process's own parameters are estimated, too."""
     held = []
