@@ -7,22 +7,39 @@ import numpy as np
 from lrstudy.config import CompareParams
 from lrstudy.sensitivity import largest_rise
 from lrstudy.statistics import (
+    average_ranks,
     bootstrap_interval,
+    critical_difference,
+    friedman_p,
     holm,
+    interquartile_mean,
+    not_told_apart,
     probability_of_improvement,
     signed_rank_p,
+    smallest_friedman_p,
     smallest_p,
+    spread,
+    stratified_bootstrap_interval,
 )
 
-HEADLINE = {"image": "test/accuracy", "text": "test/f1"}
-"""The paper's metric for each kind of data (seed 000, section 3.4)."""
+HEADLINE = {"cifar10": "test/accuracy", "imdb": "test/f1"}
+"""The paper's metric for each data set (seed 000, section 3.4)."""
 
 TESTED = ("test/accuracy", "test/f1")
 """Metrics whose paired differences to the reference are tested; the others get intervals only."""
 
+_OF_DIVERGED = {"accuracy": 0.0, "f1": 0.0, "loss": None}
+"""The test metrics of a run that has no working model."""
 
-def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[str, dict[str, dict]]:
-    """Statistics of every cell.
+_OF_WORKING = (
+    "generalization_gap", "train/accuracy", "validation/loss", "best_epoch", "turning_epoch", "overfitting",
+    "epochs_to_target", "seconds_to_target",
+)  # fmt: skip
+"""Metrics that are undefined without a working model."""
+
+
+def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[str, dict]:
+    """Statistics of every cell, of the schedules within each model, and of the schedules across models.
 
     Args:
         cells: by model and schedule, what ``evaluate`` wrote (``scores``, ``training``), ``history``: the
@@ -30,46 +47,157 @@ def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[
         settings: the reference schedule, the confidence and the number of bootstrap resamples.
 
     Returns:
-        By model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
+        ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
         ``tuning`` and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard
-        deviation over seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it.
-        Spread and interval are None for a single seed.
+        deviation over seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference``
+        to it. Spread and interval are None for a single seed. What is undefined for a seed is None there and
+        left out of the mean.
+
+        ``models``: see :func:`ranking`. ``across_models``: see :func:`across`.
     """
     compared: dict[str, dict[str, dict]] = {}
     for model, schedules in cells.items():
-        compared[model] = {name: _describe(cell, settings) for name, cell in schedules.items()}
-        reference = compared[model].get(settings.reference)
-        if reference is not None:
-            for name, cell in compared[model].items():
-                if name != settings.reference:
-                    _add_differences(cell, reference, settings)
-            _adjust(compared[model])
-    return compared
+        reference = schedules.get(settings.reference)
+        compared[model] = {name: _describe(cell, reference, settings) for name, cell in schedules.items()}
+        for name, cell in compared[model].items():
+            if reference is not None and name != settings.reference:
+                _add_differences(cell, compared[model][settings.reference], settings)
+        _adjust(compared[model])
+    return {
+        "cells": compared,
+        "models": {model: ranking(schedules, settings) for model, schedules in compared.items()},
+        "across_models": across(compared, settings),
+    }
 
 
-def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
+def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict[str, float | None]]:
     """Every compared metric of a cell: name -> seed -> value.
 
     A run that diverged has no working model: its accuracy and F1 count as 0, a loss against any that works;
-    its test loss is undefined (None). One whose predictions are not numbers has diverged, however it ended.
+    what needs a working model is undefined (None). One whose predictions are not numbers has diverged,
+    however it ended.
+
+    - ``generalization_gap``: training minus test accuracy, after the last epoch.
+    - ``turning_epoch``: the epoch (from 1) with the lowest validation loss, if a later one is higher; None
+      where the loss never turned.
+    - ``overfitting``: validation loss after the last epoch minus the lowest of the run.
+    - ``epochs_to_target``, ``seconds_to_target``: the first epoch at whose end the headline metric on
+      validation data is at least what ``reference`` ended with at the same seed, and the seconds of training
+      until then; None where that never happened or there is no such reference.
+    - ``seconds``: of training, all epochs.
     """
-    last = {seed: max(rows, key=lambda row: row["epoch"]) for seed, rows in _by_seed(cell["history"]).items()}
+    target_name = HEADLINE[cell["training"]["dataset"]].replace("test/", "validation/")
+    targets = _last_values(reference, target_name) if reference is not None else {}
+    histories = _by_seed(cell["history"])
     values: dict[str, dict[str, float | None]] = {}
     for seed, scores in cell["scores"].items():
-        run = cell["training"]["seeds"][seed]
+        run, rows = cell["training"]["seeds"][seed], histories[seed]
         works = _works(cell, seed)
+        found: dict[str, float | None] = {}
         for weights, prefix in (("last", "test"), ("best", "test_best")):
             for name in ("accuracy", "f1", "loss"):
-                value = scores[weights][name] if works else (None if name == "loss" else 0.0)
-                values.setdefault(f"{prefix}/{name}", {})[seed] = value
-        train_accuracy = last[seed]["train/accuracy"]
-        gap = train_accuracy - scores["last"]["accuracy"] if works else None
-        values.setdefault("generalization_gap", {})[seed] = gap
-        values.setdefault("train/accuracy", {})[seed] = train_accuracy if works else None
-        values.setdefault("validation/loss", {})[seed] = last[seed]["validation/loss"] if works else None
-        values.setdefault("best_epoch", {})[seed] = float(run["best_epoch"]) if works else None
-        values.setdefault("seconds", {})[seed] = float(sum(run["seconds"]))
+                found[f"{prefix}/{name}"] = scores[weights][name] if works else _OF_DIVERGED[name]
+        found |= dict.fromkeys(_OF_WORKING)
+        if works:
+            last, lowest = rows[-1], min(rows, key=lambda row: row["validation/loss"])
+            highest_later = max(row["validation/loss"] for row in rows[rows.index(lowest) :])
+            turned = highest_later > lowest["validation/loss"]
+            found |= {
+                "generalization_gap": last["train/accuracy"] - scores["last"]["accuracy"],
+                "train/accuracy": last["train/accuracy"],
+                "validation/loss": last["validation/loss"],
+                "best_epoch": float(run["best_epoch"]),
+                "turning_epoch": lowest["epoch"] if turned else None,
+                "overfitting": last["validation/loss"] - lowest["validation/loss"],
+            }
+            if seed in targets:
+                reached = next((row["epoch"] for row in rows if row[target_name] >= targets[seed]), None)
+                if reached is not None:
+                    found["epochs_to_target"] = reached
+                    found["seconds_to_target"] = float(sum(run["seconds"][: int(reached)]))
+        found["seconds"] = float(sum(run["seconds"]))
+        for name, value in found.items():
+            values.setdefault(name, {})[seed] = value
     return values
+
+
+def ranking(schedules: dict[str, dict], settings: CompareParams) -> dict[str, Any]:
+    """How one model's schedules rank by the headline metric, over the seeds that all of them ran.
+
+    A diverged run counts as 0 and so has the worst rank of its seed.
+
+    Args:
+        schedules: the model's part of ``cells``, as :func:`compare` returns it.
+        settings: the confidence.
+
+    Returns:
+        ``metric``, ``num_seeds``, ``ranks``: the average rank by schedule, 1 is best; ``friedman_p`` and the
+        ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's), and
+        ``groups``: lists of schedules that it does not tell apart, best rank first. None where there are
+        fewer than 3 schedules or 2 seeds.
+    """
+    values, seeds = _headline_values(list(schedules.values()))
+    found = {
+        "metric": HEADLINE[next(iter(schedules.values()))["dataset"]],
+        "num_seeds": len(seeds),
+        "ranks": None,
+        "friedman_p": None,
+        "smallest_friedman_p": None,
+        "critical_difference": None,
+        "groups": None,
+    }
+    if len(schedules) < 3 or len(seeds) < 2:
+        return found
+    names = list(schedules)
+    groups = not_told_apart(values, settings.confidence)
+    return found | {
+        "ranks": dict(zip(names, average_ranks(values).tolist(), strict=True)),
+        "friedman_p": friedman_p(values),
+        "smallest_friedman_p": smallest_friedman_p(*values.shape),
+        "critical_difference": critical_difference(*values.shape, settings.confidence),
+        "groups": [[names[column] for column in group] for group in groups],
+    }
+
+
+def across(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[str, dict]:
+    """The schedules that ran on every model, each summarized over all models and seeds.
+
+    The headline metrics of the models (shares from 0 to 1) are pooled as they are. A diverged run counts as
+    0; since the interquartile mean leaves a quarter out on each side, ``num_diverged`` says how many there
+    were. Seeds are those that all of these schedules ran on every model.
+
+    Args:
+        cells: as :func:`compare` returns them.
+        settings: the reference, the confidence and the number of resamples.
+
+    Returns:
+        By schedule ``iqm``, ``interval`` (stratified bootstrap; None for one seed), ``num_models``,
+        ``num_runs``, ``num_diverged`` and, except for the reference, ``improvement``: the same two of the
+        paired differences to it.
+    """
+    names = [name for name in next(iter(cells.values()), {}) if all(name in row for row in cells.values())]
+    values, seeds = _headline_values([row[name] for row in cells.values() for name in names])
+    if not seeds:
+        return {}
+    values = values.reshape(len(seeds), len(cells), len(names))
+
+    def summary(values: np.ndarray) -> dict[str, Any]:
+        interval = stratified_bootstrap_interval(values, settings.confidence, settings.num_resamples)
+        return {"iqm": interquartile_mean(values), "interval": interval}
+
+    found = {}
+    for column, name in enumerate(names):
+        found[name] = summary(values[..., column]) | {
+            "num_models": len(cells),
+            "num_runs": len(cells) * len(seeds),
+            "num_diverged": sum(
+                int(seed) in row[name]["diverged"] for row in cells.values() for seed in seeds
+            ),
+        }
+        if settings.reference in names and name != settings.reference:
+            differences = values[..., column] - values[..., names.index(settings.reference)]
+            found[name]["improvement"] = summary(differences)
+    return found
 
 
 def curves(cells: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
@@ -108,22 +236,36 @@ def _works(cell: dict, seed: str) -> bool:
 
 
 def _by_seed(history: list[dict]) -> dict[str, list[dict]]:
+    """The rows of each seed, first epoch first."""
     grouped: dict[str, list[dict]] = {}
-    for row in history:
+    for row in sorted(history, key=lambda row: row["epoch"]):
         grouped.setdefault(str(int(row["seed"])), []).append(row)
     return grouped
 
 
-def _describe(cell: dict, settings: CompareParams) -> dict:
+def _last_values(cell: dict, name: str) -> dict[str, float]:
+    """By seed, what a column of the history ended with; without seeds that diverged."""
+    histories = _by_seed(cell["history"])
+    return {seed: histories[seed][-1][name] for seed in cell["scores"] if _works(cell, seed)}
+
+
+def _headline_values(cells: list[dict]) -> tuple[np.ndarray, list[str]]:
+    """The headline metrics (num_seeds, num_cells) of described cells at the seeds that all of them ran."""
+    by_seed = [cell["metrics"][HEADLINE[cell["dataset"]]]["values"] for cell in cells]
+    seeds = [seed for seed in (by_seed[0] if by_seed else ()) if all(seed in values for values in by_seed)]
+    return np.array([[values[seed] for values in by_seed] for seed in seeds]), seeds
+
+
+def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> dict:
     training = cell["training"]
     metrics = {}
-    for name, by_seed in metrics_by_seed(cell).items():
+    for name, by_seed in metrics_by_seed(cell, reference).items():
         values = [value for value in by_seed.values() if value is not None]
         metrics[name] = {"values": by_seed, "mean": None, "spread": None, "interval": None}
         if values:
             metrics[name] |= {
                 "mean": float(np.mean(values)),
-                "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "spread": spread(values),
                 "interval": bootstrap_interval(values, settings.confidence, settings.num_resamples),
             }
     chosen = training["settings"]

@@ -44,27 +44,24 @@ def main() -> None:
             f"({', '.join(params.schedule)}): no differences are computed",
             file=sys.stderr,
         )
-    compared = compare(cells, params.compare)
-    write_json(
-        "reports/comparison.json",
-        {
-            "data": data,
-            "protocol": {
-                "preset": params.preset,
-                "source": params.data.source,
-                "num_epochs": params.num_epochs,
-                "seeds": params.train.seeds,
-                "num_trials": params.tune.num_trials,
-                "rungs": params.tune.rungs,
-                "tune_seeds": params.tune.seeds,
-                **params.compare.model_dump(),
-                "headline": {name: HEADLINE["image" if name == "cifar10" else "text"] for name in data},
-            },
-            "missing": missing,
-            "cells": compared,
+    comparison = {
+        "data": data,
+        "protocol": {
+            "preset": params.preset,
+            "source": params.data.source,
+            "num_epochs": params.num_epochs,
+            "seeds": params.train.seeds,
+            "num_trials": params.tune.num_trials,
+            "rungs": params.tune.rungs,
+            "tune_seeds": params.tune.seeds,
+            **params.compare.model_dump(),
+            "headline": {name: HEADLINE[name] for name in data},
         },
-    )
+        "missing": missing,
+        **compare(cells, params.compare),
+    }
     rows = curves(cells)
+    write_json("reports/comparison.json", comparison)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -75,12 +72,10 @@ def main() -> None:
         "metrics.json",
         {
             model: {
-                schedule: cell["metrics"][HEADLINE["image" if cell["dataset"] == "cifar10" else "text"]][
-                    "mean"
-                ]
+                schedule: cell["metrics"][HEADLINE[cell["dataset"]]]["mean"]
                 for schedule, cell in schedules.items()
             }
-            for model, schedules in compared.items()
+            for model, schedules in comparison["cells"].items()
         },
     )
 
