@@ -333,14 +333,14 @@ def test_the_chosen_value_is_always_among_those_that_are_as_good():
 def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highest():
     trials = [
         trial(0.40, 0.05, shape="linear", mixed="none", nesterov=True, period_mult=2, step_size=3),
-        trial(0.41, 0.05, shape="cosine", mixed=0.1, nesterov=False, period_mult=1, step_size=7),
+        trial(0.41, 0.05, shape="cosine", mixed=0.1, nesterov=True, period_mult=1, step_size=7),
         trial(0.42, 0.05, shape="linear", mixed=0.1, nesterov=True, period_mult=2, step_size=4),
         trial(0.90, 0.05, shape="step", mixed=0.2, nesterov=True, period_mult=3, step_size=9),
     ]
     assert within_one_standard_error(trials, trials[0])["values"] == {
         "shape": ["cosine", "linear"],
         "mixed": [0.1, "none"],
-        "nesterov": [False, True],
+        "nesterov": [True],
         "period_mult": [1, 2],
         "step_size": [3, 7],
     }
