@@ -372,6 +372,14 @@ def test_five_seeds_cannot_decide_however_large_the_difference():
     assert "about 6 seeds would be needed" in found["why"]
 
 
+def test_more_seeds_are_needed_than_those_that_did_not_decide():
+    ups = [-0.001, 0.10, 0.11, 0.12, 0.13, 0.14]
+    assert seeds_for_signed_rank(np.array(ups), 0.05) == 6
+    found = judged("dynamic_generalizes", study({"resnet": pair(ups)}))
+    assert found["parts"][0]["p"] == close(4 / 2**6)
+    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 7)
+
+
 def test_all_models_must_decide_and_holm_counts_them():
     two = {"resnet": pair(UPS[:6]), "lstm": pair(UPS[:6], dataset="imdb")}
     found = judged("dynamic_generalizes", study(two))
@@ -621,6 +629,13 @@ def test_a_large_p_is_no_evidence_of_equivalence():
     found = judged("windows_equivalent", windows(wide, WIGGLE))
     assert found["verdict"] == "undecided"
     assert found["seeds_needed"] > 10
+
+
+def test_equivalence_needs_both_sides():
+    near = [0.004 + 8 * d for d in WIGGLE]  # above -0.005 at every seed, below 0.005 at about half of them
+    assert signed_rank_p([0.005 + d for d in near]) < 0.01
+    assert signed_rank_p([0.005 - d for d in near]) > 0.05
+    assert judged("windows_equivalent", windows(near, WIGGLE))["verdict"] == "undecided"
 
 
 def test_few_seeds_leave_equivalence_undecided():
