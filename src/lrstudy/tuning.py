@@ -139,7 +139,8 @@ def tune(
             if rung + 1 < len(rungs):
                 ranked = sorted((t.value, n) for n, t in finished.items() if math.isfinite(t.value))
                 kept = {number for _, number in ranked[: rung_sizes(num_trials, rungs)[rung + 1]]}
-                kept |= {0} if math.isfinite(finished[0].value) else set()
+                if 0 in finished and math.isfinite(finished[0].value):
+                    kept.add(0)
                 going = {number: dict(finished[number].params) for number in sorted(kept)}
                 if not going:
                     break  # all diverged: nothing to choose from
@@ -213,14 +214,15 @@ class _Worker:
                             )
                         )
                 stored = _by_number(study)
-                mine = self._claim([stored[number] for number in wanted])
+                # Another machine may have given a silent worker's trial up since: it is stored again.
+                mine = self._claim([stored[number] for number in wanted if number in stored])
             if mine:
                 with self._alive(mine):
                     found = train([(trial.user_attrs["number"], dict(trial.params)) for trial in mine])
                 for trial, (objective, known) in zip(mine, found, strict=True):
                     self._tell(study, trial, objective, known)
                 continue
-            if all(stored[number].state == TrialState.COMPLETE for number in wanted):
+            if all(number in stored and stored[number].state == TrialState.COMPLETE for number in wanted):
                 return {number: stored[number] for number in wanted}
             if not waits:
                 print(f"{self.cell}: waits for trials that other workers train", file=sys.stderr)
@@ -228,21 +230,24 @@ class _Worker:
             time.sleep(_POLL_SECONDS)
 
     def _claim(self, trials: list["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         mine = []
         for trial in trials:
             if len(mine) == self.at_once:
                 break
-            if trial.state == TrialState.WAITING:
-                # Before the claim: a worker that dies right after it leaves a heartbeat to be missed.
-                self.storage.record_heartbeat(trial._trial_id)
-                taken = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            else:
-                taken = trial.state == TrialState.RUNNING and self._is_orphan(trial)
-            if taken:
-                self.storage.set_trial_user_attr(trial._trial_id, "worker", self.name)
-                mine.append(trial)
+            # Another machine may have finished it since it was read, or given it up: then it is not for us.
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if trial.state == TrialState.WAITING:
+                    # Before the claim: a worker that dies right after it leaves a heartbeat to be missed.
+                    self.storage.record_heartbeat(trial._trial_id)
+                    taken = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                else:
+                    taken = trial.state == TrialState.RUNNING and self._is_orphan(trial)
+                if taken:
+                    self.storage.set_trial_user_attr(trial._trial_id, "worker", self.name)
+                    mine.append(trial)
         return mine
 
     def _is_orphan(self, trial: "optuna.trial.FrozenTrial") -> bool:
@@ -262,20 +267,20 @@ class _Worker:
     ) -> None:
         import optuna
 
+        value = objective if math.isfinite(objective) else math.inf
         # Another worker finishes it instead if it took this one for dead; then it says the same.
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            for attribute, value in known.items():
-                self.storage.set_trial_user_attr(trial._trial_id, attribute, value)
-        value = objective if math.isfinite(objective) else math.inf
-        study.tell(trial.number, value, skip_if_finished=True)
+            for attribute, found in known.items():
+                self.storage.set_trial_user_attr(trial._trial_id, attribute, found)
+            study.tell(trial.number, value, skip_if_finished=True)
 
     @contextlib.contextmanager
     def _alive(self, trials: list["optuna.trial.FrozenTrial"]) -> Iterator[None]:
         """Tell the database again and again that these trials are being trained."""
         over = threading.Event()
-        uri = self.storage.engine.url
 
         def beat() -> None:
+            from optuna.exceptions import StorageInternalError
             from sqlalchemy.exc import SQLAlchemyError
 
             failed = False
@@ -283,9 +288,9 @@ class _Worker:
                 try:
                     for trial in trials:
                         self.storage.record_heartbeat(trial._trial_id)
-                except SQLAlchemyError as error:
+                except (SQLAlchemyError, StorageInternalError) as error:
                     if not failed:
-                        text = describe(error, str(uri))
+                        text = describe(error.__cause__ or error, self.storage.url)
                         print(f"{self.cell}: Optuna's database does not answer ({text})", file=sys.stderr)
                     failed = True
                 if over.wait(_HEARTBEAT_SECONDS):
@@ -325,7 +330,9 @@ def _fail_silent(study: "optuna.Study") -> None:
     first = {trial.number for trial in _by_number(study).values()}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         if trial.number not in first:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            # Not study.tell(), which takes only trials under way. Another machine may be quicker.
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
 
 def _open_storage(root: Path) -> "optuna.storages.RDBStorage":
@@ -481,9 +488,10 @@ def distributions(cell: Cell) -> dict[str, "optuna.distributions.BaseDistributio
         StudyError: it holds no value, or not the defaults, which are the first trial.
     """
     where = cell.search_space()
+    found = {name: _distribution(name, searched, cell) for name, searched in where.items()}
     for name, value in default_values(cell).items():
         check_inside(name, value, where[name], cell)
-    return {name: _distribution(name, found, cell) for name, found in where.items()}
+    return found
 
 
 def check_inside(name: str, value: object, where: FloatRange | Choices, cell: Cell) -> None:
