@@ -3,7 +3,8 @@
 import copy
 import math
 
-from lrstudy.comparison import HEADLINE, compare
+from lrstudy.claims import claims, gaps
+from lrstudy.comparison import HEADLINE, compare, curves
 from lrstudy.config import CompareParams
 
 SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=100)
@@ -47,7 +48,7 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
     """reports/comparison.json of ``cells``, as the compare stage puts it together."""
     used = [next(iter(schedules.values()))["training"]["dataset"] for schedules in cells.values()]
     seeds = max((list(c["training"]["seeds"]) for row in cells.values() for c in row.values()), key=len)
-    return {
+    found = {
         "data": {name: copy.deepcopy(DATA[name]) for name in used},
         "protocol": {
             "preset": "cpu",
@@ -63,6 +64,7 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
         "missing": list(missing),
         **compare(cells, SETTINGS),
     }
+    return found | {"gaps": gaps(found), "claims": claims(found, curves(cells))}
 
 
 def _cell(model: str, schedule: str) -> dict:

@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import tiny_data
 from hub_server import HubServer, hub_server
 from lrstudy import data, preprocessing, sample, sources
+from lrstudy.batches import take_share
 from lrstudy.errors import StudyError
 
 RNG = np.random.default_rng(0)
@@ -822,7 +822,7 @@ shares = st.floats(0, 1, exclude_min=True)
 
 @given(a_split(), shares)
 def test_a_share_keeps_every_class_in_proportion_and_at_least_one_of_each(arrays, share):
-    taken = data.take_share(arrays, share)
+    taken = take_share(arrays, share)
     classes, counts = np.unique(arrays["labels"], return_counts=True)
     drawn = np.array([np.sum(taken["labels"] == label) for label in classes])
     assert drawn.sum() == len(taken["labels"])
@@ -833,13 +833,13 @@ def test_a_share_keeps_every_class_in_proportion_and_at_least_one_of_each(arrays
 
 @given(a_split(), shares, shares)
 def test_a_smaller_shares_examples_are_among_a_larger_ones(arrays, one, other):
-    small, large = (rows_of(data.take_share(arrays, share)) for share in sorted((one, other)))
+    small, large = (rows_of(take_share(arrays, share)) for share in sorted((one, other)))
     assert set(small) <= set(large) <= set(rows_of(arrays))
 
 
 @given(a_split(), shares)
 def test_a_share_holds_the_very_examples_with_their_labels_in_the_splits_order(arrays, share):
-    taken = data.take_share(arrays, share)
+    taken = take_share(arrays, share)
     rows = rows_of(taken)
     assert np.all(np.diff(rows) > 0)  # none twice
     np.testing.assert_array_equal(taken["labels"], arrays["labels"][rows])
@@ -857,16 +857,16 @@ def test_a_share_holds_the_very_examples_with_their_labels_in_the_splits_order(a
 
 @given(a_split(), shares)
 def test_the_same_share_is_always_the_same(arrays, share):
-    first = data.take_share(arrays, share)
+    first = take_share(arrays, share)
     np.random.default_rng().random()  # whatever the process drew before
-    second = data.take_share({name: array.copy() for name, array in arrays.items()}, share)
+    second = take_share({name: array.copy() for name, array in arrays.items()}, share)
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
 @given(a_split())
 def test_a_share_of_1_is_the_split(arrays):
-    taken = data.take_share(arrays, 1.0)
+    taken = take_share(arrays, 1.0)
     assert taken.keys() == arrays.keys()
     assert all(taken[name] is arrays[name] for name in arrays)
 
@@ -875,24 +875,10 @@ def test_a_share_is_not_the_head_of_the_split():
     """Official files may be sorted by anything: a head would be a biased sample."""
     arrays = {"images": np.zeros((400, 1, 1, 3), np.uint8), "labels": np.repeat([0, 1], 200)}
     arrays["images"][:, 0, 0, 0] = np.arange(400) % 200
-    within = rows_of(data.take_share(arrays, 0.25))
+    within = rows_of(take_share(arrays, 0.25))
     for places in (within[:50], within[50:]):  # of 50 of 0 .. 199: 99.5, standard error 7
         assert 70 < places.mean() < 130
         assert places.max() > 150
-
-
-@pytest.mark.parametrize("kind", ["image", "text"])
-def test_a_split_is_read_in_part_or_whole(tmp_path, kind):
-    folder = tiny_data.write_dataset(kind, tmp_path / "tiny")
-    arrays, _ = tiny_data.dataset(kind)
-    for split in data.SPLITS:
-        whole = data.read_split(folder, split)
-        assert whole.keys() == arrays[split].keys()
-        assert all(np.array_equal(whole[name], arrays[split][name]) for name in whole)
-    part = data.read_split(folder, "train", 0.3)
-    expected = data.take_share(arrays["train"], 0.3)
-    assert all(np.array_equal(part[name], expected[name]) for name in expected)
-    assert len(part["labels"]) == {"image": 20, "text": 20}[kind]  # of 18, 18, 17, 17 or of 35, 35
 
 
 # -------------------------------------------------------------------------------------------------- sample

@@ -51,6 +51,14 @@ def test_a_stage_depends_on_exactly_the_modules_behind_its_script(name):
     assert listed == modules_behind(script)
 
 
+def test_files_of_the_package_that_are_no_modules_belong_to_some_stage():
+    listed = {dep for stage in STAGES.values() for dep in stage["deps"] if dep.startswith("src/")}
+    for file in (SOURCE / "lrstudy").rglob("*"):
+        if file.is_file() and file.suffix not in (".py", ".pyc"):
+            path = file.relative_to(ROOT)
+            assert listed & {str(path), str(path.parent)}, path
+
+
 def test_the_stages_are_the_documented_walk():
     assert list(STAGES) == ["download", "preprocess", "tune", "train", "evaluate", "compare", "report"]
     assert all(stage["cmd"].startswith(f"python -m lrstudy.stages.{name}") for name, stage in STAGES.items())

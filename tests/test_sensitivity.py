@@ -300,6 +300,18 @@ def test_a_loss_of_0_has_no_logarithm_and_is_no_error():
 # --------------------------------------------------------------------------------- values that are as good
 
 
+def searched(trials: list[dict]) -> dict:
+    """The search space of these trials: words, truths and ``period_mult`` from a list, numbers from a range."""
+    space = {}
+    for name in trials[0]["values"]:
+        values = [trial["values"][name] for trial in trials]
+        if name == "period_mult" or any(isinstance(value, str | bool) for value in values):
+            space[name] = Choices(choices=list(dict.fromkeys(values)))
+        else:
+            space[name] = FloatRange(low=float(min(values)), high=float(max(values)))
+    return space
+
+
 def test_as_good_is_what_lies_within_one_standard_error_of_the_lowest():
     trials = [
         trial(0.50, 0.9, base_lr=0.1, gamma=0.5),
@@ -308,7 +320,7 @@ def test_as_good_is_what_lies_within_one_standard_error_of_the_lowest():
         trial(0.4501, 0.9, base_lr=0.9, gamma=0.8),
         trial(0.42, 0.9, base_lr=0.3, gamma=0.2),
     ]
-    found = within_one_standard_error(trials, trials[1])
+    found = within_one_standard_error(trials, searched(trials), trials[1])
     assert found == {
         "share": 1.0,
         "num_trials": 3,
@@ -325,9 +337,9 @@ def test_the_chosen_value_is_always_among_those_that_are_as_good():
         trial(0.60, 0.01, share=0.25, base_lr=0.4, shape="cosine"),
     ]
     trials[1]["rungs"].append({"share": 1.0, "objective": 0.2, "standard_error": 0.01})
-    found = within_one_standard_error(trials, trials[1])
+    found = within_one_standard_error(trials, searched(trials), trials[1])
     assert (found["share"], found["num_trials"]) == (0.25, 1)
-    assert found["values"] == {"base_lr": [0.1, 0.4], "shape": ["cosine", "linear"]}
+    assert found["values"] == {"base_lr": [0.1, 0.4], "shape": {"choices": ["linear", "cosine"]}}
 
 
 def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highest():
@@ -337,11 +349,11 @@ def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highes
         trial(0.42, 0.05, shape="linear", mixed=0.1, nesterov=True, period_mult=2, step_size=4),
         trial(0.90, 0.05, shape="step", mixed=0.2, nesterov=True, period_mult=3, step_size=9),
     ]
-    assert within_one_standard_error(trials, trials[0])["values"] == {
-        "shape": ["cosine", "linear"],
-        "mixed": [0.1, "none"],
-        "nesterov": [True],
-        "period_mult": [1, 2],
+    assert within_one_standard_error(trials, searched(trials), trials[0])["values"] == {
+        "shape": {"choices": ["linear", "cosine"]},
+        "mixed": {"choices": ["none", 0.1]},
+        "nesterov": {"choices": [True]},
+        "period_mult": {"choices": [2, 1]},
         "step_size": [3, 7],
     }
 
@@ -349,19 +361,19 @@ def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highes
 def test_without_a_standard_error_the_lowest_alone_is_as_good():
     """Two seeds that agree to the last digit, or losses without spread."""
     trials = [trial(0.5, 0.0, base_lr=0.1), trial(0.5 + 1e-12, 0.1, base_lr=0.2)]
-    found = within_one_standard_error(trials, trials[0])
+    found = within_one_standard_error(trials, searched(trials), trials[0])
     assert (found["num_trials"], found["threshold"], found["values"]) == (1, 0.5, {"base_lr": [0.1, 0.1]})
 
 
 def test_diverged_trials_are_not_as_good():
     trials = [trial(None, base_lr=0.9), trial(0.5, 10.0, base_lr=0.1), trial(3.0, 0.1, base_lr=0.2)]
-    found = within_one_standard_error(trials, trials[1])
+    found = within_one_standard_error(trials, searched(trials), trials[1])
     assert (found["num_trials"], found["values"]) == (2, {"base_lr": [0.1, 0.2]})
 
 
 def test_where_every_trial_diverged_nothing_is_as_good():
     trials = [trial(None, share=0.25, base_lr=0.1), trial(None, share=0.25, base_lr=0.9)]
-    assert within_one_standard_error(trials, trials[0]) == {
+    assert within_one_standard_error(trials, searched(trials), trials[0]) == {
         "share": 0.25,
         "num_trials": 0,
         "threshold": None,

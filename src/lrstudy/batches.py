@@ -118,6 +118,28 @@ def make_split(
     return TextSplit(arrays, device)
 
 
+def take_share(arrays: dict[str, np.ndarray], share: float) -> dict[str, np.ndarray]:
+    """The first ``share`` (0 to 1) of every class in a fixed random order, at least one example of each.
+
+    A smaller share's examples are among a larger one's, and classes keep their proportions.
+    """
+    if share == 1:
+        return arrays
+    labels = arrays["labels"]
+    generator = np.random.default_rng(0)
+    chosen = []
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        chosen.append(members[: max(1, round(share * len(members)))])
+    rows = np.sort(np.concatenate(chosen))
+    if "images" in arrays:
+        return {"images": arrays["images"][rows], "labels": labels[rows]}
+    starts, lengths = arrays["offsets"][rows], np.diff(arrays["offsets"])[rows]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(arrays["offsets"].dtype)
+    tokens = np.concatenate([arrays["tokens"][a : a + n] for a, n in zip(starts, lengths, strict=True)])
+    return {"tokens": tokens, "offsets": offsets, "labels": labels[rows]}
+
+
 def num_steps(num_examples: int, size: int) -> int:
     """Updates in an epoch: whole batches, at least one."""
     return max(1, num_examples // size)

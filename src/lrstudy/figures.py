@@ -171,55 +171,117 @@ def curve_of(function: Callable[[float], float], end: float, *, num_points: int 
     return x, [function(t) for t in x]
 
 
-def history_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> "Figure":
-    """Training loss, validation loss and validation accuracy by epoch: a row of panels per model.
+def curve_figure(
+    rows: Sequence[Mapping[str, Any]],
+    titles: Mapping[str, str],
+    column: str,
+    label: str,
+    *,
+    logarithmic: bool = False,
+) -> "Figure":
+    """One curve by epoch for every schedule, a panel per model; bands of one standard deviation where known.
 
     Args:
-        rows: as reports/curves.csv has them: ``model``, ``schedule``, ``epoch`` and the means over seeds.
-        titles: what to write over each model's row; its keys choose and order the models.
-    """
-    columns = {
-        "train/loss": "training loss",
-        "validation/loss": "validation loss",
-        "validation/accuracy": "validation accuracy",
-    }
-    schedules = list(dict.fromkeys(row["schedule"] for row in rows))
-    figure = new_figure(TEXT_WIDTH, 0.35 + 1.75 * len(titles))
-    axes = figure.subplots(len(titles), len(columns), squeeze=False)
-    for panels, (model, title) in zip(axes, titles.items(), strict=True):
-        for panel, (column, label) in zip(panels, columns.items(), strict=True):
-            for index, schedule in enumerate(schedules):
-                mine = [row for row in rows if row["model"] == model and row["schedule"] == schedule]
-                x, y = [row["epoch"] for row in mine], [row[column] for row in mine]
-                panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **line_style(index))
-            panel.set_xlabel("epoch")
-            panel.set_ylabel(label)
-            panel.xaxis.get_major_locator().set_params(integer=True)
-        panels[0].set_title(title, loc="left")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
-    return figure
-
-
-def rate_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> "Figure":
-    """The learning rate at each epoch's last update, on a logarithmic axis: a panel per model.
-
-    Args:
-        rows, titles: as :func:`history_figure` takes them; column ``lr``.
+        rows: as reports/curves.csv has them: ``model``, ``schedule``, ``epoch``, and by column the mean over
+            seeds; ``<column>_std`` is the standard deviation.
+        titles: what to write over each model's panel; its keys choose and order the models.
+        column: what is drawn.
+        label: what the y axis says.
     """
     schedules = list(dict.fromkeys(row["schedule"] for row in rows))
-    figure = new_figure(TEXT_WIDTH, 2.2)
-    axes = figure.subplots(1, len(titles), squeeze=False)[0]
-    for panel, (model, title) in zip(axes, titles.items(), strict=True):
+    figure, panels = _panels(titles)
+    for panel, model in zip(panels, titles, strict=True):
         for index, schedule in enumerate(schedules):
             mine = [row for row in rows if row["model"] == model and row["schedule"] == schedule]
-            x, y = [row["epoch"] for row in mine], [row["lr"] for row in mine]
-            panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **line_style(index))
-        panel.set_yscale("log")
-        panel.set_xlabel("epoch")
-        panel.set_title(title, loc="left")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylabel("learning rate")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
+            _draw_curve(panel, mine, column, schedule, line_style(index))
+        if logarithmic:
+            panel.set_yscale("log")
+    panels[0].set_ylabel(label)
+    _legend_above(figure, panels[0])
     return figure
+
+
+def loss_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], schedule: str) -> "Figure":
+    """Training against validation loss of one schedule, a panel per model, the lowest validation loss marked.
+
+    Args:
+        rows, titles: as :func:`curve_figure` takes them.
+        schedule: whose losses; models without it have an empty panel.
+    """
+    figure, panels = _panels(titles)
+    for panel, model in zip(panels, titles, strict=True):
+        mine = [row for row in rows if row["model"] == model and row["schedule"] == schedule]
+        if not mine:
+            panel.text(0.5, 0.5, f"{schedule} did not run", ha="center", transform=panel.transAxes)
+            continue
+        _draw_curve(panel, mine, "train/loss", "training", line_style(0))
+        _draw_curve(panel, mine, "validation/loss", "validation", line_style(1))
+        lowest = min(mine, key=lambda row: row["validation/loss"])
+        panel.axvline(lowest["epoch"], color="#777777", linewidth=0.8, linestyle=(0, (2, 2)))
+        panel.annotate(
+            f"epoch {lowest['epoch']:g}",
+            (lowest["epoch"], 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, -8),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+        )
+    panels[0].set_ylabel("loss")
+    _legend_above(figure, next((p for p in panels if p.get_legend_handles_labels()[0]), panels[0]))
+    return figure
+
+
+def difference_figure(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], float, Sequence[float] | None]]], label: str
+) -> "Figure":
+    """Differences to the reference: for each panel a row per schedule, with its seeds, mean and interval.
+
+    Args:
+        panels: title -> schedule -> (values by seed, mean, (low, high) or None).
+        label: what the x axis says.
+    """
+    most = max(len(rows) for rows in panels.values())
+    figure = new_figure(TEXT_WIDTH, 0.9 + 0.34 * most)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (title, rows) in zip(axes, panels.items(), strict=True):
+        panel.axvline(0, color="#777777", linewidth=0.8)
+        for index, (values, mean, interval) in enumerate(rows.values()):
+            color = PALETTE[index % len(PALETTE)]
+            panel.plot(values, [index] * len(values), "o", color=color, alpha=0.45, markersize=4, mew=0)
+            if interval is not None:
+                panel.plot(interval, [index, index], color=color, linewidth=2.2)
+            panel.plot([mean], [index], "|", color=color, markersize=11, markeredgewidth=2.2)
+        panel.set_yticks(range(len(rows)), list(rows))
+        panel.set_ylim(len(rows) - 0.5, -0.5)
+        panel.grid(axis="y", visible=False)
+        panel.set_title(title, loc="left")
+        panel.set_xlabel(label)
+    return figure
+
+
+def _panels(titles: Mapping[str, str]) -> "tuple[Figure, Sequence[Axes]]":
+    figure = new_figure(TEXT_WIDTH, 2.4)
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
+    for panel, title in zip(panels, titles.values(), strict=True):
+        panel.set_title(title, loc="left")
+        panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    return figure, panels
+
+
+def _draw_curve(
+    panel: "Axes", rows: Sequence[Mapping[str, Any]], column: str, label: str, style: dict[str, Any]
+) -> None:
+    x, y = [row["epoch"] for row in rows], [row[column] for row in rows]
+    panel.plot(x, y, marker="o", markersize=2.5, label=label, **style)
+    spread = [row.get(f"{column}_std", 0.0) for row in rows]
+    if any(spread):
+        low = [mean - by for mean, by in zip(y, spread, strict=True)]
+        high = [mean + by for mean, by in zip(y, spread, strict=True)]
+        panel.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _legend_above(figure: "Figure", panel: "Axes") -> None:
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, max(1, len(labels))))

@@ -1,14 +1,67 @@
 """The report: renders what ``compare`` wrote, computes nothing new. The only importer of jinja2.
 
-``python -m lrstudy.report`` prints the table of results for a terminal.
+:func:`document` says what the report holds, in order; one template makes it Markdown and another one a single
+HTML file, so both have the same content. ``python -m lrstudy.report`` prints the results for a terminal.
 """
 
+import html
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError
+
+
+@dataclass
+class Table:
+    """Rows of text under a header; ``caption`` tells two tables of one section apart."""
+
+    header: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+
+
+@dataclass
+class Figure:
+    """A figure of reports/figures by file name, the file that has its numbers, and the cells behind it."""
+
+    name: str
+    caption: str
+    data: str
+    cells: list[str]
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it, in this order. Text may hold ``code`` and **strong** marks."""
+
+    title: str
+    level: int = 2
+    text: list[str] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """Where links point: the title in lower case, all but letters and digits made one hyphen."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+
+@dataclass
+class Document:
+    """The whole report: what stands on its first screen, then the sections."""
+
+    title: str
+    warning: str
+    measured_on: str
+    answer: list[str]
+    main_figure: Figure | None
+    sections: list[Section]
 
 
 def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, Any]:
@@ -36,50 +89,79 @@ def headline(comparison: dict, cell: dict) -> str:
 
 def render_markdown(comparison: dict) -> str:
     """reports/report.md."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    # Markdown, not HTML; names in it are checked to be plain words by config.
+    return _environment(autoescape=False).get_template("report.md.j2").render(report=document(comparison))
 
-    environment = Environment(
-        loader=PackageLoader("lrstudy"),
-        autoescape=False,  # Markdown, not HTML; names in it are checked to be plain words by config
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+
+def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]) -> str:
+    """reports/report.html: one file that needs no other and no network.
+
+    Args:
+        comparison: what ``compare`` wrote.
+        figures: by file name, the image as a ``data:`` address.
+        files: by file name, the data behind figures as a ``data:`` address.
+    """
+    environment = _environment(autoescape=True)
+    environment.filters["marks"] = _marks
+    environment.tests["number_like"] = lambda text: re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?%?( to .*)?", text)
+    return environment.get_template("report.html.j2").render(
+        report=document(comparison), figures=figures, files=files, run_ids=_run_ids(comparison)
     )
-    protocol = comparison["protocol"]
-    num_seeds = len(protocol["seeds"])
-    tested = [
-        metric["difference"]
-        for _, _, cell in _cells(comparison)
-        for metric in cell["metrics"].values()
-        if "p" in metric.get("difference", {})
-    ]
-    power = min((difference["smallest_p"] for difference in tested), default=None)
-    power_holm = min((difference["smallest_p_holm"] for difference in tested), default=None)
-    return environment.get_template("report.md.j2").render(
-        data=comparison["data"],
-        protocol=protocol,
-        sample=protocol["source"] == "sample",
-        num_seeds=num_seeds,
-        epochs=", ".join(
-            f"{count} epochs of {name}"
-            for name, count in protocol["num_epochs"].items()
-            if name in comparison["data"]
-        ),
-        percent=f"{100 * protocol['confidence']:g}%",
-        findings=findings(comparison),
-        tables={model: _table(comparison, model) for model in comparison["cells"]},
-        power=f"{power:.3g}" if power is not None else "",
-        power_holm=f"{power_holm:.3g}" if power_holm is not None else "",
-        power_limited=power_holm is not None and power_holm > 0.05,
-        diverged=[
-            f"{model}-{schedule} seed {seed}"
-            for model, schedule, cell in _cells(comparison)
-            for seed in cell["diverged"]
-        ],
-        controllers=_controllers(comparison),
-        searches={model: found for model in comparison["cells"] if (found := _search(comparison, model))},
-        missing=comparison["missing"],
+
+
+def differences(comparison: dict) -> dict[str, dict[str, tuple]]:
+    """The main figure in points: model -> schedule -> (values by seed, mean, interval or None)."""
+    found: dict[str, dict[str, tuple]] = {}
+    for model, schedule, cell in _cells(comparison):
+        difference = cell["metrics"][headline(comparison, cell)].get("difference")
+        if difference:
+            found.setdefault(model, {})[schedule] = (
+                [100 * value for value in difference["values"].values()],
+                100 * difference["mean"],
+                difference["interval"] and [100 * bound for bound in difference["interval"]],
+            )
+    return found
+
+
+def document(comparison: dict) -> Document:
+    """What the report says, from the numbers in ``comparison``."""
+    sample = comparison["protocol"]["source"] == "sample"
+    title = "Do dynamic learning-rate schedules generalize better than static ones?"
+    everything = [f"{model}-{schedule}" for model, schedule, _ in _cells(comparison)]
+    main_figure = Figure(
+        "differences.svg",
+        f"Test metric minus that of {comparison['protocol']['reference']} at the same seed, in points: "
+        "dots are "
+        f"seeds, bars the mean with its {_percent_of(comparison)} interval.",
+        "comparison.json",
+        everything,
     )
+    return Document(
+        title=title + (" A run on the embedded sample, not a result" if sample else ""),
+        warning="This is the embedded sample, which shows that the study runs. It says nothing about "
+        "CIFAR-10 or IMDB."
+        if sample
+        else "",
+        measured_on=_measured_on(comparison),
+        answer=findings(comparison),
+        main_figure=main_figure if differences(comparison) else None,
+        sections=[section for section in _sections(comparison) if section is not None],
+    )
+
+
+def _sections(comparison: dict) -> Iterator[Section | None]:
+    yield _results(comparison)
+    for model in comparison["cells"]:
+        yield Section(
+            _title(comparison, model), 3, tables=[_table(comparison, model)], after=_ranks(comparison, model)
+        )
+    yield _across(comparison)
+    yield _other_metrics(comparison)
+    yield _claims(comparison)
+    yield _gaps(comparison)
+    yield from _search(comparison)
+    yield _curves(comparison)
+    yield _sources(comparison)
 
 
 def findings(comparison: dict) -> list[str]:
@@ -120,76 +202,6 @@ def findings(comparison: dict) -> list[str]:
     return paragraphs
 
 
-def _search(comparison: dict, model: str) -> dict[str, Any] | None:
-    """What tuning found for a model's schedules, and what a value off by a factor of 2 costs each."""
-    tuned = {name: cell["tuning"] for name, cell in comparison["cells"][model].items() if cell["tuning"]}
-    if not tuned:
-        return None
-    rows = []
-    for schedule, tuning in tuned.items():
-        for term in tuning["terms"]:
-            known = tuning["sensitivity"]["parameters"].get(term["parameter"], {})
-            rows.append(
-                [
-                    schedule,
-                    term["term"],
-                    f"{_number(term['value'])} {term['unit']}".strip(),
-                    _range(term["as_good"]),
-                    *(_change(known.get(side)) for side in ("half", "double")),
-                ]
-            )
-    losses = [
-        [
-            schedule,
-            _number(tuning["defaults_objective"]),
-            _number(tuning["objective"]),
-            f"{tuning['cost']['epochs_of_full_data']:.4g}",
-            f"{tuning['cost']['seconds'] / 60:.1f}",
-        ]
-        for schedule, tuning in tuned.items()
-    ]
-    sides = {"half": "halved", "double": "doubled"}
-    rises = {name: tuning["largest_rise"] for name, tuning in tuned.items() if tuning["largest_rise"]}
-    return {
-        "title": _title(comparison, model),
-        "rows": rows,
-        "losses": losses,
-        "safest": [
-            f"{name} ({rise['parameter']} {sides[rise['side']]}: {_change(rise)})"
-            for name, rise in sorted(rises.items(), key=lambda item: item[1]["change"])
-        ],
-    }
-
-
-def _range(as_good: list | None) -> str:
-    if not as_good:
-        return "none"
-    if len(as_good) == 2 and all(isinstance(value, int | float) for value in as_good):
-        return f"{_number(as_good[0])} to {_number(as_good[1])}"
-    return ", ".join(_number(value) for value in as_good)
-
-
-def _change(side: dict | None) -> str:
-    if side is None:
-        return "not judged"
-    low, high = side["interval"]
-    return f"{100 * side['change']:+.1f}% ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def _controllers(comparison: dict) -> dict[str, dict[str, Any]]:
-    """Each controller that was used: on which cells, how often it intervened, and whose formula it is."""
-    found: dict[str, dict[str, Any]] = {}
-    for model, schedule, cell in _cells(comparison):
-        name = cell["controller"]
-        if name == "none":
-            continue
-        formula = CONTROLLERS[name].reconstruction if name in CONTROLLERS else ""
-        words = found.setdefault(name, {"formula": formula, "rows": [], "interventions": 0})
-        words["rows"].append(f"{model}-{schedule}")
-        words["interventions"] += sum(cell["interventions"].values())
-    return found
-
-
 def text_table(comparison: dict) -> str:
     """Model x schedule for a terminal: metric, mean over seeds, spread."""
     lines = [f"{'model':<12} {'schedule':<20} {'metric':<14} {'mean':>7} {'spread':>7}  seeds  data"]
@@ -205,20 +217,89 @@ def text_table(comparison: dict) -> str:
     return "\n".join(lines)
 
 
-def _cells(comparison: dict):
-    for model, schedules in comparison["cells"].items():
-        for schedule, cell in schedules.items():
-            yield model, schedule, cell
+# --- the sections ---
 
 
-def _title(comparison: dict, model: str) -> str:
-    dataset = next(iter(comparison["cells"][model].values()))["dataset"]
-    return f"{model} on {comparison['data'][dataset]['label']}"
+def _measured_on(comparison: dict) -> str:
+    protocol = comparison["protocol"]
+    data = "; ".join(
+        f"{found['label']} ({found['num_examples']['train']:,} training, "
+        f"{found['num_examples']['validation']:,} validation, {found['num_examples']['test']:,} test "
+        "examples; "
+        f"{'official' if found['official'] else 'not the official files'})"
+        for found in comparison["data"].values()
+    )
+    epochs = ", ".join(
+        f"{count} epochs of {name}"
+        for name, count in protocol["num_epochs"].items()
+        if name in comparison["data"]
+    )
+    tuning = (
+        f"{protocol['num_trials']} tuning trials for every schedule"
+        if protocol["num_trials"]
+        else "not tuned: the defaults of conf/"
+    )
+    return f"Measured on {data}. Preset `{protocol['preset']}`: {_num_seeds(comparison)}, {epochs}, {tuning}."
 
 
-def _table(comparison: dict, model: str) -> dict[str, Any]:
+def _results(comparison: dict) -> Section:
+    after = []
+    diverged = [
+        f"{model}-{schedule} seed {seed}"
+        for model, schedule, cell in _cells(comparison)
+        for seed in cell["diverged"]
+    ]
+    if diverged:
+        after.append(
+            "Diverged runs (the loss was not finite; they count as losses, with accuracy and F1 of 0): "
+            f"{', '.join(diverged)}."
+        )
+    for name, found in _controllers(comparison).items():
+        formula = f" ({found['formula']})" if found["formula"] else ""
+        after.append(
+            f"Controller `{name}`{formula} was on {', '.join(found['rows'])}: {found['interventions']} "
+            "interventions in all."
+        )
+    if comparison["missing"]:
+        after.append(
+            f"**Missing cells** (not run, no number here includes them): {', '.join(comparison['missing'])}."
+        )
+    return Section(
+        "Test metrics after the last epoch",
+        text=[
+            "Accuracy of CIFAR-10 and F1 of IMDB are in percent, differences in points; spread is the "
+            "standard "
+            "deviation over seeds. Intervals are percentile bootstraps over seeds. p is the exact two-sided "
+            "Wilcoxon signed-rank test of the paired differences, adjusted after Holm over the schedules "
+            "of a "
+            f"model{_power(comparison)}. The generalization gap is training accuracy minus test accuracy."
+        ],
+        after=after,
+    )
+
+
+def _power(comparison: dict) -> str:
+    tested = [
+        metric["difference"]
+        for _, _, cell in _cells(comparison)
+        for metric in cell["metrics"].values()
+        if "p" in metric.get("difference", {})
+    ]
+    if not tested:
+        return ""
+    power = min(difference["smallest_p"] for difference in tested)
+    holm = min(difference["smallest_p_holm"] for difference in tested)
+    return (
+        f"; **with {_num_seeds(comparison)} no p can be below {power:.3g}, nor below {holm:.3g} once "
+        "adjusted**, so "
+        + ("no difference can reach 0.05, whatever its size" if holm > 0.05 else "0.05 can be reached")
+    )
+
+
+def _table(comparison: dict, model: str) -> Table:
     schedules = comparison["cells"][model]
     metric = headline(comparison, next(iter(schedules.values())))
+    percent = _percent_of(comparison)
     rows = []
     for schedule, cell in schedules.items():
         found = cell["metrics"][metric]
@@ -238,7 +319,380 @@ def _table(comparison: dict, model: str) -> dict[str, Any]:
                 ", ".join(f"{name} {_number(value)}" for name, value in cell["parameters"].items()) or "none",
             ]
         )
-    return {"title": _title(comparison, model), "metric": metric, "rows": rows}
+    header = [
+        "schedule",
+        metric,
+        "spread over seeds",
+        f"{percent} interval",
+        f"difference to {comparison['protocol']['reference']}",
+        f"{percent} interval",
+        "p (Holm)",
+        "generalization gap",
+        "lowest validation loss at epoch",
+        "base rate",
+        "parameters",
+    ]
+    return Table(header, rows)
+
+
+def _ranks(comparison: dict, model: str) -> list[str]:
+    found = comparison["models"][model]
+    if found["critical_difference"] is None:
+        return []
+    ranks = ", ".join(
+        f"{name} {rank:.2f}" for name, rank in sorted(found["ranks"].items(), key=lambda r: r[1])
+    )
+    groups = "; ".join(" and ".join(group) for group in found["groups"] if len(group) > 1)
+    return [
+        f"Average ranks over {found['num_seeds']} seeds, 1 is best: {ranks}. Ranks that differ by less than "
+        f"{found['critical_difference']:.2f} (Nemenyi) are not told apart"
+        + (f": {groups}" if groups else "")
+        + f". Friedman's test of any difference: p {found['friedman_p']:.3g}."
+    ]
+
+
+def _across(comparison: dict) -> Section | None:
+    found = {name: row for name, row in comparison["across_models"].items() if row["num_models"] > 1}
+    if not found:
+        return None
+    percent = _percent_of(comparison)
+    rows = [
+        [
+            schedule,
+            _percent(row["iqm"]),
+            _interval(row["interval"]),
+            f"{100 * row['improvement']['iqm']:+.2f}" if row.get("improvement") else "",
+            _interval(row["improvement"]["interval"], "+") if row.get("improvement") else "",
+        ]
+        for schedule, row in found.items()
+    ]
+    some = next(iter(found.values()))
+    return Section(
+        "All models together",
+        text=[
+            f"Interquartile mean of the {some['num_runs']} runs of {some['num_models']} models: the mean "
+            "without the "
+            "lowest and the highest quarter. Intervals resample seeds within each model."
+        ],
+        tables=[
+            Table(
+                [
+                    "schedule",
+                    "interquartile mean",
+                    f"{percent} interval",
+                    f"of the differences to {comparison['protocol']['reference']}",
+                    f"{percent} interval",
+                ],
+                rows,
+            )
+        ],
+    )
+
+
+def _other_metrics(comparison: dict) -> Section:
+    rows = []
+    for model, schedule, cell in _cells(comparison):
+        metrics = cell["metrics"]
+        name = headline(comparison, cell)
+        best = metrics[name.replace("test/", "test_best/")]
+        rows.append(
+            [
+                f"{model}-{schedule}",
+                _percent(metrics[name]["mean"]),
+                _percent(best["mean"]),
+                _number(metrics["test/loss"]["mean"]),
+                _number(metrics["turning_epoch"]["mean"]),
+                _number(metrics["overfitting"]["mean"]),
+                _number(metrics["epochs_to_target"]["mean"]),
+                _number(metrics["seconds_to_target"]["mean"]),
+                _number(metrics["seconds"]["mean"]),
+                str(sum(cell["interventions"].values())),
+            ]
+        )
+    reference = comparison["protocol"]["reference"]
+    return Section(
+        "Other measures",
+        text=[
+            "Means over seeds. The validation loss turns at the epoch of its lowest value, if it is "
+            "higher at the "
+            "end; overfitting is how much higher. Time to target: until validation accuracy (F1 of IMDB) "
+            "first "
+            f"reached what {reference} had at its end at the same seed. Seconds are those of training, on "
+            "the "
+            "machine that ran the cell."
+        ],
+        tables=[
+            Table(
+                [
+                    "cell",
+                    "test metric, last epoch",
+                    "at the epoch of lowest validation loss",
+                    "test loss",
+                    "validation loss turns at epoch",
+                    "overfitting",
+                    f"epochs to {reference}'s end",
+                    f"seconds to {reference}'s end",
+                    "seconds",
+                    "interventions",
+                ],
+                rows,
+            )
+        ],
+    )
+
+
+def _claims(comparison: dict) -> Section | None:
+    claims = comparison.get("claims") or []
+    if not claims:
+        return None
+    rows = [
+        [
+            claim["claim"],
+            claim["verdict"],
+            claim["why"],
+            "" if claim["seeds_needed"] is None else str(claim["seeds_needed"]),
+            ", ".join(claim["source"]),
+        ]
+        for claim in claims
+    ]
+    return Section(
+        "The claims, brought to a verdict",
+        text=[
+            "Undecided is an honest outcome; where it can be told, the number of seeds that would decide "
+            "stands by."
+        ],
+        tables=[Table(["claim", "verdict", "why", "seeds that would decide", "source"], rows)],
+    )
+
+
+def _gaps(comparison: dict) -> Section | None:
+    gaps = comparison.get("gaps") or []
+    if not gaps:
+        return None
+    rows = []
+    for gap in gaps:
+        for value in gap["values"] or [{}]:
+            rows.append(
+                [
+                    gap["gap"],
+                    value.get("cell", ""),
+                    value.get("name", ""),
+                    f"{_number(value['value'])} {value['unit']}".strip() if value else gap["text"],
+                    _range(value.get("interval")) if value else "",
+                    value.get("key", ""),
+                ]
+            )
+    return Section(
+        "The paper's gaps, filled",
+        text=[
+            "Every place that the paper left open, in its order, with the key of the number in "
+            "`comparison.json`."
+        ],
+        tables=[Table(["gap", "cell", "what", "value", "interval", "key"], rows)],
+    )
+
+
+def _search(comparison: dict) -> Iterator[Section]:
+    """What tuning found for every model's schedules, and what a value off by a factor of 2 costs each."""
+    protocol = comparison["protocol"]
+    tuned = {
+        model: {name: cell["tuning"] for name, cell in schedules.items() if cell["tuning"]}
+        for model, schedules in comparison["cells"].items()
+    }
+    tuned = {model: found for model, found in tuned.items() if found}
+    if not tuned:
+        return
+    rungs = protocol["rungs"]
+    seeds = protocol["tune_seeds"]
+    plain = rungs == [1]
+    yield Section(
+        "What tuning found",
+        text=[
+            f"Every schedule had {protocol['num_trials']} trials with the "
+            f"{'seed' if len(seeds) == 1 else 'seeds'} "
+            f"{', '.join(map(str, seeds))}, none of those above"
+            + (
+                ""
+                if plain
+                else f", each trained to the end of its schedule on {rungs[0]} of the training data; the "
+                "best of "
+                f"them and the defaults went on to {' and '.join(map(str, rungs[1:]))}"
+            )
+            + ". As good are the values of all trials within one standard error of the lowest loss"
+            + ("" if rungs[0] == 1 else " on that first share")
+            + ". Half and twice: how much the validation loss would change if that value alone were off "
+            "by a factor "
+            "of 2, as a Gaussian process fitted to the trials has it, with the 95% of its own "
+            "uncertainty; wide "
+            "intervals mean few trials."
+        ],
+    )
+    sides = {"half": "halved", "double": "doubled"}
+    for model, searches in tuned.items():
+        rows = []
+        for schedule, tuning in searches.items():
+            for term in tuning["terms"]:
+                known = tuning["sensitivity"]["parameters"].get(term["parameter"], {})
+                rows.append(
+                    [
+                        schedule,
+                        term["term"],
+                        f"{_number(term['value'])} {term['unit']}".strip(),
+                        _range(term["as_good"]),
+                        *(_change(known.get(side)) for side in ("half", "double")),
+                    ]
+                )
+        losses = [
+            [
+                schedule,
+                _number(tuning["defaults_objective"]),
+                _number(tuning["objective"]),
+                f"{tuning['cost']['epochs_of_full_data']:.4g}",
+                f"{tuning['cost']['seconds'] / 60:.1f}",
+            ]
+            for schedule, tuning in searches.items()
+        ]
+        rises = {name: tuning["largest_rise"] for name, tuning in searches.items() if tuning["largest_rise"]}
+        safest = [
+            f"{name} ({rise['parameter']} {sides[rise['side']]}: {_change(rise)})"
+            for name, rise in sorted(rises.items(), key=lambda item: item[1]["change"])
+        ]
+        yield Section(
+            f"{_title(comparison, model)}: the values found",
+            3,
+            tables=[Table(["schedule", "parameter", "chosen", "as good", "half of it", "twice it"], rows)],
+            after=[
+                "By what a value off by a factor of 2 costs at worst, the safest schedule first: "
+                f"{'; '.join(safest)}."
+            ]
+            if safest
+            else [],
+        )
+        yield Section(
+            f"{_title(comparison, model)}: what the search gained and cost",
+            3,
+            tables=[
+                Table(
+                    [
+                        "schedule",
+                        "validation loss of the defaults",
+                        "of the chosen values",
+                        "cost, epochs of the full training data",
+                        "minutes",
+                    ],
+                    losses,
+                )
+            ],
+        )
+
+
+def _curves(comparison: dict) -> Section:
+    reference = comparison["protocol"]["reference"]
+    everything = [f"{model}-{schedule}" for model, schedule, _ in _cells(comparison)]
+    static = [f"{model}-{reference}" for model, found in comparison["cells"].items() if reference in found]
+    figures = [
+        Figure(
+            "losses.svg",
+            f"Training and validation loss under the {reference} schedule; the line marks where the "
+            "validation loss "
+            "is lowest (the paper's figure 1).",
+            "curves.csv",
+            static,
+        )
+    ]
+    figures = figures if static else []
+    figures += [
+        Figure("train_accuracy.svg", "Training accuracy by epoch (figure 2).", "curves.csv", everything),
+        Figure(
+            "validation_accuracy.svg", "Validation accuracy by epoch (figure 3).", "curves.csv", everything
+        ),
+        Figure("validation_loss.svg", "Validation loss by epoch.", "curves.csv", everything),
+        Figure("rates.svg", "The learning rate at the end of each epoch.", "curves.csv", everything),
+    ]
+    return Section("Curves", text=["Means over seeds; bands are one standard deviation."], figures=figures)
+
+
+def _sources(comparison: dict) -> Section:
+    return Section(
+        "Where the numbers come from",
+        text=[
+            "`comparison.json` has every value in full precision with the MLflow run of each seed; "
+            "`artifacts/evaluate/<model>/<schedule>/predictions.parquet` has every prediction.",
+            *(f"{name}: fingerprint `{found['fingerprint']}`." for name, found in comparison["data"].items()),
+        ],
+        tables=[
+            Table(
+                ["cell", "seed", "MLflow run"],
+                [
+                    [cell, seed, run_id or "not sent"]
+                    for cell, runs in _run_ids(comparison).items()
+                    for seed, run_id in runs.items()
+                ],
+            )
+        ],
+    )
+
+
+def _controllers(comparison: dict) -> dict[str, dict[str, Any]]:
+    """Each controller that was used: on which cells, how often it intervened, and whose formula it is."""
+    found: dict[str, dict[str, Any]] = {}
+    for model, schedule, cell in _cells(comparison):
+        name = cell["controller"]
+        if name == "none":
+            continue
+        formula = CONTROLLERS[name].reconstruction if name in CONTROLLERS else ""
+        words = found.setdefault(name, {"formula": formula, "rows": [], "interventions": 0})
+        words["rows"].append(f"{model}-{schedule}")
+        words["interventions"] += sum(cell["interventions"].values())
+    return found
+
+
+# --- numbers as words ---
+
+
+def _environment(autoescape: bool):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("lrstudy"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _marks(text: str):
+    """``code`` and **strong** marks as HTML; all else escaped."""
+    from markupsafe import Markup
+
+    text = html.escape(str(text))
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", text))
+
+
+def _cells(comparison: dict) -> Iterator[tuple[str, str, dict]]:
+    for model, schedules in comparison["cells"].items():
+        for schedule, cell in schedules.items():
+            yield model, schedule, cell
+
+
+def _run_ids(comparison: dict) -> dict[str, dict[str, str | None]]:
+    return {f"{model}-{schedule}": cell["run_ids"] for model, schedule, cell in _cells(comparison)}
+
+
+def _title(comparison: dict, model: str) -> str:
+    dataset = next(iter(comparison["cells"][model].values()))["dataset"]
+    return f"{model} on {comparison['data'][dataset]['label']}"
+
+
+def _num_seeds(comparison: dict) -> str:
+    count = len(comparison["protocol"]["seeds"])
+    return f"{count} {'seed' if count == 1 else 'seeds'}"
+
+
+def _percent_of(comparison: dict) -> str:
+    return f"{100 * comparison['protocol']['confidence']:g}%"
 
 
 def _percent(value: float | None) -> str:
@@ -247,6 +701,21 @@ def _percent(value: float | None) -> str:
 
 def _interval(bounds: list[float] | None, sign: str = "") -> str:
     return "none" if bounds is None else f"{100 * bounds[0]:{sign}.2f} to {100 * bounds[1]:{sign}.2f}"
+
+
+def _range(as_good: list | dict | None) -> str:
+    if not as_good:
+        return "none"
+    if isinstance(as_good, dict):
+        return ", ".join(_number(value) for value in as_good["choices"])
+    return f"{_number(as_good[0])} to {_number(as_good[1])}"
+
+
+def _change(side: dict | None) -> str:
+    if side is None:
+        return "not judged"
+    low, high = side["interval"]
+    return f"{100 * side['change']:+.1f}% ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _number(value: object) -> str:

@@ -75,7 +75,7 @@ def _is_done(folder: Path, keep_weights: bool) -> bool:
 def _train(folder: Path, task: dict) -> None:
     import torch
 
-    from lrstudy.batches import make_split
+    from lrstudy.batches import make_split, take_share
     from lrstudy.data import read_meta, read_split
     from lrstudy.devices import choose_device
     from lrstudy.training import train
@@ -86,7 +86,7 @@ def _train(folder: Path, task: dict) -> None:
     torch.set_flush_denormal(True)
     device = choose_device(settings["device"])
     meta = read_meta(task["data"])
-    training = read_split(task["data"], "train", settings["training_share"])
+    training = take_share(read_split(task["data"], "train"), settings["training_share"])
     training = make_split(training, meta, device, settings["augment"])
     validation = make_split(read_split(task["data"], "validation"), meta, device)
 

@@ -38,7 +38,7 @@ def in_the_papers_terms(values: dict, as_good: dict) -> list[dict]:
     ]
 
 
-def within_one_standard_error(trials: list[dict], best: dict) -> dict:
+def within_one_standard_error(trials: list[dict], space: Space, best: dict) -> dict:
     """The values of all trials whose loss is at most the lowest plus its standard error, and the chosen ones.
 
     The standard error is that of the lowest loss: over the tuning seeds, or over the validation examples
@@ -46,7 +46,7 @@ def within_one_standard_error(trials: list[dict], best: dict) -> dict:
 
     Returns:
         ``share``, ``num_trials`` of those as good, ``threshold``, ``standard_error`` and ``values``: per
-        parameter [lowest, highest], or the list of choices; empty where every trial diverged.
+        parameter [lowest, highest] or, of a list, {"choices": those}; empty where every trial diverged.
     """
     share = trials[0]["rungs"][0]["share"]
     worked = [trial for trial in trials if trial["rungs"][0]["objective"] is not None]
@@ -58,8 +58,10 @@ def within_one_standard_error(trials: list[dict], best: dict) -> dict:
     found = {}
     for name in best["values"]:
         values = [trial["values"][name] for trial in [*as_good, best]]
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        found[name] = [min(values), max(values)] if numbers else sorted(set(values), key=str)
+        if isinstance(where := space[name], Choices):
+            found[name] = {"choices": [choice for choice in where.choices if choice in values]}
+        else:
+            found[name] = [min(values), max(values)]
     return {
         "share": share,
         "num_trials": len(as_good),

@@ -1,6 +1,6 @@
 """Compare all cells: python -m lrstudy.stages.compare.
 
-Writes reports/comparison.json, reports/curves.csv and metrics.json.
+Writes reports/comparison.json, gaps.json and curves.csv, and metrics.json.
 """
 
 import csv
@@ -8,6 +8,7 @@ import io
 import sys
 from pathlib import Path
 
+from lrstudy.claims import claims, gaps
 from lrstudy.comparison import HEADLINE, compare, curves
 from lrstudy.config import load_params
 from lrstudy.errors import StudyError
@@ -61,7 +62,9 @@ def main() -> None:
         **compare(cells, params.compare),
     }
     rows = curves(cells)
+    comparison |= {"gaps": gaps(comparison), "claims": claims(comparison, rows)}
     write_json("reports/comparison.json", comparison)
+    write_json("reports/gaps.json", comparison["gaps"])
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -1,34 +1,61 @@
-"""Render reports/report.md and its figures from what compare wrote: python -m lrstudy.stages.report."""
+"""Render reports/ from what compare wrote: python -m lrstudy.stages.report."""
 
+import base64
 import csv
 from pathlib import Path
 
 from lrstudy.errors import StudyError
-from lrstudy.figures import history_figure, rate_figure, save_figure, style
+from lrstudy.figures import curve_figure, difference_figure, loss_figure, save_figure, style
 from lrstudy.files import write_atomically
-from lrstudy.report import read_comparison, render_markdown, text_table
+from lrstudy.report import differences, read_comparison, render_html, render_markdown, text_table
 from lrstudy.stages import run_stage
+
+REPORTS = Path("reports")
+CURVES = {
+    "train_accuracy": ("train/accuracy", "training accuracy"),
+    "validation_accuracy": ("validation/accuracy", "validation accuracy"),
+    "validation_loss": ("validation/loss", "validation loss"),
+    "rates": ("lr", "learning rate"),
+}
 
 
 def main() -> None:
-    comparison = read_comparison()
-    rows = read_curves(Path("reports/curves.csv"))
+    comparison = read_comparison(REPORTS / "comparison.json")
+    rows = read_curves(REPORTS / "curves.csv")
+    figures = draw(comparison, rows)
+    files = {
+        name: _address((REPORTS / name).read_bytes(), kind)
+        for name, kind in (("curves.csv", "text/csv"), ("comparison.json", "application/json"))
+    }
+    images = {path.name: _address(path.read_bytes(), "image/svg+xml") for path in figures}
+    write_atomically(REPORTS / "report.html", render_html(comparison, images, files))
+    write_atomically(REPORTS / "report.md", render_markdown(comparison))
+    print(text_table(comparison))
+    print(f"report: {REPORTS / 'report.html'}, {REPORTS / 'report.md'}")
+
+
+def draw(comparison: dict, rows: list[dict]) -> list[Path]:
+    """The report's figures in reports/figures; returns their paths."""
     titles = {
-        model: f"{model}: {comparison['data'][next(iter(schedules.values()))['dataset']]['label']}"
+        model: f"{model}, {comparison['data'][next(iter(schedules.values()))['dataset']]['label']}"
         for model, schedules in comparison["cells"].items()
     }
+    reference = comparison["protocol"]["reference"]
     with style():
-        save_figure(
-            history_figure(rows, titles),
-            "reports/figures/curves.png",
-            description="Training and validation curves by epoch",
-        )
-        save_figure(
-            rate_figure(rows, titles), "reports/figures/rates.png", description="Learning rate by epoch"
-        )
-    write_atomically("reports/report.md", render_markdown(comparison))
-    print(text_table(comparison))
-    print("report: reports/report.md")
+        drawn = {
+            name: curve_figure(rows, titles, column, label, logarithmic=name == "rates")
+            for name, (column, label) in CURVES.items()
+        }
+        if any(row["schedule"] == reference for row in rows):
+            drawn["losses"] = loss_figure(rows, titles, reference)
+        if panels := differences(comparison):
+            drawn["differences"] = difference_figure(
+                {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
+            )
+        return [
+            save_figure(figure, REPORTS / "figures" / f"{name}.svg", description=name.replace("_", " "))
+            for name, figure in drawn.items()
+        ]
 
 
 def read_curves(path: Path) -> list[dict]:
@@ -44,6 +71,10 @@ def read_curves(path: Path) -> list[dict]:
             ]
     except FileNotFoundError:
         raise StudyError(f"{path}: not found; `dvc repro compare` makes it.") from None
+
+
+def _address(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 if __name__ == "__main__":

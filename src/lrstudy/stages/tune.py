@@ -148,7 +148,7 @@ def main() -> None:
             journal.artifact(figure, "figures")
         finish(journal, "finished")
 
-    as_good = within_one_standard_error(trials, best)
+    as_good = within_one_standard_error(trials, space, best)
     output.parent.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         shutil.copyfile(figure, output.parent / figure.name)
