@@ -17,7 +17,7 @@ quickstart: setup ## the whole study in minutes on the embedded sample: a look, 
 	@echo
 	@python -m lrstudy.report
 	@echo
-	@echo "report:    reports/report.md"
+	@echo "report:    reports/report.html (and report.md)"
 	@echo "MLflow UI: make ui   (then open http://127.0.0.1:5000)"
 	@echo "next:      make study   the same on CIFAR-10 and IMDB (hours on a CPU)"
 

@@ -5,12 +5,13 @@ import functools
 import json
 import math
 import re
+from html.parser import HTMLParser
 
 import pytest
 
 from known_study import cells, comparison
 from lrstudy.errors import StudyError
-from lrstudy.report import findings, main, read_comparison, render_markdown, text_table
+from lrstudy.report import document, findings, main, read_comparison, render_html, render_markdown, text_table
 
 
 @functools.cache
@@ -300,3 +301,111 @@ def test_without_a_search_there_is_no_section_on_it():
         for cell in schedules.values():
             cell["tuning"] = None
     assert "What tuning found" not in render_markdown(study)
+
+
+# --- one document, two forms ---
+
+IMAGE = "data:image/svg+xml;base64,PHN2Zy8+"
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, and the text of the table cells and headings, of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.addresses, self.anchors, self.ids = [], [], set()
+        self.cells, self.headings, self.scripts = [], [], 0
+        self._into = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        for name in ("src", "href", "srcset", "poster", "action", "data"):
+            if found.get(name, "").startswith("#"):
+                self.anchors.append(found[name][1:])
+            elif name in found:
+                self.addresses.append(found[name])
+        if "id" in found:
+            self.ids.add(found["id"])
+        self.scripts += tag == "script"
+        if tag in ("td", "h1", "h2", "h3"):
+            self._into = self.cells if tag == "td" else self.headings
+            self._into.append("")
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "h1", "h2", "h3"):
+            self._into = None
+
+    def handle_data(self, text):
+        if self._into is not None:
+            self._into[-1] += text
+
+
+def html(study: dict) -> str:
+    names = [figure.name for section in document(study).sections for figure in section.figures]
+    return render_html(
+        study, dict.fromkeys([*names, "differences.svg"], IMAGE), {"curves.csv": "data:text/csv;base64,"}
+    )
+
+
+def test_html_and_markdown_say_the_same():
+    study = known()
+    page = Page(html(study))
+    report = document(study)
+    assert page.headings == [report.title, *(section.title for section in report.sections)]
+    markdown = render_markdown(study)
+    for section in report.sections:
+        assert f"{'#' * section.level} {section.title}" in markdown
+    expected = [value for s in report.sections for table in s.tables for row in table.rows for value in row]
+    assert [re.sub(r"[`*]", "", value) for value in expected] == page.cells
+    for section in report.sections:
+        for table in section.tables:
+            for row in table.rows:
+                assert f"| {' | '.join(row)} |" in markdown
+
+
+def test_the_page_needs_no_other_file_and_its_links_lead_somewhere():
+    page = Page(html(known()))
+    assert page.addresses
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert not re.search(r"@import|url\(|https?://", html(known()))
+    assert page.anchors
+    assert set(page.anchors) <= page.ids
+    assert len(set(page.anchors)) == len(page.anchors)
+
+
+def test_what_comes_from_outside_is_escaped():
+    study = known()
+    study["data"]["cifar10"]["label"] = "<script>alert(1)</script> & 'co'"
+    study["cells"]["resnet"]["static"]["run_ids"]["1"] = "<img src=x onerror=alert(1)>"
+    page = Page(html(study))
+    assert page.scripts == Page(html(known())).scripts
+    assert "<img src=x" not in html(study)
+    assert any("<script>alert(1)</script> & 'co'" in heading for heading in page.headings)
+
+
+def test_a_missing_cell_is_named_and_changes_no_other_row():
+    changed = cells()
+    del changed["resnet"]["cosine"]
+    whole, part = known(), comparison(changed, missing=("resnet-cosine",))
+    rows = {
+        name: tables(render_markdown(study))["resnet on CIFAR-10"]
+        for name, study in (("whole", whole), ("part", part))
+    }
+    unadjusted = [{k: v for k, v in row.items() if k != "p (Holm)"} for row in rows["whole"]]
+    assert [{k: v for k, v in row.items() if k != "p (Holm)"} for row in rows["part"]] == unadjusted[:2]
+    assert "resnet-cosine" in document(part).sections[0].after[-1]
+
+
+def test_the_claims_and_the_gaps_stand_in_the_report():
+    study = known()
+    sections = {section.title: section for section in document(study).sections}
+    claims = sections["The claims, brought to a verdict"].tables[0].rows
+    assert [row[0] for row in claims] == [claim["claim"] for claim in study["claims"]]
+    assert [row[1] for row in claims] == [claim["verdict"] for claim in study["claims"]]
+    gaps = sections["The paper's gaps, filled"]
+    assert [text.split("**")[1] for text in gaps.text] == [gap["gap"] for gap in study["gaps"]]
+    assert [row[-1] for row in gaps.tables[0].rows] == [v["key"] for g in study["gaps"] for v in g["values"]]
+    assert (
+        document(study).answer[0] == "**Undecided**: Dynamic schedules generalize better than a static one."
+    )

@@ -143,7 +143,7 @@ def document(comparison: dict) -> Document:
         if sample
         else "",
         measured_on=_measured_on(comparison),
-        answer=findings(comparison),
+        answer=_verdict(comparison) + findings(comparison),
         main_figure=main_figure if differences(comparison) else None,
         sections=[section for section in _sections(comparison) if section is not None],
     )
@@ -162,6 +162,15 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield from _search(comparison)
     yield _curves(comparison)
     yield _sources(comparison)
+
+
+def _verdict(comparison: dict) -> list[str]:
+    """The question's own claim with its verdict; nothing if claims were not judged."""
+    return [
+        f"**{claim['verdict'].capitalize()}**: {claim['claim']}"
+        for claim in comparison.get("claims", [])
+        if claim["id"] == "dynamic_generalizes"
+    ]
 
 
 def findings(comparison: dict) -> list[str]:
@@ -469,26 +478,22 @@ def _gaps(comparison: dict) -> Section | None:
     gaps = comparison.get("gaps") or []
     if not gaps:
         return None
-    rows = []
-    for gap in gaps:
-        for value in gap["values"] or [{}]:
-            rows.append(
-                [
-                    gap["gap"],
-                    value.get("cell", ""),
-                    value.get("name", ""),
-                    f"{_number(value['value'])} {value['unit']}".strip() if value else gap["text"],
-                    _range(value.get("interval")) if value else "",
-                    value.get("key", ""),
-                ]
-            )
+    rows = [
+        [
+            gap["gap"],
+            value["cell"],
+            value["name"],
+            f"{_number(value['value'])} {value['unit']}".strip(),
+            _range(value["interval"]),
+            value["key"],
+        ]
+        for gap in gaps
+        for value in gap["values"]
+    ]
     return Section(
         "The paper's gaps, filled",
-        text=[
-            "Every place that the paper left open, in its order, with the key of the number in "
-            "`comparison.json`."
-        ],
-        tables=[Table(["gap", "cell", "what", "value", "interval", "key"], rows)],
+        text=[f"**{gap['gap']}** ({gap['where']}). {gap['text']}" for gap in gaps],
+        tables=[Table(["gap", "cell", "what", "value", "interval", "key in comparison.json"], rows)],
     )
 
 
