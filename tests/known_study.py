@@ -62,7 +62,7 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
             "headline": {name: HEADLINE[name] for name in used},
         },
         "missing": list(missing),
-        **compare(cells, SETTINGS),
+        **compare(cells, SETTINGS, [tuple(name.split("-")) for name in missing]),
     }
     return found | {"gaps": gaps(found), "claims": claims(found, curves(cells))}
 

@@ -89,6 +89,13 @@ def _fast():
 def _storage(database, monkeypatch):
     monkeypatch.setenv("LRSTUDY_OPTUNA_STORAGE", database)
     monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.01)
+    pause, polls = threading.Event(), itertools.count()
+
+    def sleep(seconds: float) -> None:
+        assert next(polls) < 10 * PATIENCE, "a worker waits for what nobody trains"
+        pause.wait(seconds)
+
+    monkeypatch.setattr(tuning, "time", SimpleNamespace(sleep=sleep))
 
 
 @pytest.fixture

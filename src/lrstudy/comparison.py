@@ -1,5 +1,6 @@
 """From every cell's scores and histories to reports/comparison.json: the one source of tables and figures."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,17 @@ _OF_WORKING = (
 """Metrics that are undefined without a working model."""
 
 
-def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[str, dict]:
+def compare(
+    cells: dict[str, dict[str, dict]], settings: CompareParams, missing: Collection[tuple[str, str]] = ()
+) -> dict[str, dict]:
     """Statistics of every cell, of the schedules within each model, and of the schedules across models.
 
     Args:
         cells: by model and schedule, what ``evaluate`` wrote (``scores``, ``training``), ``history``: the
             rows of history.csv, and ``tuning``: best.json.
         settings: the reference schedule, the confidence and the number of bootstrap resamples.
+        missing: (model, schedule) of the cells that the study has but that did not run. They stay in the
+            family of tests, so that they change no other cell's numbers, and leave their model unranked.
 
     Returns:
         ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
@@ -62,10 +67,13 @@ def compare(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[
         for name, cell in compared[model].items():
             if reference is not None and name != settings.reference:
                 _add_differences(cell, compared[model][settings.reference], settings)
-        _adjust(compared[model])
+        _adjust(compared[model], sum(name == model for name, _ in missing))
     return {
         "cells": compared,
-        "models": {model: ranking(schedules, settings) for model, schedules in compared.items()},
+        "models": {
+            model: ranking(schedules, settings, complete=all(name != model for name, _ in missing))
+            for model, schedules in compared.items()
+        },
         "across_models": across(compared, settings),
     }
 
@@ -121,7 +129,7 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
     return values
 
 
-def ranking(schedules: dict[str, dict], settings: CompareParams) -> dict[str, Any]:
+def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool = True) -> dict[str, Any]:
     """How one model's schedules rank by the headline metric, over the seeds that all of them ran.
 
     A diverged run counts as 0 and so has the worst rank of its seed.
@@ -129,12 +137,13 @@ def ranking(schedules: dict[str, dict], settings: CompareParams) -> dict[str, An
     Args:
         schedules: the model's part of ``cells``, as :func:`compare` returns it.
         settings: the confidence.
+        complete: whether all of the model's schedules ran; without one, the others' ranks mean other things.
 
     Returns:
         ``metric``, ``num_seeds``, ``ranks``: the average rank by schedule, 1 is best; ``friedman_p`` and the
         ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's), and
         ``groups``: lists of schedules that it does not tell apart, best rank first. None where there are
-        fewer than 3 schedules or 2 seeds.
+        fewer than 3 schedules or 2 seeds, or one schedule did not run.
     """
     values, seeds = _headline_values(list(schedules.values()))
     found = {
@@ -146,7 +155,7 @@ def ranking(schedules: dict[str, dict], settings: CompareParams) -> dict[str, An
         "critical_difference": None,
         "groups": None,
     }
-    if len(schedules) < 3 or len(seeds) < 2:
+    if len(schedules) < 3 or len(seeds) < 2 or not complete:
         return found
     names = list(schedules)
     groups = not_told_apart(values, settings.confidence)
@@ -322,15 +331,17 @@ def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> No
             }
 
 
-def _adjust(schedules: dict[str, dict]) -> None:
+def _adjust(schedules: dict[str, dict], num_missing: int) -> None:
     """Holm over the schedules of one model, for each tested metric.
 
-    The smallest adjusted p that can be reached is the smallest p times the number of tests.
+    A schedule that did not run is a test with p = 1. The smallest adjusted p that can be reached is the
+    smallest p times the number of tests.
     """
     for name in TESTED:
         tested = [
             c["metrics"][name]["difference"] for c in schedules.values() if "difference" in c["metrics"][name]
         ]
-        for difference, adjusted in zip(tested, holm([d["p"] for d in tested]), strict=True):
+        family = [difference["p"] for difference in tested] + [1.0] * num_missing
+        for difference, adjusted in zip(tested, holm(family), strict=False):
             difference["p_holm"] = float(adjusted)
-            difference["smallest_p_holm"] = min(1.0, len(tested) * difference["smallest_p"])
+            difference["smallest_p_holm"] = min(1.0, len(family) * difference["smallest_p"])

@@ -59,7 +59,11 @@ def main() -> None:
             "headline": {name: HEADLINE[name] for name in data},
         },
         "missing": missing,
-        **compare(cells, params.compare),
+        **compare(
+            cells,
+            params.compare,
+            [(params.cells[name].model, params.cells[name].schedule) for name in missing],
+        ),
     }
     rows = curves(cells)
     comparison |= {"gaps": gaps(comparison), "claims": claims(comparison, rows)}
