@@ -1179,7 +1179,7 @@ def trials_with(objectives: list[float | None], cell: Cell, share: float = 1.0) 
     ("schedule", "objectives", "names"),
     [
         ("step", [0.9, None, 0.5, 0.7, 0.6], ["optimization_history", "slice", "param_importances"]),
-        ("static", [0.9, 0.5], ["optimization_history", "slice"]),  # one parameter has no share to be told
+        ("static", [0.9, 0.5, 0.6], ["optimization_history", "slice"]),  # one parameter has no share to be told
     ],
 )
 def test_what_was_searched_is_drawn(tmp_path, schedule, objectives, names):
@@ -1196,8 +1196,8 @@ def test_what_was_searched_is_drawn(tmp_path, schedule, objectives, names):
     assert sorted(paths) == sorted((tmp_path / "figures").iterdir())
 
 
-@pytest.mark.parametrize("objectives", [[0.5], [None, 0.5, None], [None, None]])
-def test_fewer_than_two_trials_that_worked_are_not_drawn(tmp_path, objectives):
+@pytest.mark.parametrize("objectives", [[0.5, 0.4], [None, 0.5, None, 0.4], [None, None]])
+def test_fewer_than_three_trials_that_worked_are_not_drawn(tmp_path, objectives):
     assert draw(trials_with(objectives, make()), make(), tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
 

@@ -445,7 +445,7 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     """Optuna's figures of the trials on the first share, as PNG in ``folder``; returns what was drawn.
 
     The history of the objective, a slice for each parameter and, for several parameters, their importances
-    (PED-ANOVA; Watanabe et al. 2023, arXiv 2304.10255). Nothing from fewer than two trials that worked.
+    (PED-ANOVA; Watanabe et al. 2023, arXiv 2304.10255). Nothing from fewer than three trials that worked.
     """
     import optuna
     from optuna.trial import create_trial
@@ -456,7 +456,7 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     for trial in trials:
         if (objective := trial["rungs"][0]["objective"]) is not None:
             study.add_trial(create_trial(params=trial["values"], distributions=space, value=objective))
-    if len(study.trials) < 2:
+    if len(study.trials) < 3:
         return []
     share = trials[0]["rungs"][0]["share"]
     of = "validation loss" if share == 1 else f"validation loss, on {share:g} of the training data"
