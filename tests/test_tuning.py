@@ -1179,7 +1179,11 @@ def trials_with(objectives: list[float | None], cell: Cell, share: float = 1.0) 
     ("schedule", "objectives", "names"),
     [
         ("step", [0.9, None, 0.5, 0.7, 0.6], ["optimization_history", "slice", "param_importances"]),
-        ("static", [0.9, 0.5, 0.6], ["optimization_history", "slice"]),  # one parameter has no share to be told
+        (
+            "static",
+            [0.9, 0.5, 0.6],
+            ["optimization_history", "slice"],
+        ),  # one parameter has no share to be told
     ],
 )
 def test_what_was_searched_is_drawn(tmp_path, schedule, objectives, names):

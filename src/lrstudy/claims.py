@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lrstudy.sensitivity import TERMS
-from lrstudy.statistics import bootstrap_interval, holm, signed_rank_p, smallest_p
+from lrstudy.statistics import bootstrap_interval, holm, percentile_bootstrap, signed_rank_p, smallest_p
 
 POWER = 0.8
 """The chance of a decision that ``seeds_needed`` asks for."""
@@ -508,17 +508,11 @@ def _stratified_interval(
     if all(np.ptp(sample) == 0 for sample in samples):
         mean = float(np.mean([sample[0] for sample in samples]))
         return mean, mean
-    from scipy.stats import bootstrap
 
-    found = bootstrap(
-        samples,
-        lambda *resampled, axis: np.mean([sample.mean(axis=axis) for sample in resampled], axis=0),
-        confidence_level=confidence,
-        n_resamples=num_resamples,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    def mean_of_means(*resampled: np.ndarray, axis: int) -> np.ndarray:
+        return np.mean([sample.mean(axis=axis) for sample in resampled], axis=0)
+
+    return percentile_bootstrap(tuple(samples), mean_of_means, confidence, num_resamples)
 
 
 def _seeds_for_t(effect: float, level: float, power: float) -> int:

@@ -4,6 +4,8 @@ Seeds pair the schedules: at one seed all schedules share initial weights and ba
 ranks are taken seed by seed. The order of the seeds changes nothing.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -29,7 +31,7 @@ def bootstrap_interval(
         return None
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
-    return _percentile_bootstrap((values,), np.mean, confidence, num_resamples)
+    return percentile_bootstrap((values,), np.mean, confidence, num_resamples)
 
 
 def interquartile_mean(values: ArrayLike) -> float:
@@ -67,7 +69,7 @@ def stratified_bootstrap_interval(
 
     if (np.ptp(values, axis=0) == 0).all():
         return (interquartile_mean(values),) * 2
-    return _percentile_bootstrap(tuple(values.T), pooled, confidence, num_resamples)
+    return percentile_bootstrap(tuple(values.T), pooled, confidence, num_resamples)
 
 
 def smallest_p(num_seeds: int) -> float:
@@ -207,7 +209,16 @@ def not_told_apart(values: ArrayLike, confidence: float = 0.95) -> list[list[int
     return groups
 
 
-def _percentile_bootstrap(samples, statistic, confidence: float, num_resamples: int) -> tuple[float, float]:
+def percentile_bootstrap(
+    samples: tuple[NDArray[np.float64], ...],
+    statistic: Callable[..., NDArray[np.float64]],
+    confidence: float,
+    num_resamples: int,
+) -> tuple[float, float]:
+    """Percentile-bootstrap interval of ``statistic(*samples, axis)``, each sample (n_i,) resampled by itself.
+
+    Source: Efron and Tibshirani 1993, chapter 13; resamples by scipy from a fixed seed.
+    """
     from scipy.stats import bootstrap
 
     found = bootstrap(
