@@ -95,6 +95,7 @@ def test_the_whole_walk_runs_and_reports(study):
     ran = study.stages_run(study.printed)
     expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
     expected |= {f"{stage}@{data}" for stage in ("download", "preprocess") for data in ("cifar10", "imdb")}
+    expected |= {f"code_{stage}" for stage in ("tune", "train", "evaluate")}
     assert ran == expected | {"compare", "report"}
     comparison = study.json("reports/comparison.json")
     assert comparison["missing"] == []
@@ -103,9 +104,13 @@ def test_the_whole_walk_runs_and_reports(study):
     }  # fmt: skip
     report = (study.folder / "reports/report.md").read_text()
     assert "embedded sample" in report.splitlines()[0]
-    for picture in ("curves.png", "rates.png"):
+    for picture in ("losses.svg", "validation_loss.svg", "rates.svg", "train_accuracy.svg"):
         assert f"figures/{picture}" in report
-        assert (study.folder / "reports/figures" / picture).read_bytes().startswith(b"\x89PNG")
+        assert (study.folder / "reports/figures" / picture).read_bytes().startswith(b"<?xml")
+    page = (study.folder / "reports/report.html").read_text()
+    assert "embedded sample, not a result</title>" in page
+    assert len(page) < 5_000_000
+    assert study.json("reports/gaps.json") == comparison["gaps"]
     metrics = study.json("metrics.json")
     assert metrics["lstm"]["static"] == comparison["cells"]["lstm"]["static"]["metrics"]["test/f1"]["mean"]
 

@@ -3,7 +3,9 @@
 import ast
 import functools
 import itertools
+import json
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import yaml
 
 from lrstudy.config import check_params, load_params
 from lrstudy.errors import StudyError
+from lrstudy.stages import code
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
@@ -44,11 +47,47 @@ def modules_behind(script: Path) -> set[str]:
     return {str(file.relative_to(ROOT)) for file in reached if file.read_text().strip()}
 
 
-@pytest.mark.parametrize("name", STAGES)
+WALK = ["download", "preprocess", "tune", "train", "evaluate", "compare", "report"]
+OF_CELLS = ["tune", "train", "evaluate"]
+
+
+@pytest.mark.parametrize("name", WALK)
 def test_a_stage_depends_on_exactly_the_modules_behind_its_script(name):
-    script = SOURCE / "lrstudy" / "stages" / f"{name}.py"
     listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
-    assert listed == modules_behind(script)
+    behind = modules_behind(SOURCE / "lrstudy" / "stages" / f"{name}.py")
+    if name in OF_CELLS:  # by way of one file that has the hashes of all
+        assert listed == set()
+        assert f"artifacts/code/{name}.json" in STAGES[name]["deps"]
+        assert STAGES[f"code_{name}"]["outs"] == [f"artifacts/code/{name}.json"]
+        listed = set(STAGES[f"code_{name}"]["deps"])
+        behind |= modules_behind(SOURCE / "lrstudy" / "stages" / "code.py")
+    assert listed == behind
+
+
+@pytest.mark.parametrize("name", OF_CELLS)
+def test_the_hashes_of_a_stages_modules_change_with_each_of_them(tmp_path, monkeypatch, name):
+    files = STAGES[f"code_{name}"]["deps"]
+    for file in [*files, "dvc.yaml"]:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["code", name])
+    written = Path(f"artifacts/code/{name}.json")
+    code.main()
+    before = json.loads(written.read_text())
+    assert set(before) == set(files) - {"src/lrstudy/stages/code.py"}
+    for file in before:
+        Path(file).write_text("# edited\n")
+    code.main()
+    after = json.loads(written.read_text())
+    assert all(after[file] != before[file] for file in before)
+
+
+def test_a_stage_without_code_to_write_down_is_named(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["code", "trian"])
+    with pytest.raises(StudyError, match=r"'trian' is not a stage .* choose one of .*train"):
+        code.main()
 
 
 def test_files_of_the_package_that_are_no_modules_belong_to_some_stage():
@@ -60,13 +99,13 @@ def test_files_of_the_package_that_are_no_modules_belong_to_some_stage():
 
 
 def test_the_stages_are_the_documented_walk():
-    assert list(STAGES) == ["download", "preprocess", "tune", "train", "evaluate", "compare", "report"]
-    assert all(stage["cmd"].startswith(f"python -m lrstudy.stages.{name}") for name, stage in STAGES.items())
+    assert [name for name in STAGES if not name.startswith("code_")] == WALK
+    assert all(STAGES[name]["cmd"].startswith(f"python -m lrstudy.stages.{name}") for name in WALK)
 
 
 def test_only_evaluate_opens_test_data():
     readers = {
-        name for name in STAGES if '"test"' in (SOURCE / "lrstudy" / "stages" / f"{name}.py").read_text()
+        name for name in WALK if '"test"' in (SOURCE / "lrstudy" / "stages" / f"{name}.py").read_text()
     }
     assert readers == {"evaluate"}
     assert not [
