@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lrstudy.compose import compose
 
@@ -62,7 +63,9 @@ def walk(workspace, model: str, schedule: str, *overrides: str) -> dict:
 @pytest.mark.parametrize("schedule", choices("schedule"))
 def test_every_schedule_runs(workspace, schedule):
     training = walk(workspace, "lstm", schedule)
-    assert training["settings"]["schedule"]["function"] in (schedule, "cosine", "cyclical", "polynomial")
+    row = yaml.safe_load((ROOT / f"conf/schedule/{schedule}.yaml").read_text())
+    assert training["settings"]["schedule"]["function"] == row.get("function", schedule)
+    assert training["settings"]["controller"]["name"] == row.get("controller", {"name": "none"})["name"]
 
 
 @pytest.mark.parametrize("schedule", ["static", "cosine_warmup", "step"])

@@ -719,6 +719,7 @@ def trained_by(folder: Path, *names: str) -> list[str]:
     return [line for name in names for line in (folder / f"{name}.trained").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("roots", [("here", "here"), ("here", "there")], ids=["one machine", "two machines"])
 def test_two_processes_find_what_one_finds(tmp_path, key, database, uninterrupted, processes, roots):
     """Another root is another machine: no lock is shared, only the database."""
@@ -742,6 +743,7 @@ def test_two_processes_find_what_one_finds(tmp_path, key, database, uninterrupte
     assert all(trained_by(tmp_path, name) for name in names)  # both had a part in it
 
 
+@pytest.mark.slow
 def test_a_process_killed_in_mid_training_is_replaced_by_the_next(
     tmp_path, key, database, uninterrupted, processes
 ):
@@ -761,6 +763,7 @@ def test_a_process_killed_in_mid_training_is_replaced_by_the_next(
     assert stored_states(database, key) == {number: ["COMPLETE"] for number in range(6)}
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_worker_killed_beside_another_are_trained_by_the_other(
     tmp_path, key, database, uninterrupted, processes
 ):

@@ -134,6 +134,7 @@ def main() -> None:
                 run = trial_journal(trial["number"], rung["share"])
                 if not run.events():
                     continue  # another machine trained it and has told MLflow
+                sender.follow(run.folder)  # a process that was killed may not have sent it all
                 said = [event["tags"]["best"] for event in run.events() if "best" in event.get("tags", {})]
                 # With more trials than the last time, another one may be the best.
                 is_best = trial["number"] == best["number"] and rung == trial["rungs"][-1]
