@@ -100,6 +100,7 @@ def train_pool(cell: Cell, params: Params, count: int, shares: list[float]) -> t
 
 def candidates(cell: Cell, count: int) -> list[dict]:
     """The defaults, then ``count - 1`` random ones, each depending on its number alone."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = distributions(cell)
     found = [default_values(cell)]
     for number in range(1, count):
