@@ -54,6 +54,8 @@ def stage(tmp_path_factory):
         return subprocess.Popen(
             [sys.executable, "-m", "a_stage", *arguments], cwd=folder, text=True,
             env=environment | options, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # A shell's background jobs ignore interrupts, and so would all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
 
     command.folder = os.path.realpath(folder)
