@@ -18,11 +18,10 @@ from lrstudy.errors import StudyError
 
 @dataclass
 class Table:
-    """Rows of text under a header; ``caption`` tells two tables of one section apart."""
+    """Rows of text under a header."""
 
     header: list[str]
     rows: list[list[str]]
-    caption: str = ""
 
 
 @dataclass
@@ -131,8 +130,7 @@ def document(comparison: dict) -> Document:
     main_figure = Figure(
         "differences.svg",
         f"Test metric minus that of {comparison['protocol']['reference']} at the same seed, in points: "
-        "dots are "
-        f"seeds, bars the mean with its {_percent_of(comparison)} interval.",
+        f"dots are seeds, bars the mean with its {_percent_of(comparison)} interval.",
         "comparison.json",
         everything,
     )
@@ -201,7 +199,7 @@ def findings(comparison: dict) -> list[str]:
         if found["interval"] is not None:
             low, high = (100 * bound for bound in found["interval"])
             words += f" (interval {low:+.2f} to {high:+.2f}, p {found['p_holm']:.3g} after Holm)"
-            decided = found["p_holm"] <= 0.05
+            decided = found["p_holm"] <= _level(comparison)
             words += ". " + (
                 "This is more than chance." if decided else "That is not told apart from chance."
             )
@@ -234,8 +232,7 @@ def _measured_on(comparison: dict) -> str:
     data = "; ".join(
         f"{found['label']} ({found['num_examples']['train']:,} training, "
         f"{found['num_examples']['validation']:,} validation, {found['num_examples']['test']:,} test "
-        "examples; "
-        f"{'official' if found['official'] else 'not the official files'})"
+        f"examples; {'official' if found['official'] else 'not the official files'})"
         for found in comparison["data"].values()
     )
     epochs = ", ".join(
@@ -277,11 +274,11 @@ def _results(comparison: dict) -> Section:
         "Test metrics after the last epoch",
         text=[
             "Accuracy of CIFAR-10 and F1 of IMDB are in percent, differences in points; spread is the "
-            "standard "
-            "deviation over seeds. Intervals are percentile bootstraps over seeds. p is the exact two-sided "
+            "standard deviation over seeds. Intervals are percentile bootstraps over seeds. p is the "
+            "exact two-sided "
             "Wilcoxon signed-rank test of the paired differences, adjusted after Holm over the schedules "
-            "of a "
-            f"model{_power(comparison)}. The generalization gap is training accuracy minus test accuracy."
+            f"of a model{_power(comparison)}. The generalization gap is training accuracy minus test "
+            "accuracy."
         ],
         after=after,
     )
@@ -296,12 +293,17 @@ def _power(comparison: dict) -> str:
     ]
     if not tested:
         return ""
+    level = _level(comparison)
     power = min(difference["smallest_p"] for difference in tested)
     holm = min(difference["smallest_p_holm"] for difference in tested)
     return (
         f"; **with {_num_seeds(comparison)} no p can be below {power:.3g}, nor below {holm:.3g} once "
         "adjusted**, so "
-        + ("no difference can reach 0.05, whatever its size" if holm > 0.05 else "0.05 can be reached")
+        + (
+            f"no difference can reach {level:g}, whatever its size"
+            if holm > level
+            else f"{level:g} can be reached"
+        )
     )
 
 
@@ -351,7 +353,7 @@ def _ranks(comparison: dict, model: str) -> list[str]:
     ranks = ", ".join(
         f"{name} {rank:.2f}" for name, rank in sorted(found["ranks"].items(), key=lambda r: r[1])
     )
-    groups = "; ".join(" and ".join(group) for group in found["groups"] if len(group) > 1)
+    groups = "; ".join(" and ".join(group) for group in found["groups"])
     return [
         f"Average ranks over {found['num_seeds']} seeds, 1 is best: {ranks}. Ranks that differ by less than "
         f"{found['critical_difference']:.2f} (Nemenyi) are not told apart"
@@ -380,8 +382,7 @@ def _across(comparison: dict) -> Section | None:
         "All models together",
         text=[
             f"Interquartile mean of the {some['num_runs']} runs of {some['num_models']} models: the mean "
-            "without the "
-            "lowest and the highest quarter. Intervals resample seeds within each model."
+            "without the lowest and the highest quarter. Intervals resample seeds within each model."
         ],
         tables=[
             Table(
@@ -410,9 +411,9 @@ def _other_metrics(comparison: dict) -> Section:
                 _percent(metrics[name]["mean"]),
                 _percent(best["mean"]),
                 _number(metrics["test/loss"]["mean"]),
-                _number(metrics["turning_epoch"]["mean"]),
+                _reached(metrics["turning_epoch"]),
                 _number(metrics["overfitting"]["mean"]),
-                _number(metrics["epochs_to_target"]["mean"]),
+                _reached(metrics["epochs_to_target"]),
                 _number(metrics["seconds_to_target"]["mean"]),
                 _number(metrics["seconds"]["mean"]),
                 str(sum(cell["interventions"].values())),
@@ -696,6 +697,11 @@ def _num_seeds(comparison: dict) -> str:
     return f"{count} {'seed' if count == 1 else 'seeds'}"
 
 
+def _level(comparison: dict) -> float:
+    """The largest p that counts as a difference: 1 - confidence, without the last bits of the subtraction."""
+    return round(1 - comparison["protocol"]["confidence"], 12)
+
+
 def _percent_of(comparison: dict) -> str:
     return f"{100 * comparison['protocol']['confidence']:g}%"
 
@@ -721,6 +727,13 @@ def _change(side: dict | None) -> str:
         return "not judged"
     low, high = side["interval"]
     return f"{100 * side['change']:+.1f}% ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def _reached(metric: dict) -> str:
+    """The mean over the seeds that have the value, and how many of all those are."""
+    values = metric["values"].values()
+    count = sum(value is not None for value in values)
+    return _number(metric["mean"]) + (f" ({count} of {len(values)} seeds)" if count < len(values) else "")
 
 
 def _number(value: object) -> str:
