@@ -44,7 +44,8 @@ def run_all(
 ) -> Iterator[object]:
     """Yield ``function(task)`` for every task as it ends, in any order.
 
-    Each runs in a worker process; a single worker is this process itself. The first exception ends all.
+    Each runs in a worker process; a single worker is this process itself. The first exception ends all, an
+    interrupt too.
     ``threads`` and ``device`` are those of :func:`num_workers`. Where this process has torch already and no
     accelerator is in play, workers are forked: they need not import it again.
     """
@@ -61,24 +62,34 @@ def run_all(
         yield from pool(delayed(function)(task) for task in tasks)
 
 
-def _end_with_parent() -> None:
-    """Ask Linux to kill this worker when the process that forked it dies: it would wait for work for ever."""
+def _begin_worker() -> None:
+    """Leave this forked worker's end to the process that forked it.
+
+    Linux kills it when that process dies: it would wait for work for ever. An interrupt, which a terminal
+    sends to both, would end one task and begin the next; and the handler of SIGTERM is the stage's.
+    """
     import ctypes
     import signal
 
     pr_set_pdeathsig = 1  # linux/prctl.h
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _forked(function: Callable[[dict], object], tasks: list[dict], workers: int) -> Iterator[object]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_begin_worker)
     with pool:
         running = [pool.submit(function, task) for task in tasks]
         try:
             for done in as_completed(running):
                 yield done.result()
+        except BaseException:
+            for worker in active_children():  # the pool would wait until they have trained to the end
+                worker.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
