@@ -6,7 +6,7 @@ what could not be sent is sent the next time, once. This is the only module that
 when something is sent (two seconds).
 
 Events, one JSON object a line: ``create`` (first; name, tags, parameters, parent), ``metrics``
-([name, value, step, milliseconds] each), ``tags``, ``artifact`` (a file), ``end`` (a status).
+([name, value, step, milliseconds] each), ``tags``, ``artifact`` (a file), ``end`` (a status), ``resume``.
 """
 
 import json
@@ -88,6 +88,10 @@ class Journal:
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED."""
         self._append("end", status=status, time=_milliseconds())
+
+    def resume(self) -> None:
+        """Go on with a run that was ended as FAILED or KILLED."""
+        self._append("resume")
 
     def events(self) -> list[dict]:
         """All whole events so far.
@@ -419,6 +423,10 @@ class Store:
             print(f"warning: {event['path']} is gone; MLflow's run {run_id} lacks it", file=sys.stderr)
             return run_id
         self.client.log_artifact(run_id, event["path"], event["folder"] or None)
+        return run_id
+
+    def _resume(self, event: dict, run_id: str) -> str:
+        self.client.update_run(run_id, "RUNNING")
         return run_id
 
     def _end(self, event: dict, run_id: str) -> str:
