@@ -2,13 +2,17 @@
 
 import contextlib
 import copy
+import errno
 import hashlib
 import importlib.util
+import io
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +21,12 @@ import torch
 
 from lrstudy import runs
 from lrstudy.batches import make_split
+from lrstudy.errors import StudyError
 from lrstudy.evaluation import cross_entropy, predict
-from lrstudy.files import locked, write_json
+from lrstudy.files import locked
 from lrstudy.models import make_model
 from lrstudy.runs import fingerprint, metric_values, progress_line, read_outcome, run_folder, train_run
+from lrstudy.stages import exit_status
 from lrstudy.tracking import Journal
 from test_pipeline import modules_behind
 from tiny_data import SIZES, dataset, settings, write_dataset
@@ -178,7 +184,7 @@ def test_weights_that_were_deleted_are_made_again(task, uninterrupted):
     assert journaled_epochs(Path(task["folder"])) == [1, 2, 3, 4]
 
 
-def test_a_run_that_another_process_trains_is_waited_for(task, monkeypatch):
+def test_a_run_that_another_process_trains_is_waited_for(task, uninterrupted, monkeypatch):
     """Queued experiments may share a run: the second waits, then finds the first one's result."""
     folder, said = Path(task["folder"]), []
     other = contextlib.ExitStack()
@@ -186,7 +192,7 @@ def test_a_run_that_another_process_trains_is_waited_for(task, monkeypatch):
 
     def the_other_finishes(label: str, text: str) -> None:
         said.append(text)
-        write_json(folder / "outcome.json", {"status": "finished"})
+        shutil.copy2(uninterrupted / "outcome.json", folder)
         other.close()
 
     monkeypatch.setattr(runs, "_say", the_other_finishes)
@@ -240,15 +246,13 @@ def test_a_run_killed_after_an_epoch_ends_like_an_uninterrupted_one(
 KILL = """
 import os, sys
 sys.path.insert(0, {tests!r})
-import torch
 from lrstudy import runs
-write = runs.write_atomically
-def killed(path, content):
-    write(path, content)
-    count = torch.load(path, weights_only=True)["epochs"][-1]["epoch"]
-    if count == 2:
+write = runs._write_checkpoint
+def killed(folder, state):
+    write(folder, state)
+    if len(state["epochs"]) == 2:
         os._exit(9)
-runs.write_atomically = killed
+runs._write_checkpoint = killed
 runs.train_run({task!r})
 """
 
@@ -280,6 +284,43 @@ def stop_after(monkeypatch, task: dict, epoch: int) -> Path:
     return Path(task["folder"]) / "checkpoint.pt"
 
 
+def flipped(content: bytes) -> bytes:
+    """One bit of a weight is another one: torch would load it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        tensors = [entry for entry in archive.infolist() if "/data/" in entry.filename]
+        entry = max(tensors, key=lambda entry: entry.file_size)
+    at = content.find(entry.filename.encode()) + len(entry.filename) + 200
+    changed = bytearray(content)
+    changed[at] ^= 64
+    torch.load(io.BytesIO(changed), weights_only=True)
+    return bytes(changed)
+
+
+def compressed(content: bytes) -> bytes:
+    """What could unpack to any size."""
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as old,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    return packed.getvalue()
+
+
+def changed(**content: object):
+    """The checkpoint with other content, whole in itself."""
+
+    def change(checkpoint: bytes) -> bytes:
+        state = torch.load(io.BytesIO(checkpoint), weights_only=True) | content
+        state = {key: value for key, value in state.items() if value is not None}
+        written = io.BytesIO()
+        torch.save(state, written)
+        return written.getvalue()
+
+    return change
+
+
 BROKEN = {
     "empty": lambda content: b"",
     "text": lambda content: b"this is no checkpoint",
@@ -287,14 +328,18 @@ BROKEN = {
     "first half": lambda content: content[: len(content) // 2],
     "a byte short": lambda content: content[:-1],
     "second half": lambda content: content[len(content) // 2 :],
+    "a bit of a weight": flipped,
+    "compressed": compressed,
+    "of another training": changed(key="another"),
+    "without the optimizer": changed(optimizer=None),
 }
 
 
 @pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN)
-def test_a_broken_checkpoint_is_set_aside_and_the_run_starts_afresh(
+def test_a_broken_checkpoint_is_set_aside_and_the_one_before_it_used(
     task, uninterrupted, monkeypatch, capsys, damage
 ):
-    checkpoint = stop_after(monkeypatch, task, 2)
+    checkpoint = stop_after(monkeypatch, task, 3)
     broken = damage(checkpoint.read_bytes())
     checkpoint.write_bytes(broken)
     train_run(task)
@@ -303,7 +348,114 @@ def test_a_broken_checkpoint_is_set_aside_and_the_run_starts_afresh(
     said = capsys.readouterr().err
     assert "checkpoint unreadable" in said
     assert str(folder / "checkpoint.unreadable") in said
+    assert "goes on after epoch 2" in said
+    assert_same_result(folder, uninterrupted)
+    assert journaled_epochs(folder) == [1, 2, 3, 4]
+    assert not list(folder.glob("*.pt"))
+
+
+def test_without_a_readable_checkpoint_the_run_starts_afresh(task, uninterrupted, monkeypatch, capsys):
+    checkpoint = stop_after(monkeypatch, task, 2)
+    for path in (checkpoint, checkpoint.with_name("checkpoint.previous.pt")):
+        path.write_bytes(b"")
+    train_run(task)
+    said = capsys.readouterr().err
+    assert said.count("checkpoint unreadable") == 2
     assert "goes on after" not in said
+    assert_same_result(checkpoint.parent, uninterrupted)
+    assert journaled_epochs(checkpoint.parent) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("rename", [0, 1, 2])
+def test_a_kill_between_the_renames_of_a_checkpoint_leaves_a_whole_one(
+    task, uninterrupted, monkeypatch, capsys, rename
+):
+    """Of epoch 2's checkpoint: before it has its own name, before the older one gives way, before it is there."""
+    renames = iter(range(100))
+    replace = os.replace
+
+    def killed(source, target) -> None:
+        if "checkpoint" in str(target) and next(renames) == 2 + rename:  # epoch 1 takes two
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(Killed):
+            train_run(task)
+    train_run(task)
+    assert "goes on after epoch 1" in capsys.readouterr().err
+    assert_same_result(Path(task["folder"]), uninterrupted)
+
+
+def test_what_a_kill_left_half_written_is_removed_and_what_others_write_is_not(task):
+    folder = Path(task["folder"])
+    folder.mkdir()
+    for name in (
+        ".checkpoint.next.1.part",
+        ".outcome.json.1.part",
+        ".last.safetensors.1.part",
+        ".sent.json.1.part",
+    ):
+        (folder / name).write_bytes(b"half")
+    train_run(task)
+    assert [path.name for path in folder.glob(".*.part")] == [".sent.json.1.part"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"status": "finished"}',
+        '{"status": "done", "best_epoch": 1, "epochs": []}',
+    ],
+)
+def test_a_damaged_outcome_is_set_aside_and_the_training_done_again(task, uninterrupted, capsys, content):
+    train_run(task)
+    folder = Path(task["folder"])
+    (folder / "outcome.json").write_text(content)
+    with pytest.raises(StudyError, match=r"outcome\.json: not the outcome of a training"):
+        read_outcome(folder)
+    train_run(task)
+    assert "not the outcome of a training, set aside as" in capsys.readouterr().err
+    assert (folder / "outcome.unreadable").read_text() == content
+    assert_same_result(folder, uninterrupted)
+
+
+def test_damaged_weights_are_set_aside_and_made_again(task, uninterrupted, capsys):
+    train_run(task)
+    path = Path(task["folder"]) / "last.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    train_run(task)
+    assert "not what the training wrote, set aside as" in capsys.readouterr().err
+    assert_same_result(Path(task["folder"]), uninterrupted)
+
+
+def test_a_full_disk_names_the_file_and_the_run_goes_on_later(task, uninterrupted, monkeypatch, capsys):
+    """A device without space, as the operating system reports it, while the third checkpoint is written."""
+    written = iter(range(100))
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".part") and next(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert exit_status(lambda: train_run(task)) == 2
+    folder = Path(task["folder"])
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: {folder / 'checkpoint.next'}: No space left on device; free some space, then run it again: what "
+        "was finished is kept."
+    )
+    train_run(task)
+    assert "goes on after epoch 2" in capsys.readouterr().err
     assert_same_result(folder, uninterrupted)
     assert journaled_epochs(folder) == [1, 2, 3, 4]
 

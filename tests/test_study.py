@@ -112,5 +112,6 @@ def test_a_run_is_ended_once(tmp_path):
 def test_a_training_without_an_outcome_is_not_taken_for_one(tmp_path):
     with pytest.raises(RuntimeError, match="ended without an outcome"):
         outcome_of(tmp_path)
-    (tmp_path / "outcome.json").write_text('{"status": "finished"}')
-    assert outcome_of(str(tmp_path)) == {"status": "finished"}
+    outcome = {"status": "finished", "best_epoch": 1, "epochs": [{"epoch": 1, "validation/loss": 0.5}]}
+    (tmp_path / "outcome.json").write_text(json.dumps(outcome))
+    assert outcome_of(str(tmp_path)) == outcome

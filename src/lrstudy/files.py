@@ -25,6 +25,9 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[BinaryIO
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:  # a write to a full disk does not say where
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -35,20 +38,38 @@ def write_json(path: str | Path, content: object) -> None:
 
 
 @contextmanager
-def locked(path: str | Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def locked(
+    path: str | Path, waiting: Callable[[], None] | None = None, *, shared: bool = False
+) -> Iterator[None]:
     """Hold an exclusive lock on ``path``; call ``waiting`` once if another process holds it.
 
-    The operating system releases it when the holder ends, however it ends.
+    ``shared`` ones are held together and keep exclusive ones out. The operating system releases a lock when
+    its holder ends, however it ends.
     """
     import fcntl
 
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting is not None:
                 waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
         yield
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether a process holds a lock on ``path``, shared or exclusive."""
+    import fcntl
+
+    try:
+        with Path(path).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

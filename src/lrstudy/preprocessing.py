@@ -126,9 +126,19 @@ def _read_source(raw: Path) -> dict[str, Any]:
     again = f"run `dvc repro download@{raw.name}`"
     try:
         source = json.loads((raw / "source.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        for key in ("dataset", "kind", "label", "source", "official", "encoding", "revision"):
+            source[key]
+        if not all(isinstance(name, str) for name in source["class_names"]) or not source["class_names"]:
+            raise TypeError("class_names")
+        files = {split: source["files"][split] for split in OFFICIAL_SPLITS}
+        for entry in files.values():
+            if not isinstance(entry["sha256"], str) or type(entry["rows"]) is not int:
+                raise TypeError("files")
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{raw / 'source.json'}: not there or not readable ({error}); {again}.") from error
-    for split, entry in source["files"].items():
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{raw / 'source.json'}: not what download writes ({error}); {again}.") from error
+    for split, entry in files.items():
         path = raw / f"{split}.parquet"
         found = digest(path, "sha256") if path.is_file() else "nothing"
         if found != entry["sha256"]:

@@ -1,22 +1,32 @@
 """One training in a folder of its own: it survives being killed, and the same training is never done twice.
 
 The folder's name is the fingerprint of everything that the result depends on. It holds ``checkpoint.pt``
-while the training is under way, and afterwards ``outcome.json`` with the history and, where asked,
-``last.safetensors`` and ``best.safetensors``; beside them the journal for MLflow.
+and the one before it while the training is under way, and afterwards ``outcome.json`` with the history and,
+where asked, ``last.safetensors`` and ``best.safetensors``; beside them the journal for MLflow. What cannot be
+read is set aside, said so, and made again.
 """
 
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import sys
+import zipfile
 from pathlib import Path
 
+from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_atomically, write_json
 from lrstudy.tracking import Journal
 
 _CODE = ("batches", "controllers", "devices", "evaluation", "models", "optimizers", "schedules", "training")
 _WEIGHTS = ("last", "best")
+_CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newer first
+_WRITTEN_HERE = (".checkpoint.", ".outcome.", *(f".{name}.safetensors." for name in _WEIGHTS))
+_IN_CHECKPOINT = {
+    "model", "optimizer", "controller", "order", "rng", "status", "epochs", "best_epoch", "best_weights",
+    "last_weights",
+}  # fmt: skip
 
 
 def fingerprint(settings: dict, data_fingerprint: str) -> str:
@@ -43,11 +53,28 @@ def run_folder(root: Path, cell: str, key: str) -> Path:
 
 
 def read_outcome(folder: Path) -> dict | None:
-    """The finished training's ``status``, ``best_epoch`` and ``epochs``; None while there is none."""
+    """The finished training's ``status``, ``best_epoch`` and ``epochs``; None while there is none.
+
+    Raises:
+        StudyError: there is a file that is none.
+    """
+    path = folder / "outcome.json"
     try:
-        return json.loads((folder / "outcome.json").read_text())
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
+    except (ValueError, RecursionError):
+        found = None
+    if not (
+        isinstance(found, dict)
+        and found.get("status") in ("finished", "diverged")
+        and isinstance(found.get("best_epoch"), int)
+        and isinstance(found.get("epochs"), list)
+        and found["epochs"]
+        and all(isinstance(epoch, dict) and "validation/loss" in epoch for epoch in found["epochs"])
+    ):
+        raise StudyError(f"{path}: not the outcome of a training; delete it, and `dvc repro` makes it anew.")
+    return found
 
 
 def train_run(task: dict) -> str:
@@ -60,16 +87,34 @@ def train_run(task: dict) -> str:
     """
     folder = Path(task["folder"])
     with locked(folder / "run.lock", lambda: _say(task["label"], "another process trains this; waiting")):
-        if not _is_done(folder, task["keep_weights"]):
+        if not _is_done(folder, task["keep_weights"], task["label"]):
             _train(folder, task)
     return str(folder)
 
 
-def _is_done(folder: Path, keep_weights: bool) -> bool:
+def _is_done(folder: Path, keep_weights: bool, label: str) -> bool:
     """Whether the outcome is there, and the weights if they are wanted: a tuning trial kept none."""
-    if read_outcome(folder) is None:
+    try:
+        outcome = read_outcome(folder)
+    except StudyError:
+        _set_aside(folder / "outcome.json", label, "not the outcome of a training")
         return False
-    return not keep_weights or all((folder / f"{name}.safetensors").exists() for name in _WEIGHTS)
+    if outcome is None:
+        return False
+    return not keep_weights or all(
+        _is_whole(folder / f"{name}.safetensors", outcome.get("weights", {}).get(name), label)
+        for name in _WEIGHTS
+    )
+
+
+def _is_whole(path: Path, sha256: str | None, label: str) -> bool:
+    """Whether the file is there with this hash; any will do where none was written down."""
+    if not path.exists():
+        return False
+    if sha256 in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+        return True
+    _set_aside(path, label, "not what the training wrote")
+    return False
 
 
 def _train(folder: Path, task: dict) -> None:
@@ -90,9 +135,17 @@ def _train(folder: Path, task: dict) -> None:
     training = make_split(training, meta, device, settings["augment"])
     validation = make_split(read_split(task["data"], "validation"), meta, device)
 
+    for name in (
+        *_CHECKPOINTS,
+        "checkpoint.next",
+        "outcome.json",
+        *(f"{name}.safetensors" for name in _WEIGHTS),
+    ):
+        for part in folder.glob(f".{name}.*.part"):
+            part.unlink()  # of a process that was killed while it wrote
     parent = os.getppid()
     journal = Journal(folder, task["key"]) if task["journal"] else None
-    state = _load_checkpoint(folder / "checkpoint.pt", task["label"])
+    state = _load_checkpoint(folder, task["key"], task["label"])
     done = state["epochs"] if state else []
     if done:
         _say(task["label"], f"goes on after epoch {len(done)}")
@@ -108,7 +161,7 @@ def _train(folder: Path, task: dict) -> None:
         keep(record)
 
     def on_epoch(record: dict, checkpoint) -> None:
-        write_atomically(folder / "checkpoint.pt", lambda file: torch.save(checkpoint(), file))
+        _write_checkpoint(folder, checkpoint() | {"key": task["key"]})
         keep(record)
         _say(task["label"], progress_line(record, settings["num_epochs"]))
         if os.getppid() != parent:
@@ -117,6 +170,7 @@ def _train(folder: Path, task: dict) -> None:
     progress = train(settings, training, validation, meta, state=state, on_epoch=on_epoch)
     if progress.status == "diverged":
         _say(task["label"], f"diverged in epoch {len(progress.epochs)}: the loss is not finite")
+    hashes = {}
     if task["keep_weights"]:
         from safetensors.torch import save
 
@@ -124,7 +178,9 @@ def _train(folder: Path, task: dict) -> None:
         best = progress.best_weights or progress.last_weights
         for name, weights in zip(_WEIGHTS, (progress.last_weights, best), strict=True):
             contiguous = {key: value.contiguous() for key, value in weights.items()}
-            write_atomically(folder / f"{name}.safetensors", save(contiguous))
+            content = save(contiguous)
+            hashes[name] = hashlib.sha256(content).hexdigest()
+            write_atomically(folder / f"{name}.safetensors", content)
     write_json(
         folder / "outcome.json",
         {
@@ -132,24 +188,58 @@ def _train(folder: Path, task: dict) -> None:
             "best_epoch": progress.best_epoch,
             "num_parameters": progress.num_parameters,
             "epochs": progress.epochs,
+            "weights": hashes,
         },
     )
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    for name in _CHECKPOINTS:
+        (folder / name).unlink(missing_ok=True)
 
 
-def _load_checkpoint(path: Path, label: str) -> dict | None:
-    """The checkpoint, or None; one that cannot be read is set aside and said so."""
+def _write_checkpoint(folder: Path, state: dict) -> None:
+    """Write ``checkpoint.pt`` and keep the one before it: at every moment one of the two is whole."""
     import torch
 
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # what damaged bytes make a reader raise is not documented
-        aside = path.with_suffix(".unreadable")
-        os.replace(path, aside)
-        _say(label, f"checkpoint unreadable ({type(error).__name__}), set aside as {aside}; starts afresh")
-        return None
+    content = io.BytesIO()  # torch hides why a write to a file fails
+    torch.save(state, content)
+    current, previous = (folder / name for name in _CHECKPOINTS)
+    write_atomically(folder / "checkpoint.next", content.getvalue())
+    if current.exists():
+        os.replace(current, previous)
+    os.replace(folder / "checkpoint.next", current)
+
+
+def _load_checkpoint(folder: Path, key: str, label: str) -> dict | None:
+    """The newest checkpoint that can be read, or None; one that cannot is set aside and said so."""
+    for name in _CHECKPOINTS:
+        if (folder / name).exists():
+            try:
+                return _read_checkpoint(folder / name, key)
+            except Exception as error:  # what damaged bytes make a reader raise is not documented
+                reason = str(error) if isinstance(error, StudyError) else type(error).__name__
+                _set_aside(folder / name, label, f"checkpoint unreadable ({reason})")
+    return None
+
+
+def _read_checkpoint(path: Path, key: str) -> dict:
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise StudyError("it is compressed")  # torch's are not: this one may unpack to any size
+        if damaged := archive.testzip():  # torch does not look at the sums that it writes
+            raise StudyError(f"{damaged} is damaged")
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if missing := _IN_CHECKPOINT - set(state):
+        raise StudyError(f"it has no {', '.join(sorted(missing))}")
+    if state.get("key", key) != key:
+        raise StudyError("it belongs to another training")
+    return state
+
+
+def _set_aside(path: Path, label: str, reason: str) -> None:
+    aside = path.with_suffix(".unreadable")
+    os.replace(path, aside)
+    _say(label, f"{reason}, set aside as {aside}")
 
 
 def _journaled_epochs(journal: Journal) -> set[int]:

@@ -28,7 +28,8 @@ SOURCES = ("hub", "archive", "sample")
 OFFICIAL_SPLITS = ("train", "test")
 IMAGE_SIZE = 32  # pixels, height and width
 
-MAX_FILE_BYTES = 1 << 30  # a raw parquet file; the largest official one has about 120 MB
+MAX_FILE_BYTES = 1 << 30  # a raw parquet file, packed or unpacked; the largest official one has about 120 MB
+_ROWS_AT_ONCE = 256  # so that what unpacks to too much is noticed before it fills the memory
 MAX_IMAGE_BYTES = 1 << 16  # one encoded image; 32x32 RGB without compression has 3 KB
 MAX_TEXT_BYTES = 1_000_000  # one review; the longest official one has about 14 KB
 MAX_MEMBER_BYTES = 1 << 26  # one batch inside the archive; official ones have about 31 MB
@@ -371,10 +372,16 @@ def read_rows(
                 )
             if metadata.num_rows != rows:
                 raise StudyError(f"{where}: {metadata.num_rows:,} rows, expected {rows:,}.")
-            unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-            if unpacked > MAX_FILE_BYTES:
-                raise StudyError(f"{where}: {unpacked:,} bytes unpacked; at most {MAX_FILE_BYTES:,} allowed.")
-            table = file.read(columns=[column, "label"]).combine_chunks()
+            batches, unpacked = [], 0
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column, "label"]):
+                unpacked += batch.nbytes
+                if unpacked > MAX_FILE_BYTES:
+                    raise StudyError(f"{where}: at most {MAX_FILE_BYTES:,} bytes are allowed, unpacked.")
+                batches.append(batch)
+            table = pa.Table.from_batches(batches) if batches else schema.empty_table()
+            table = table.combine_chunks()
+            if table.num_rows != rows:
+                raise StudyError(f"{where}: {table.num_rows:,} rows, expected {rows:,}.")
     except (pa.ArrowException, OSError) as error:
         raise StudyError(f"{where}: not a readable parquet file ({error}). Fetch it again.") from error
 

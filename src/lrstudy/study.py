@@ -1,12 +1,15 @@
 """What the stages share: where things are, and the runs of a cell with their journals."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from lrstudy.cells import Cell
 from lrstudy.config import Params
 from lrstudy.errors import StudyError
+from lrstudy.files import is_locked, locked
 from lrstudy.runs import fingerprint, read_outcome, run_folder
 from lrstudy.tracking import Journal
 
@@ -31,20 +34,26 @@ def evaluate_folder(model: str, schedule: str) -> Path:
     return Path("artifacts/evaluate") / model / schedule
 
 
-def read_json(path: Path, stage: str) -> dict:
-    """Read another stage's output.
+def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
+    """Read another stage's output, an object that has at least ``keys``.
 
     Raises:
-        StudyError: it is missing or not JSON; names the stage that makes it.
+        StudyError: it is missing or not such an object; names the stage that makes it.
     """
+    anew = f"`dvc repro --force -s {stage}` makes it anew."
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise StudyError(f"{path}: not found; `dvc repro {stage}` makes it.") from None
     except json.JSONDecodeError as error:
-        raise StudyError(
-            f"{path}: not JSON (line {error.lineno}); `dvc repro --force -s {stage}` makes it anew."
-        ) from None
+        raise StudyError(f"{path}: not JSON (line {error.lineno}); {anew}") from None
+    except (ValueError, RecursionError):  # no text, or nested without end
+        raise StudyError(f"{path}: not JSON; {anew}") from None
+    if not isinstance(found, dict):
+        raise StudyError(f"{path}: a {type(found).__name__}, not an object; {anew}")
+    if missing := [key for key in keys if key not in found]:
+        raise StudyError(f"{path}: has no {', '.join(missing)}; {anew}")
+    return found
 
 
 def run_task(
@@ -112,9 +121,48 @@ def git_revision() -> str:
     return found.stdout.strip() if found.returncode == 0 else ""
 
 
+_STAGE_LOCK = "stage.lock"
+
+
+@contextlib.contextmanager
+def under_way(*journals: Journal) -> Iterator[None]:
+    """Say in the tracker that these runs go on, and if the block fails that they do not.
+
+    An interrupt ends them as KILLED, an error as FAILED. Until then other processes see that the stage lives:
+    :func:`is_orphan`.
+    """
+    with contextlib.ExitStack() as alive:
+        for journal in journals:
+            alive.enter_context(locked(journal.folder / _STAGE_LOCK, shared=True))
+            if ended_as(journal) in ("KILLED", "FAILED"):
+                journal.resume()
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            for journal in journals:
+                if ended_as(journal) is None:
+                    journal.end("KILLED" if interrupted else "FAILED")
+            raise
+
+
+def is_orphan(journal: Journal) -> bool:
+    """Whether the run has not ended while the stage that it belongs to has: it was killed."""
+    return ended_as(journal) is None and not is_locked(journal.folder / _STAGE_LOCK)
+
+
+def ended_as(journal: Journal) -> str | None:
+    """The status that the run was ended with (FINISHED, FAILED, KILLED); None while it goes on."""
+    status = None
+    for event in journal.events():
+        if event["event"] in ("end", "resume"):
+            status = event.get("status")
+    return status
+
+
 def finish(journal: Journal, status: str) -> None:
-    """End the run in the tracker unless it has ended."""
-    if not any(event["event"] == "end" for event in journal.events()):
+    """End the run in the tracker unless it has ended well."""
+    if ended_as(journal) != "FINISHED":
         journal.tags({"status": status})
         journal.end()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lrstudy.config import workspace_root
 from lrstudy.errors import StudyError
+from lrstudy.study import is_orphan
 from lrstudy.tracking import Journal, Store, deleted_note, describe, send, server_name, tracking_uri
 
 
@@ -17,6 +18,9 @@ def journal_folders(root: Path) -> list[Path]:
 def main() -> None:
     """Send every journal of the workspace and say how much was sent.
 
+    Runs whose stage was killed, with nothing left to end them, end as KILLED. When the stage runs again, it
+    goes on with them.
+
     Raises:
         StudyError: MLflow cannot be reached or refuses what it is sent.
     """
@@ -26,11 +30,19 @@ def main() -> None:
         print(f"sync: no journals in {root / 'checkpoints'}")
         return
     sent: list[Path] = []
+    killed = 0
     folder = folders[0]
     try:
         store = Store(uri, root)
         for folder in folders:
-            send(folder, store, lambda folder=folder: sent.append(folder))
+            [(key, run_id)] = send(folder, store, lambda folder=folder: sent.append(folder)).items()
+            journal = Journal(folder, key)
+            if run_id in store.deleted or not is_orphan(journal):
+                continue
+            if store.client.get_run(run_id).info.status == "RUNNING":
+                journal.end("KILLED")
+                send(folder, store, lambda folder=folder: sent.append(folder))
+                killed += 1
     except StudyError:
         raise
     except Exception as error:  # whatever a server or a database may do
@@ -44,6 +56,10 @@ def main() -> None:
         f"sync: {len(sent)} events of {runs} runs sent to MLflow at {server_name(uri)}; "
         f"{len(folders) - runs} runs had nothing new"
     )
+    if killed:
+        print(
+            f"sync: {killed} runs of stages that are gone were ended as KILLED; `dvc repro` goes on with them"
+        )
     if store.deleted:
         print(f"sync: {deleted_note(store.deleted)}")
 

@@ -31,7 +31,7 @@ _IDLE_SECONDS = 20
 _START_SECONDS = 120  # imports on a busy machine
 _PRELOADED = (
     "torch", "torch._dynamo", "safetensors.torch", "sklearn.metrics", "optuna", "pyarrow.parquet", "joblib",
-    "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.pytorch", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store",
 )  # fmt: skip
 # What libraries read when they are imported; all else is the child's own.
 _ENVIRONMENT_AT_IMPORT = (
@@ -61,6 +61,8 @@ def run_warm(module: str, arguments: list[str]) -> int | None:
 
     None if there is no server and none could be started: the stage then runs in this process.
     """
+    from lrstudy.stages import Terminated, sigterm_as_exception
+
     address = _address()
     connection = _connect(address) or _start(address)
     if connection is None:
@@ -68,13 +70,15 @@ def run_warm(module: str, arguments: list[str]) -> int | None:
     request = json.dumps(
         {"module": module, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
     ).encode()
-    with connection:
+    with connection, sigterm_as_exception():
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
         connection.sendall(request)
         while True:
             try:
                 status = connection.recv(1)
                 break
+            except Terminated:
+                connection.sendall(b"T")
             except KeyboardInterrupt:
                 connection.sendall(b"I")
     if not status:
@@ -158,10 +162,12 @@ def _be_the_stage(connection: socket.socket) -> None:
 
 
 def _follow_client(connection: socket.socket) -> None:
-    """Pass on an interrupt; end with the client."""
+    """Pass on an interrupt or SIGTERM; end with the client."""
     while message := connection.recv(1):
         if message == b"I":
             os.killpg(0, signal.SIGINT)
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -1,9 +1,13 @@
 """One short script per stage of dvc.yaml: load, call, write."""
 
 import argparse
+import contextlib
+import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lrstudy.errors import StudyError
@@ -35,21 +39,73 @@ def run_stage(main: Callable[[], None], *, heavy: bool = False) -> None:
     sys.exit(exit_status(main))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a stage as an interrupt does: what is under way is put away first."""
+
+
+# What somebody at the machine can mend, though no input is wrong.
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EROFS: "make it writable",
+    errno.EACCES: "allow it to this user",
+    errno.EPERM: "allow it to this user",
+    errno.EIO: "look after the disk",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+
+
 def exit_status(main: Callable[[], None]) -> int:
-    """Call ``main``: 0, or with one message 2 for a mistake that the user can mend, 130 for an interrupt."""
+    """Call ``main`` and return the exit status.
+
+    0; with one message 2 for a mistake that the user can mend or a full disk, 130 for an interrupt, 143 for
+    SIGTERM.
+    """
     try:
-        main()
+        with sigterm_as_exception():
+            main()
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; finished epochs and trials are kept, run it again to go on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        what, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
+        print(f"{what}; finished epochs and trials are kept, run it again to go on", file=sys.stderr)
+        return status
     except SystemExit as error:  # argparse's, and a worker's whose stage is gone
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
         return error.code if isinstance(error.code, int) else int(error.code is not None)
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror}; {_OF_THE_MACHINE[error.errno]}, then run it again: what was "
+            "finished is kept.",
+            file=sys.stderr,
+        )
+        return 2
     return 0
+
+
+@contextlib.contextmanager
+def sigterm_as_exception() -> Iterator[None]:
+    """Raise :class:`Terminated` in the main thread on SIGTERM, unless the process was told to ignore it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _use_this_checkout() -> None:

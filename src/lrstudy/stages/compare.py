@@ -16,6 +16,8 @@ from lrstudy.files import write_atomically, write_json
 from lrstudy.stages import run_stage
 from lrstudy.study import evaluate_folder, read_json, train_folder, tuned_file
 
+_COLUMNS = ("seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr")
+
 
 def main() -> None:
     params = load_params()
@@ -94,10 +96,12 @@ def read_history(path: Path, cell: str) -> list[dict[str, float]]:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         if not rows:
             raise ValueError("it has no rows")
+        if missing := [name for name in _COLUMNS if name not in rows[0]]:
+            raise ValueError(f"it has no {', '.join(missing)}")
         return rows
     except FileNotFoundError:
         raise StudyError(f"{path}: not found; `dvc repro train@{cell}` makes it.") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise StudyError(
             f"{path}: not a table of numbers ({error}); `dvc repro --force -s train@{cell}` makes it anew."
         ) from None

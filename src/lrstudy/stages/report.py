@@ -71,6 +71,10 @@ def read_curves(path: Path) -> list[dict]:
             ]
     except FileNotFoundError:
         raise StudyError(f"{path}: not found; `dvc repro compare` makes it.") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise StudyError(
+            f"{path}: not a table of numbers ({error}); `dvc repro --force -s compare` makes it anew."
+        ) from None
 
 
 def _address(content: bytes, kind: str) -> str:

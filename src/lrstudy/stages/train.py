@@ -21,6 +21,7 @@ from lrstudy.study import (
     run_task,
     train_folder,
     tuned_file,
+    under_way,
 )
 from lrstudy.tracking import Journal, Sender
 
@@ -32,7 +33,7 @@ def main() -> None:
     params, root = load_params(), workspace_root()
     cell = make_cell(params, model, schedule)
     meta = read_meta(data_folder(cell.dataset))
-    tuned = read_json(tuned_file(model, schedule), f"tune@{cell.name}")
+    tuned = read_json(tuned_file(model, schedule), f"tune@{cell.name}", ("values", "source"))
     settings = cell.settings(tuned["values"])
 
     tasks = {
@@ -67,10 +68,12 @@ def main() -> None:
             settings | {"seed": seed},
             parent=parent.key,
         )
-    with Sender(root) as sender:
+        for split in ("train", "validation"):
+            journals[seed].dataset(split, meta)
+    with Sender(root) as sender, under_way(parent, *journals.values()):
         for journal in (parent, *journals.values()):
             sender.follow(journal.folder)
-        for folder in run_all(train_run, tasks.values(), params.train.threads, params.train.device):
+        for folder in run_all(train_run, tasks.values(), *params.workers):
             journal = next(j for j in journals.values() if str(j.folder) == folder)
             outcome = outcome_of(folder)
             log_interventions(journal, outcome)

@@ -16,7 +16,7 @@ from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import code_hashes, train_run
 from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_one_standard_error
 from lrstudy.stages import cell_arguments, run_stage
-from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task, tuned_file
+from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task, tuned_file, under_way
 from lrstudy.tracking import Journal, Sender
 from lrstudy.tuning import best_trial, draw, earlier_studies, largest_cost, study_name, tune
 
@@ -89,13 +89,13 @@ def main() -> None:
         name = f"trial-{number}" + (f"-on-{share:g}" if share < 1 else "")
         return Journal(folder / name, f"tuning-{key}-{name}")
 
-    with Sender(root) as sender:
+    with Sender(root) as sender, under_way(journal):
         sender.follow(folder)
 
         def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
             tasks = {n: [task(n, values, share, seed) for seed in settings.seeds] for n, values in trials}
             every = [run for group in tasks.values() for run in group]
-            for _ in run_all(train_run, every, params.train.threads, params.train.device):
+            for _ in run_all(train_run, every, *params.workers):
                 pass
             found = []
             for number, values in trials:
@@ -117,7 +117,7 @@ def main() -> None:
                 found.append((objective, known))
             return found
 
-        workers = num_workers(params.train.threads, params.train.device)
+        workers = num_workers(*params.workers)
         at_once = math.ceil(workers / len(settings.seeds))
         trials = tune(cell, settings, key, root, evaluate, identity=identity, at_once=at_once)
         best = best_trial(trials)
