@@ -23,6 +23,9 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
+MAX_BYTES = 1 << 18  # of params.yaml; all of conf/ together has 30 KB
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -228,12 +231,19 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise StudyError(
             f"{path}: not found. Run in the repository's root; `make params` writes it from conf/."
         ) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from None
+    if len(text) > MAX_BYTES:
+        raise StudyError(f"{path}: more than {MAX_BYTES:,} bytes; `make params` writes it from conf/.")
+    try:
+        content = yaml.load(text.decode("utf-8"), Loader=_StrictLoader)
+    except Exception as error:  # a tag whose value does not fit raises whatever its constructor does
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}).") from None
@@ -278,20 +288,30 @@ def workspace_root() -> Path:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML whose mappings may not name a key twice, and that reads 1e-3 as a number."""
+    """YAML without aliases, which can stand for any amount of content, and without keys that stand twice."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias (*name) is not allowed", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice[0]!r} stands twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+        found = super().construct_mapping(node, deep)
+        if isinstance(node, yaml.MappingNode) and len(found) < len(node.value):
+            seen = set()
+            for key, _ in node.value:
+                name = self.construct_object(key, deep=True)
+                if name in seen:
+                    problem = f"the key {name!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(name)
+        return found
 
 
 def _first_line(error: Exception) -> str:
-    return str(getattr(error, "problem", None) or error).splitlines()[0]
+    lines = str(getattr(error, "problem", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _explain(error: ValidationError, content: dict, where: str) -> str:
@@ -307,7 +327,7 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
         allowed = _keys_at(location[:-1])
         section = ".".join(location[:-1])
         return str(
-            unknown(f"{where}{': ' + section if section else ''}", location[-1], allowed, "a known key")
+            unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
         )
     if kind == "missing":
         return f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
@@ -315,7 +335,12 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
     found = problem.get("input")
     if isinstance(found, dict | list) and kind == "value_error":
         return f"{where}: {path}: {message}."
-    return f"{where}: {path}: found {found!r}; {message[:1].lower() + message[1:]}."
+    return f"{where}: {path}: found {_short(found)}; {message[:1].lower() + message[1:]}."
+
+
+def _short(found: object) -> str:
+    text = repr(found)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 _UNION_TAGS = {
