@@ -88,7 +88,7 @@ def train_pool(cell: Cell, params: Params, count: int, shares: list[float]) -> t
         for share in shares
         for number, found in enumerate(values)
     }
-    for _ in run_all(train_run, tasks.values(), params.train.threads, params.train.device):
+    for _ in run_all(train_run, tasks.values(), *params.workers):
         pass
     losses = {share: [] for share in shares}
     for (share, _), task in tasks.items():

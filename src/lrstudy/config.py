@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -190,6 +190,38 @@ class ControllerParams(_OpenSection):
     name: str
 
 
+class LocalParams(_Section):
+    """Trainings run in worker processes of this machine."""
+
+    backend: Literal["local"]
+    cluster: ClassVar[None] = None
+
+
+class RayParams(_Section):
+    """Trainings run on a Ray cluster; what each takes of a machine."""
+
+    backend: Literal["ray"]
+    num_cpus: PositiveFloat | None
+    num_gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    memory_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_retries: Annotated[int, Field(ge=0)]
+
+    @field_validator("num_cpus", "num_gpus")
+    @classmethod
+    def _whole_above_one(cls, amount: float | None) -> float | None:
+        if amount is not None and amount > 1 and amount % 1:
+            raise ValueError("above 1 it must be a whole number")
+        return amount
+
+    @property
+    def cluster(self) -> dict:
+        """The resources, as :func:`lrstudy.parallel.run_all` takes them."""
+        return self.model_dump(exclude={"backend"})
+
+
+ParallelParams = Annotated[LocalParams | RayParams, Field(discriminator="backend")]
+
+
 class CellParams(_Section):
     """One model x schedule as the DAG lists it."""
 
@@ -218,8 +250,14 @@ class Params(_Section):
     train: TrainParams
     tune: TuneParams
     compare: CompareParams
+    parallel: ParallelParams
     cells: dict[str, CellParams]
     datasets: list[str]
+
+    @property
+    def workers(self) -> tuple[int, str, dict | None]:
+        """Where trainings run, as :mod:`lrstudy.parallel` takes it: threads, device, what of a cluster."""
+        return self.train.threads, self.train.device, self.parallel.cluster
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -272,6 +310,13 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
             f"{where}: tune.seeds and train.seeds share {overlap}; tuning must not see the "
             "final runs' seeds, choose others."
         )
+    if isinstance(params.parallel, RayParams):
+        device, num_gpus = params.train.device, params.parallel.num_gpus
+        if (device == "cuda" and num_gpus == 0) or (device == "cpu" and num_gpus > 0):
+            raise StudyError(
+                f"{where}: train.device is {device} and parallel.num_gpus is {num_gpus:g}; a training on "
+                "CUDA needs a share of a GPU, one on the CPU must not hold one."
+            )
     for section in ("train", "tune"):
         seeds = getattr(params, section).seeds
         if len(set(seeds)) != len(seeds):
@@ -320,11 +365,12 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
     parts = list(problem["loc"])
     if parts[0] == "model" and len(parts) > 2:
         del parts[2]  # pydantic names the kind of network here, which is no key
+    backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
     location = [str(part) for part in parts if part not in _UNION_TAGS]
     path = ".".join(location)
     kind = problem["type"]
     if kind == "extra_forbidden":
-        allowed = _keys_at(location[:-1])
+        allowed = _keys_at([*location[:-1], backend] if backend else location[:-1])
         section = ".".join(location[:-1])
         return str(
             unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
@@ -367,4 +413,6 @@ def _keys_at(location: list[str]) -> list[str]:
             if model.model_fields["architecture"].annotation.__args__[0] in location[2:]:
                 return list(model.model_fields)
         return sorted({key for model in (ResNetParams, LSTMParams) for key in model.model_fields})
+    if location[0] == "parallel":
+        return list((RayParams if location[-1] == "ray" else LocalParams).model_fields)
     return list(sections[location[0]].model_fields) if location[0] in sections else []

@@ -1,30 +1,45 @@
-"""Independent runs side by side: the one seam to worker processes, and the only importer of joblib."""
+"""Independent runs side by side: the one seam to worker processes, here or on a cluster.
+
+The only importer of joblib and of Ray. On a cluster the folder that the stage runs in lies under the same
+path on every machine (docs/cluster.md): workers read data and code there, and leave checkpoints there.
+"""
 
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 from lrstudy.errors import StudyError
 
+Cluster = Mapping[str, float | None]
 
-def num_workers(threads: int, device: str = "cpu") -> int:
-    """How many worker processes: on a CPU the processors that this process may use, ``threads`` for each.
+_SAME_EVERYWHERE = ("torch", "numpy")  # what a result may depend on; Ray compares Python and itself
+
+
+def num_workers(threads: int, device: str = "cpu", cluster: Cluster | None = None) -> int:
+    """How many tasks run at a time: on a CPU the processors that this process may use, ``threads`` for each.
 
     On an accelerator one, since a run of the paper's size fills it; small runs can share it with
-    ``LRSTUDY_WORKERS``, which overrides all. Results never depend on it.
+    ``LRSTUDY_WORKERS``, which overrides all. On a cluster as many as its machines have room for. Results
+    never depend on it.
 
     Args:
         threads: ``train.threads``.
         device: ``train.device``; ``auto`` counts as an accelerator where a driver for one is installed.
+        cluster: what a task takes of a Ray cluster, see :func:`run_all`; None: this machine.
     """
     asked = os.environ.get("LRSTUDY_WORKERS")
     if asked is not None:
         if not asked.isdecimal() or int(asked) < 1:
             raise StudyError(f"LRSTUDY_WORKERS: found {asked!r}; it must be a whole number of at least 1.")
         return int(asked)
+    if cluster is not None:
+        return _room(_connect(), _demands(cluster, threads))
     if device in ("cuda", "mps") or (device == "auto" and has_accelerator()):
         return 1
     from joblib import cpu_count
@@ -40,7 +55,11 @@ def has_accelerator() -> bool:
 
 
 def run_all(
-    function: Callable[[dict], object], tasks: Iterable[dict], threads: int, device: str = "cpu"
+    function: Callable[[dict], object],
+    tasks: Iterable[dict],
+    threads: int,
+    device: str = "cpu",
+    cluster: Cluster | None = None,
 ) -> Iterator[object]:
     """Yield ``function(task)`` for every task as it ends, in any order.
 
@@ -48,8 +67,20 @@ def run_all(
     interrupt too.
     ``threads`` and ``device`` are those of :func:`num_workers`. Where this process has torch already and no
     accelerator is in play, workers are forked: they need not import it again.
+
+    Args:
+        cluster: run the tasks on the Ray cluster at ``RAY_ADDRESS``. Each takes ``num_cpus`` (None:
+            ``threads``), ``num_gpus`` (a fraction: a share of one) and ``memory_gib`` of a machine. One whose
+            worker or machine dies runs again, on another, at most ``max_retries`` times.
+
+    Raises:
+        StudyError: the cluster is out of reach or has no machine with that much; a machine sees another
+            folder or has other versions; a task's worker died too often.
     """
     tasks = list(tasks)
+    if cluster is not None:
+        yield from _on_cluster(function, tasks, cluster, threads)
+        return
     workers = min(num_workers(threads, device), len(tasks))
     if workers <= 1:
         yield from map(function, tasks)
@@ -93,3 +124,139 @@ def _forked(function: Callable[[dict], object], tasks: list[dict], workers: int)
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _connect() -> ModuleType:
+    """Ray, connected to the cluster at ``RAY_ADDRESS``; once a process."""
+    # Progress lines of several seeds differ in numbers alone, which Ray takes for repetitions.
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    try:
+        import ray
+    except ImportError:
+        raise StudyError(
+            "parallel.backend: ray is not installed; `pip install .[ray]` on every machine, or choose local."
+        ) from None
+    if ray.is_initialized():
+        return ray
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        raise StudyError(
+            "parallel.backend: found ray, and RAY_ADDRESS names no cluster; `ray start --head` prints what "
+            "to set it to (docs/cluster.md), or choose local."
+        )
+    source = str(Path(__file__).resolve().parents[1])  # a temporary experiment's code is its own
+    path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
+    try:
+        ray.init(address, namespace="lrstudy", runtime_env={"env_vars": {"PYTHONPATH": path}})
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise StudyError(
+            f"RAY_ADDRESS: no cluster can be joined at {address!r} ({str(error).splitlines()[0]}). This "
+            "machine must be one of it: run `ray start` here too (docs/cluster.md)."
+        ) from None
+    return ray
+
+
+def _demands(cluster: Cluster, threads: int) -> dict[str, float]:
+    """What a task takes of a machine, in Ray's names and units."""
+    return {
+        "CPU": cluster["num_cpus"] or threads,
+        "GPU": cluster["num_gpus"],
+        "memory": cluster["memory_gib"] * 2**30,
+    }
+
+
+def _room(ray: ModuleType, demands: dict[str, float]) -> int:
+    """How many such tasks fit on the cluster's machines at a time."""
+    needed = {name: amount for name, amount in demands.items() if amount > 0}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(
+        min(int(machine.get(name, 0) / amount + 1e-9) for name, amount in needed.items())
+        for machine in machines
+    )
+    if room == 0:
+        asked, *found = (
+            f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs, "
+            f"{found.get('memory', 0) / 2**30:.1f} GiB"
+            for found in (demands, *machines)
+        )
+        raise StudyError(
+            f"parallel: a task asks for {asked}, and no machine of the cluster has that; found "
+            f"{'; '.join(found)}. Change num_cpus, num_gpus or memory_gib, or add a machine."
+        )
+    return room
+
+
+def _on_cluster(
+    function: Callable[[dict], object], tasks: list[dict], cluster: Cluster, threads: int
+) -> Iterator[object]:
+    ray = _connect()
+    demands = _demands(cluster, threads)
+    _room(ray, demands)
+    start = ray.remote(
+        num_cpus=demands["CPU"],
+        num_gpus=demands["GPU"],
+        memory=demands["memory"],
+        max_retries=cluster["max_retries"],
+    )(_make_worker())
+    with tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd()) as marker:
+        here = {"folder": str(Path.cwd()), "marker": marker.name} | {
+            name: version(name) for name in _SAME_EVERYWHERE
+        }
+        waiting = {start.remote(ray.cloudpickle.dumps((function, task)), here): task for task in tasks}
+        try:
+            while waiting:
+                (ended, *_), _ = ray.wait(list(waiting))
+                task = waiting.pop(ended)
+                try:
+                    problem, result = ray.get(ended)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                except ray.exceptions.RayError as error:
+                    raise StudyError(
+                        f"parallel: the worker of {task.get('label', 'a task')} died more than "
+                        f"{cluster['max_retries']} times ({str(error).splitlines()[0]}). What it had "
+                        "finished is kept; run the stage again to go on."
+                    ) from None
+                if problem:
+                    raise StudyError(problem)
+                yield result
+        finally:
+            for left in waiting:
+                ray.cancel(left, force=True)
+
+
+def _make_worker() -> Callable[[bytes, dict], tuple[str, object]]:
+    """What runs on the cluster's machines: (what is wrong with the machine, or else nothing; the result).
+
+    A nested function, which is sent by value: it must be able to say that the machine cannot import lrstudy.
+    """
+
+    def work(function_and_task: bytes, here: dict) -> tuple[str, object]:
+        import os
+        import pickle
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        machine = platform.node()
+        if not os.path.exists(here["marker"]):
+            return (
+                f"parallel: the machine {machine} does not see {here['folder']} of the machine that runs the "
+                "stage; mount it there under the same path (docs/cluster.md).",
+                None,
+            )
+        for name in here.keys() - {"folder", "marker"}:
+            try:
+                found = version(name)
+            except PackageNotFoundError:
+                found = "none"
+            if found != here[name]:
+                return (
+                    f"parallel: the machine {machine} has {name} {found}, the one that runs the stage "
+                    f"{here[name]}; install requirements.lock on both, results depend on it.",
+                    None,
+                )
+        os.chdir(here["folder"])
+        function, task = pickle.loads(function_and_task)
+        return "", function(task)
+
+    return work

@@ -1,0 +1,245 @@
+"""Trainings on a Ray cluster: the same numbers as here, also when a machine dies in the middle of one."""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from composed import composed_params
+from lrstudy import parallel, runs
+from lrstudy.errors import StudyError
+from lrstudy.files import write_json
+from lrstudy.parallel import num_workers, run_all
+from lrstudy.stages import train
+from tiny_data import write_dataset
+
+ray = pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install .[ray]")
+
+TASK = {"num_cpus": 1.0, "num_gpus": 0.0, "memory_gib": 0.0, "max_retries": 2}
+
+
+# ----------------------------------------------------------------------------------------- without a cluster
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    monkeypatch.delenv("LRSTUDY_WORKERS", raising=False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert not ray.is_initialized()
+
+
+def test_no_address_is_one_clear_error(alone):
+    with pytest.raises(StudyError, match=r"RAY_ADDRESS names no cluster; `ray start --head` prints"):
+        list(run_all(print, [{}], 1, "cpu", TASK))
+
+
+def test_ray_that_is_not_installed_is_one_clear_error(alone, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(StudyError, match=r"ray is not installed; `pip install \.\[ray\]` on every machine"):
+        num_workers(1, "cpu", TASK)
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_clear_error(alone, monkeypatch):
+    def refuse(address, **options):
+        raise ConnectionError("Could not connect to 127.0.0.1:6379\nand a page more")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(
+        StudyError, match=r"RAY_ADDRESS: no cluster can be joined at '127\.0\.0\.1:6379'"
+    ) as error:
+        num_workers(1, "cpu", TASK)
+    assert "\n" not in str(error.value)
+
+
+class Machines:
+    """What of Ray counts room: the machines that it lists."""
+
+    def __init__(self, *machines: dict[str, float], dead: int = 0):
+        self.listed = [{"Alive": True, "Resources": machine} for machine in machines]
+        self.listed += [{"Alive": False, "Resources": machines[0]}] * dead
+
+    def nodes(self) -> list[dict]:
+        return self.listed
+
+
+GIB = 2.0**30
+BIG = {"CPU": 16.0, "GPU": 2.0, "memory": 64 * GIB}
+SMALL = {"CPU": 4.0, "memory": 5 * GIB}
+
+
+@pytest.mark.parametrize(
+    ("changes", "threads", "room"),
+    [
+        ({}, 1, 20),
+        ({"num_cpus": None}, 2, 8 + 2),
+        ({"num_cpus": 0.1}, 1, 160 + 40),
+        ({"num_cpus": 8.0}, 1, 2),
+        ({"memory_gib": 1.5}, 1, 16 + 3),
+        ({"num_gpus": 1.0}, 1, 2),
+        ({"num_gpus": 0.25}, 1, 8),
+        ({"num_gpus": 0.1, "num_cpus": 2.0}, 1, 8),
+        ({"num_gpus": 2.0}, 1, 1),
+    ],
+)
+def test_tasks_at_a_time_are_what_the_machines_have_room_for(alone, monkeypatch, changes, threads, room):
+    """Whole tasks a machine, by what runs out first; a machine that has gone has none."""
+    monkeypatch.setattr(parallel, "_connect", lambda: Machines(BIG, SMALL, dead=1))
+    assert num_workers(threads, "cpu", TASK | changes) == room
+
+
+@pytest.mark.parametrize("changes", [{"num_cpus": 17.0}, {"num_gpus": 3.0}, {"memory_gib": 65.0}])
+def test_a_task_that_fits_no_machine_says_what_there_is(alone, monkeypatch, changes):
+    monkeypatch.setattr(parallel, "_connect", lambda: Machines(BIG, SMALL))
+    with pytest.raises(
+        StudyError, match=r"no machine of the cluster has that; found 16 CPUs, 2 GPUs, 64\.0 GiB; 4 "
+    ):
+        num_workers(1, "cpu", TASK | changes)
+
+
+@pytest.fixture
+def here(tmp_path):
+    """What the stage's machine is like, as the others are told."""
+    (tmp_path / "marker").touch()
+    return {"folder": str(tmp_path), "marker": str(tmp_path / "marker"), "torch": "1"}
+
+
+def test_a_machine_without_the_shared_folder_is_named(here):
+    problem, result = parallel._make_worker()(b"not even read", here | {"marker": "/elsewhere/marker"})
+    assert f"does not see {here['folder']} of the machine that runs the stage; mount it there" in problem
+    assert result is None
+
+
+@pytest.mark.parametrize("package", ["torch", "no-such-package"])
+def test_a_machine_with_another_version_is_named(here, package):
+    problem, result = parallel._make_worker()(b"not even read", here | {package: "0.0"})
+    assert f"has {package} " in problem
+    assert "the one that runs the stage 0.0; install requirements.lock on both" in problem
+    assert result is None
+
+
+# --------------------------------------------------------------------------------------------- with a cluster
+
+CELL = ["model=lstm", "schedule=exponential", "num_epochs.imdb=4", "train.seeds=[1,2]"]
+
+
+def machine(**options) -> dict:
+    """A small machine of a cluster, with as few of Ray's own processes as it does with."""
+    return {"object_store_memory": 80 * 2**20, "include_log_monitor": False} | options
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A head that runs no tasks and two machines with a processor each, with the study's tests in reach."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    )
+    monkeypatch.delenv("LRSTUDY_WORKERS", raising=False)
+    made = Cluster(
+        initialize_head=True, head_node_args=machine(num_cpus=0, include_dashboard=False, no_monitor=True)
+    )
+    try:
+        for _ in range(2):
+            made.add_node(**machine(num_cpus=1))
+        monkeypatch.setenv("RAY_ADDRESS", made.address)
+        yield made
+    finally:
+        ray.shutdown()
+        made.shutdown()
+
+
+def make_study(folder: Path, *overrides: str) -> Path:
+    """One tuned cell that is ready to train, in a folder of its own."""
+    params = composed_params(*CELL, *overrides)
+    if overrides:
+        params["parallel"]["memory_gib"] = 0.0
+    params["model"]["lstm"] |= {"embedding_size": 8, "hidden_size": 8}
+    folder.mkdir()
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    data = write_dataset("text", folder / "data/processed/imdb")
+    meta = json.loads((data / "meta.json").read_text())
+    write_json(data / "meta.json", meta | {"dataset": "imdb", "label": "tiny reviews", "official": False})
+    write_json(folder / "artifacts/tuned/lstm/exponential/best.json", {"source": "defaults", "values": {}})
+    return folder
+
+
+def run_train_stage(folder: Path, monkeypatch) -> dict[str, bytes]:
+    """Run the stage in ``folder``; returns its outputs by path, without what the clock and MLflow decide."""
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr(sys, "argv", ["train", "lstm", "exponential"])
+        train.main()
+    output = folder / "artifacts/train/lstm/exponential"
+    found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    said = json.loads(found.pop("training.json"))
+    return found | {f"status of {seed}": run["status"].encode() for seed, run in said["seeds"].items()}
+
+
+def train_on_a_machine_that_dies(task: dict) -> str:
+    """Train; but seed 1 stops for ever after its second epoch, where it first runs, and tells the
+    pipe beside the study where that is.
+
+    In ``epochs`` of the training's folder stand the epochs that were trained, by whomever.
+    """
+    folder, line = Path(task["folder"]), runs.progress_line
+    folder.mkdir(parents=True, exist_ok=True)
+    doomed = task["settings"]["seed"] == 1 and not (folder / "epochs").exists()
+
+    def progress_line(record: dict, num_epochs: int) -> str:
+        with (folder / "epochs").open("a") as file:
+            file.write(f"{record['epoch']} ")
+        if doomed and record["epoch"] == 2:
+            (Path.cwd().parent / "pipe").write_text(ray.get_runtime_context().get_node_id())
+            threading.Event().wait()
+        return line(record, num_epochs)
+
+    runs.progress_line = progress_line
+    try:
+        return runs.train_run(task)
+    finally:
+        runs.progress_line = line
+
+
+@contextlib.contextmanager
+def kill_the_machine_that_says(pipe: Path, cluster):
+    """kill -9 the whole machine whose id comes through the pipe."""
+    os.mkfifo(pipe)
+    killed = []
+
+    def wait_and_kill():
+        identity = pipe.read_text()
+        for machine in [m for m in cluster.worker_nodes if m.node_id == identity]:
+            cluster.remove_node(machine, allow_graceful=False)
+            killed.append(identity)
+
+    thread = threading.Thread(target=wait_and_kill, daemon=True)
+    thread.start()
+    yield killed
+    thread.join(10)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_machine_that_dies_in_mid_training_changes_no_number(cluster, tmp_path, monkeypatch):
+    expected = run_train_stage(make_study(tmp_path / "here"), monkeypatch)
+    assert {"history.csv", "seed-1/last.safetensors", "seed-2/best.safetensors"} < set(expected)
+
+    monkeypatch.setattr(train, "train_run", train_on_a_machine_that_dies)
+    folder = make_study(tmp_path / "there", "parallel=ray")
+    with kill_the_machine_that_says(tmp_path / "pipe", cluster) as killed:
+        found = run_train_stage(folder, monkeypatch)
+    assert len(killed) == 1
+    assert found == expected
+    # The one that was killed went on where its checkpoint was; the other had nothing to do with it.
+    trained = [path.read_text() for path in folder.glob("checkpoints/lstm-exponential/*/epochs")]
+    assert trained == ["1 2 3 4 ", "1 2 3 4 "]
