@@ -96,7 +96,7 @@ def test_the_whole_walk_runs_and_reports(study):
     expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
     expected |= {f"{stage}@{data}" for stage in ("download", "preprocess") for data in ("cifar10", "imdb")}
     expected |= {f"code_{stage}" for stage in ("tune", "train", "evaluate")}
-    assert ran == expected | {"compare", "report"}
+    assert ran == expected | {"compare", "report", "publish"}
     comparison = study.json("reports/comparison.json")
     assert comparison["missing"] == []
     assert {m: set(s) for m, s in comparison["cells"].items()} == {
@@ -142,7 +142,7 @@ def test_mlflow_has_one_experiment_with_a_parent_per_cell_and_a_child_per_seed(s
         by_kind.setdefault(run.data.tags["kind"], []).append(run)
         assert run.info.status == "FINISHED"
     assert {kind: len(found) for kind, found in by_kind.items()} == {
-        "cell": 4, "seed": 4, "tuning": 4, "trial": 4,
+        "cell": 4, "seed": 4, "tuning": 4, "trial": 4, "report": 1,
     }  # fmt: skip
     parents = {run.info.run_id: run for run in by_kind["cell"]}
     for run in by_kind["seed"]:
@@ -162,6 +162,40 @@ def test_mlflow_has_one_experiment_with_a_parent_per_cell_and_a_child_per_seed(s
         assert float(run.data.params["optimizer.base_lr"]) == training["settings"]["optimizer"]["base_lr"]
     names = {run.info.run_name for run in by_kind["cell"]}
     assert names == {"resnet-static", "resnet-exponential", "lstm-static", "lstm-exponential"}
+
+
+def test_mlflow_has_the_data_and_the_model_of_every_seed_and_a_champion_per_task(study):
+    import mlflow
+    import numpy as np
+    import torch
+
+    client = study.client()
+    experiment = client.get_experiment_by_name("lrstudy")
+    seeds = client.search_runs([experiment.experiment_id], "tags.kind = 'seed'")
+    for run in seeds:
+        names = {found.dataset.name.split("-")[1] for found in run.inputs.dataset_inputs}
+        assert names == {"train", "validation", "test"}
+        assert len(run.outputs.model_outputs) == 1
+    (report,) = client.search_runs([experiment.experiment_id], "tags.kind = 'report'")
+    assert "report.html" in {found.path for found in client.list_artifacts(report.info.run_id)}
+    comparison = study.json("reports/comparison.json")
+    mlflow.set_tracking_uri(f"sqlite:///{study.folder / 'mlflow.db'}")
+    for dataset, model in (("cifar10", "resnet"), ("imdb", "lstm")):
+        version = client.get_model_version_by_alias(f"lrstudy-{dataset}-sample", "champion")
+        assert report.info.run_id in version.description
+        losses = {
+            schedule: cell["metrics"]["validation/loss"]["values"]["1"]
+            for schedule, cell in comparison["cells"][model].items()
+        }
+        best = min(losses, key=losses.get)
+        assert version.tags["schedule"] == best
+        loaded = mlflow.pytorch.load_model(f"models:/lrstudy-{dataset}-sample@champion")
+        examples = mlflow.pyfunc.load_model(f"models:/lrstudy-{dataset}-sample@champion").input_example
+        table = pd.read_parquet(study.folder / f"artifacts/evaluate/{model}/{best}/predictions.parquet")
+        rows = table[(table.seed == 1) & (table.weights == "last")].head(len(examples))
+        with torch.inference_mode():
+            found = loaded(torch.from_numpy(np.asarray(examples))).numpy()
+        np.testing.assert_allclose(found, rows.filter(like="probability_").to_numpy(), atol=1e-5)
 
 
 def test_a_second_repro_runs_nothing(study):

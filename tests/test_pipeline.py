@@ -47,7 +47,7 @@ def modules_behind(script: Path) -> set[str]:
     return {str(file.relative_to(ROOT)) for file in reached if file.read_text().strip()}
 
 
-WALK = ["download", "preprocess", "tune", "train", "evaluate", "compare", "report"]
+WALK = ["download", "preprocess", "tune", "train", "evaluate", "compare", "report", "publish"]
 OF_CELLS = ["tune", "train", "evaluate"]
 
 

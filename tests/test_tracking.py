@@ -702,3 +702,106 @@ def test_sync_fails_with_one_message_if_mlflow_cannot_be_reached(tmp_path, close
     assert "0 events were sent, the others wait in their journals" in errors
     assert errors.count("\n") == 1
     assert not [secret for secret in SECRETS if secret in errors]
+
+
+META = {
+    "dataset": "imdb",
+    "label": "reviews",
+    "fingerprint": "0123456789abcdef",
+    "num_examples": {"train": 6, "validation": 3, "test": 2},
+}
+
+
+def write_model(root: Path) -> tuple[Journal, Journal]:
+    """The journals of a seed that logged its data and its model, and of the report that makes it champion."""
+    from mlflow.models import Model
+
+    model = Model(flavors={"python_function": {"loader_module": "none"}})
+    (root / "checkpoints" / "m" / "model").mkdir(parents=True)
+    model.save(root / "checkpoints" / "m" / "model" / "MLmodel")
+    seed = Journal(root / "checkpoints" / "m", "seed-1")
+    seed.create("m seed 1", {"kind": "seed"})
+    for split in ("train", "validation", "test", "test"):  # a stage that runs again says it again
+        seed.dataset(split, META)
+    for _ in range(2):
+        seed.model(seed.folder / "model", {"seed": "1"})
+    report = Journal(root / "checkpoints" / "report", "report-1")
+    report.create("report", {"kind": "report"})
+    report.champion("best", "seed-1", "see run {run_id}", {"data": "reviews"})
+    return seed, report
+
+
+def check_model(store: Store) -> None:
+    """MLflow has the seed's data, one model, and one version of it with the alias."""
+    seed, report = store.find("seed-1"), store.find("report-1")
+    assert sorted(
+        (found.dataset.name, found.dataset.digest, found.tags[0].key, found.tags[0].value)
+        for found in seed.inputs.dataset_inputs
+    ) == [
+        ("imdb-test", "0123456789ab", "mlflow.data.context", "testing"),
+        ("imdb-train", "0123456789ab", "mlflow.data.context", "training"),
+        ("imdb-validation", "0123456789ab", "mlflow.data.context", "validation"),
+    ]
+    (output,) = seed.outputs.model_outputs
+    (model,) = store.client.search_logged_models([store.experiment_id])
+    assert (model.model_id, model.name, model.status) == (output.model_id, "model", "READY")
+    assert (model.source_run_id, model.tags["seed"]) == (seed.info.run_id, "1")
+    described = Path(model.artifact_location.removeprefix("file://")) / "MLmodel"
+    assert f"model_id: {model.model_id}" in described.read_text()
+    (version,) = store.client.search_model_versions("name = 'best'")
+    assert (version.run_id, version.source) == (seed.info.run_id, f"models:/{model.model_id}")
+    assert version.description == f"see run {report.info.run_id}"
+    assert version.tags == {"data": "reviews"}
+    assert store.client.get_model_version_by_alias("best", "champion").version == version.version
+
+
+def test_data_models_and_champions_reach_mlflow_once(root, store):
+    write_model(root)
+    for folder in sync.journal_folders(root):
+        send(folder, store)
+        (folder / "sent.json").unlink()  # and all over again
+    send_all(root, store)
+    check_model(store)
+
+
+@pytest.mark.parametrize("call", range(9))
+def test_a_sender_that_dies_while_it_logs_a_model_is_made_up_for(root, store, monkeypatch, call):
+    write_model(root)
+    calls = iter(range(1000))
+
+    class Killed(BaseException):
+        pass
+
+    def dying(function):
+        def call_or_die(*args, **options):
+            number = next(calls)
+            found = function(*args, **options)
+            if number == call:
+                raise Killed
+            return found
+
+        return call_or_die
+
+    names = (
+        "create_logged_model", "log_model_artifacts", "log_outputs", "finalize_logged_model",
+        "create_registered_model", "create_model_version", "set_model_version_tag", "update_model_version",
+        "set_registered_model_alias",
+    )  # fmt: skip
+    for name in names:
+        monkeypatch.setattr(store.client, name, dying(getattr(store.client, name)))
+    with pytest.raises(Killed):
+        send_all(root, store)
+    again = Store(tracking_uri(root), root)
+    send_all(root, again)
+    check_model(again)
+
+
+def test_a_champion_without_a_model_here_is_named_and_stops_nothing(root, store, capsys):
+    report = Journal(root / "checkpoints" / "report", "report-1")
+    report.create("report", {"kind": "report"})
+    report.champion("best", "seed-of-another-machine", "", {})
+    report.end()
+    send_all(root, store)
+    assert "seed-of-another-machine; best gets no new champion" in capsys.readouterr().err
+    assert store.find("report-1").info.status == "FINISHED"
+    assert store.client.search_registered_models() == []

@@ -6,17 +6,22 @@ what could not be sent is sent the next time, once. This is the only module that
 when something is sent (two seconds).
 
 Events, one JSON object a line: ``create`` (first; name, tags, parameters, parent), ``metrics``
-([name, value, step, milliseconds] each), ``tags``, ``artifact`` (a file), ``end`` (a status), ``resume``.
+([name, value, step, milliseconds] each), ``tags``, ``artifact`` (a file), ``dataset`` (what it used),
+``model`` (a folder in MLflow's format), ``champion`` (another run's model to register), ``end`` (a status),
+``resume``.
 """
 
+import contextlib
 import json
 import math
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,7 +35,8 @@ _EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": "Do dynamic learning-rate schedules generalize better than static ones? A parent "
     "run per model and schedule, a child per seed; tunings with a child per trial. Filter by `tags.kind`: "
-    "cell, seed, tuning, trial. Select seeds of several schedules and press Compare.",
+    "cell, seed, tuning, trial, report (which has report.html). Select seeds of several schedules and press "
+    "Compare.",
 }
 _METRICS_PER_REQUEST = 1000  # MLflow's limit for one log_batch
 _PARAMS_PER_REQUEST = 100
@@ -85,6 +91,26 @@ class Journal:
         """Copy a file to the run's artifacts."""
         self._append("artifact", path=str(Path(path).resolve()), folder=folder)
 
+    def dataset(self, split: str, meta: dict) -> None:
+        """Name what the run used: ``split`` of the data set that ``meta`` describes."""
+        self._append(
+            "dataset",
+            only_once=True,
+            name=f"{meta['dataset']}-{split}",
+            digest=meta["fingerprint"][:12],
+            context={"train": "training", "test": "testing"}.get(split, split),
+            source={"uri": f"data/processed/{meta['dataset']}", "data": meta["label"]},
+            profile={"num_examples": meta["num_examples"][split], "fingerprint": meta["fingerprint"]},
+        )
+
+    def model(self, folder: str | Path, tags: dict[str, str]) -> None:
+        """Log the model in ``folder`` (MLflow's format) as the run's ``model``."""
+        self._append("model", only_once=True, path=str(Path(folder).resolve()), tags=tags)
+
+    def champion(self, name: str, key: str, description: str, tags: dict[str, str]) -> None:
+        """Register the model of the run with the key ``key`` as a version of ``name``, alias ``champion``."""
+        self._append("champion", only_once=True, name=name, of=key, description=description, tags=tags)
+
     def end(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED."""
         self._append("end", status=status, time=_milliseconds())
@@ -113,14 +139,17 @@ class Journal:
                 ) from None
         return events
 
-    def _append(self, kind: str, only_first: bool = False, **content: object) -> None:
+    def _append(
+        self, kind: str, only_first: bool = False, only_once: bool = False, **content: object
+    ) -> None:
         """Add one event; a torn last line of an earlier process that died is cut off first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         line = json.dumps({"event": kind, **content}) + "\n"
         with locked(self.folder / "journal.lock"), self.path.open("ab+") as file:
             file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            if only_first and whole:
+            before = file.read()
+            whole = before.rfind(b"\n") + 1
+            if (only_first and whole) or (only_once and line.encode() in before):
                 return
             file.truncate(whole)
             file.write(line.encode())
@@ -321,7 +350,7 @@ class Store:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
-        self.name = server_name(uri)
+        self.uri, self.name = uri, server_name(uri)
         self.lock = root / ".mlflow.lock"
         self.deleted: set[str] = set()
         self._seen: set[str] = set()
@@ -425,6 +454,95 @@ class Store:
         self.client.log_artifact(run_id, event["path"], event["folder"] or None)
         return run_id
 
+    def _dataset(self, event: dict, run_id: str) -> str:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        self.client.log_inputs(
+            run_id,
+            [
+                DatasetInput(
+                    Dataset(
+                        event["name"],
+                        event["digest"],
+                        source_type="local",
+                        source=json.dumps(event["source"]),
+                        profile=json.dumps(event["profile"]),
+                    ),
+                    [InputTag("mlflow.data.context", event["context"])],
+                )
+            ],
+        )
+        return run_id
+
+    def _model(self, event: dict, run_id: str) -> str:
+        """Three steps, of which a sender that died may have done some: each is done unless it was."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model
+
+        source = Path(event["path"])
+        if not source.exists():
+            print(f"warning: {source} is gone; MLflow's run {run_id} lacks its model", file=sys.stderr)
+            return run_id
+        model = self.logged_model(run_id)
+        if model is None:
+            model = self.client.create_logged_model(
+                self.experiment_id, "model", run_id, event["tags"], model_type="classifier"
+            )
+        if model.status != LoggedModelStatus.READY:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch) / "model"
+                shutil.copytree(source, folder)
+                described = Model.load(folder)
+                described.model_id = described.model_uuid = model.model_id
+                described.run_id = run_id
+                described.artifact_path = model.artifact_location
+                described.save(folder / "MLmodel")
+                self.client.log_model_artifacts(model.model_id, str(folder))
+            run = self.client.get_run(run_id)
+            if not any(output.model_id == model.model_id for output in run.outputs.model_outputs):
+                self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        return run_id
+
+    def logged_model(self, run_id: str):
+        """The model that the run logged, or None."""
+        found = self.client.search_logged_models(
+            [self.experiment_id], f"source_run_id = '{run_id}'", max_results=1
+        )
+        return found[0] if found else None
+
+    def _champion(self, event: dict, run_id: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        run = self.find(event["of"])
+        model = self.logged_model(run.info.run_id) if run else None
+        if model is None:
+            print(
+                f"warning: MLflow has no model of the run with the key {event['of']}; "
+                f"{event['name']} gets no new champion",
+                file=sys.stderr,
+            )
+            return run_id
+        try:
+            self.client.create_registered_model(event["name"])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = self.client.search_model_versions(f"name = '{event['name']}'")
+        version = next((v for v in versions if v.run_id == run.info.run_id), None)
+        if version is None:
+            with _as_global_store(self.uri):
+                version = self.client.create_model_version(
+                    event["name"], f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id
+                )
+        for name, value in event["tags"].items():
+            self.client.set_model_version_tag(event["name"], version.version, name, value)
+        self.client.update_model_version(
+            event["name"], version.version, event["description"].replace("{run_id}", run_id)
+        )
+        self.client.set_registered_model_alias(event["name"], "champion", version.version)
+        return run_id
+
     def _resume(self, event: dict, run_id: str) -> str:
         self.client.update_run(run_id, "RUNNING")
         return run_id
@@ -432,6 +550,21 @@ class Store:
     def _end(self, event: dict, run_id: str) -> str:
         self.client.set_terminated(run_id, event["status"], event["time"])
         return run_id
+
+
+@contextlib.contextmanager
+def _as_global_store(uri: str) -> Iterator[None]:
+    """Make ``uri`` MLflow's own: its registry looks models up there, whatever its client was made for."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _milliseconds() -> int:

@@ -31,17 +31,20 @@ def main() -> None:
     folder = data_folder(training["dataset"])
     meta = read_meta(folder)
     settings = training["settings"] | {"threads": params.train.threads, "device": params.train.device}
+    cell, *journals = _journals(training, root)
     tasks = [
         {
             "seed": int(seed),
             "folder": str(trained / f"seed-{seed}"),
             "data": str(folder),
             "settings": settings,
+            # A run that diverged is a result; its weights are no model that anyone would load.
+            "model": str(journal.folder / "model") if run["status"] == "finished" else None,
         }
-        for seed in training["seeds"]
+        for (seed, run), journal in zip(training["seeds"].items(), journals, strict=True)
     ]
     with Sender(root) as sender:
-        for journal in _journals(training, root):
+        for journal in (cell, *journals):
             sender.follow(journal.folder)
         predictions = sorted(
             run_all(predict_seed, tasks, params.train.threads, params.train.device),
@@ -61,7 +64,12 @@ def main() -> None:
             }
             for seed in training["seeds"]
         }
-        report_to_tracker(training, scores, root, np)
+        report_to_tracker(cell, journals, scores, np)
+        tags = {"model": model, "schedule": schedule, "dataset": meta["dataset"], "data": meta["label"]}
+        for task, journal in zip(tasks, journals, strict=True):
+            journal.dataset("test", meta)
+            if task["model"]:
+                journal.model(task["model"], tags | {"seed": str(task["seed"])})
     write_json(
         output / "metrics.json",
         {
@@ -77,7 +85,7 @@ def main() -> None:
 
 
 def predict_seed(task: dict) -> dict:
-    """Class probabilities of one seed's last and best weights on the test split."""
+    """Class probabilities of one seed's last and best weights on the test split; the last become a model."""
     import torch
     from safetensors.torch import load_file
 
@@ -85,6 +93,7 @@ def predict_seed(task: dict) -> dict:
     from lrstudy.data import read_split
     from lrstudy.devices import choose_device, choose_dtype
     from lrstudy.models import make_model
+    from lrstudy.serving import make_classifier, save_model, some_examples
 
     settings = task["settings"]
     torch.set_num_threads(settings["threads"])
@@ -98,9 +107,18 @@ def predict_seed(task: dict) -> dict:
         model = model.to(memory_format=torch.channels_last)
     found = {"seed": task["seed"], "index": arrays["index"], "label": arrays["labels"]}
     for weights in WEIGHTS:
-        model.load_state_dict(load_file(Path(task["folder"]) / f"{weights}.safetensors", device=str(device)))
+        values = load_file(Path(task["folder"]) / f"{weights}.safetensors", device=str(device))
+        model.load_state_dict(values)
         logits = predict(model, split, BATCH_SIZES[meta["kind"]], device, dtype)
         found[weights] = softmax(logits).astype("float32")
+        if weights == "last" and task["model"]:
+            on_cpu = {name: value.cpu() for name, value in values.items()}
+            save_model(
+                Path(task["model"]),
+                make_classifier(settings["model"], meta, on_cpu),
+                some_examples(arrays, meta),
+                meta["num_classes"],
+            )
     return found
 
 
@@ -143,10 +161,9 @@ def score_saved(table, seed: int, weights: str, num_classes: int) -> dict:
     return score(rows["label"].to_numpy(), probabilities)
 
 
-def report_to_tracker(training: dict, scores: dict, root: Path, np) -> None:
+def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> None:
     """Add the test metrics to each seed's run, and their means to the cell's."""
     when = int(time.time() * 1000)
-    cell, *seeds = _journals(training, root)
     sums: dict[str, list[float]] = {}
     for journal, found in zip(seeds, scores.values(), strict=True):
         values = []

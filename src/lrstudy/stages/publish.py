@@ -1,0 +1,93 @@
+"""Give MLflow the report and each task's champion: python -m lrstudy.stages.publish.
+
+One run of kind ``report`` per comparison, with the report as its artifact; per data set the model with the
+lowest validation loss becomes a version of a registered model, with the alias ``champion``.
+"""
+
+import hashlib
+from pathlib import Path
+
+from lrstudy.config import workspace_root
+from lrstudy.files import write_json
+from lrstudy.report import read_comparison
+from lrstudy.stages import run_stage
+from lrstudy.study import finish, read_json, train_folder
+from lrstudy.tracking import Journal, Sender
+
+REPORTS = Path("reports")
+ATTACHED = ("report.html", "comparison.json")
+
+
+def main() -> None:
+    root = workspace_root()
+    comparison = read_comparison(REPORTS / "comparison.json")
+    digest = hashlib.sha256()
+    for name in ATTACHED:
+        digest.update((REPORTS / name).read_bytes())
+    key = f"report-{digest.hexdigest()}"
+    # DVC removes what is in reports/ before it renders anew; MLflow may be told of it only then.
+    folder = root / "checkpoints" / key[:23]
+    folder.mkdir(parents=True, exist_ok=True)
+    protocol = comparison["protocol"]
+    labels = "; ".join(data["label"] for data in comparison["data"].values())
+    journal = Journal(folder, key)
+    journal.create(
+        f"report, {protocol['preset']}",
+        {"kind": "report", "preset": protocol["preset"], "data": labels},
+        protocol,
+        description=f"The comparison of {sum(map(len, comparison['cells'].values()))} cells on {labels}: "
+        "`report.html` among the artifacts.",
+    )
+    chosen = champions(comparison)
+    with Sender(root) as sender:
+        sender.follow(folder)
+        if not any(event["event"] == "end" for event in journal.events()):
+            for name in ATTACHED:
+                (folder / name).write_bytes((REPORTS / name).read_bytes())
+                journal.artifact(folder / name)
+            for dataset, best in chosen.items():
+                training = read_json(
+                    train_folder(best["model"], best["schedule"]) / "training.json",
+                    f"train@{best['model']}-{best['schedule']}",
+                )
+                name = f"lrstudy-{dataset}" + ("-sample" if protocol["source"] == "sample" else "")
+                journal.champion(
+                    name,
+                    training["seeds"][best["seed"]]["key"],
+                    f"{best['model']} with the schedule {best['schedule']}, seed {best['seed']}: the lowest "
+                    f"validation loss ({best['validation/loss']:.4f}) of all runs on "
+                    f"{comparison['data'][dataset]['label']}. The comparison that it comes from is "
+                    "report.html of run {run_id}.",
+                    {"schedule": best["schedule"], "data": comparison["data"][dataset]["label"]},
+                )
+            finish(journal, "finished")
+    write_json(
+        "artifacts/published.json",
+        {"key": key, "run_id": sender.run_ids.get(key), "champions": chosen},
+    )
+
+
+def champions(comparison: dict) -> dict[str, dict]:
+    """Per data set the run with the lowest last validation loss: test data choose no model.
+
+    Returns:
+        By data set ``model``, ``schedule``, ``seed`` and ``validation/loss``; a data set whose runs all
+        diverged has none.
+    """
+    best: dict[str, dict] = {}
+    for model, schedules in comparison["cells"].items():
+        for schedule, cell in schedules.items():
+            for seed, loss in cell["metrics"]["validation/loss"]["values"].items():
+                found = best.get(cell["dataset"])
+                if loss is not None and (found is None or loss < found["validation/loss"]):
+                    best[cell["dataset"]] = {
+                        "model": model,
+                        "schedule": schedule,
+                        "seed": seed,
+                        "validation/loss": loss,
+                    }
+    return best
+
+
+if __name__ == "__main__":
+    run_stage(main, heavy=True)
