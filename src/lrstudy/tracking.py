@@ -132,11 +132,14 @@ class Journal:
         events = []
         for number, line in enumerate(lines, 1):
             try:
-                events.append(json.loads(line))
-            except ValueError:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                event = None
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
                 raise StudyError(
                     f"{self.path}, line {number}: not an event of a journal; delete it to send the others."
-                ) from None
+                )
+            events.append(event)
         return events
 
     def _append(
@@ -321,10 +324,13 @@ def send(folder: Path, store: "Store", sent_one: Callable[[], None] = lambda: No
 
 
 def _read_sent(path: Path) -> dict:
+    """How far the sending came; nothing where that was lost, so that all is sent again."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        sent = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
+    whole = isinstance(sent, dict) and type(sent.get("events")) is int and isinstance(sent.get("run_id"), str)
+    return sent if whole else {}
 
 
 class Store:
