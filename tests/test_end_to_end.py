@@ -96,7 +96,7 @@ def test_the_whole_walk_runs_and_reports(study):
     expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
     expected |= {f"{stage}@{data}" for stage in ("download", "preprocess") for data in ("cifar10", "imdb")}
     expected |= {f"code_{stage}" for stage in ("tune", "train", "evaluate")}
-    assert ran == expected | {"compare", "report", "publish"}
+    assert ran == expected | {"late_decay", "level_sets", "compare", "report", "publish"}
     comparison = study.json("reports/comparison.json")
     assert comparison["missing"] == []
     assert {m: set(s) for m, s in comparison["cells"].items()} == {

@@ -222,6 +222,87 @@ class RayParams(_Section):
 ParallelParams = Annotated[LocalParams | RayParams, Field(discriminator="backend")]
 
 
+class ToyParams(_Section):
+    """The toy model of late decay."""
+
+    powers: Annotated[list[Annotated[float, Field(ge=0, le=4)]], Field(min_length=1)]
+    num_seeds: Count
+    num_examples: Count
+    dimension: Count
+    initial_norm: PositiveFloat
+    base_lr: PositiveFloat
+    decay_factor: Annotated[float, Field(ge=0, le=1)]
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    num_steps: Annotated[int, Field(ge=100)]
+    decay_shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _can_interpolate(self) -> "ToyParams":
+        if self.num_examples >= self.dimension:
+            raise ValueError(
+                f"num_examples {self.num_examples} is not below dimension {self.dimension}; with as many "
+                "examples as weights there is no manifold of minima"
+            )
+        if any(low >= high for low, high in itertools.pairwise(self.decay_shares)):
+            raise ValueError("decay_shares must grow")
+        return self
+
+
+class LateDecayParams(_Section):
+    """A trunk at a constant rate, branches that decay, the landscape around them."""
+
+    models: list[str]
+    num_epochs: dict[Literal["cifar10", "imdb"], Annotated[int, Field(ge=2)]]
+    branch_epochs: dict[Literal["cifar10", "imdb"], Annotated[list[Count], Field(min_length=1)]]
+    shape: Literal["step", "linear", "cosine", "exponential"]
+    min_factor: Annotated[float, Field(gt=0, le=1)]
+    num_examples: Count
+    resolution: Annotated[int, Field(ge=2)]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    hessian_examples: Count
+    num_iterations: Count
+    num_samples: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _branches_lie_within(self) -> "LateDecayParams":
+        for dataset, epochs in self.branch_epochs.items():
+            if dataset not in self.num_epochs:
+                raise ValueError(f"branch_epochs has {dataset} and num_epochs has not; give both")
+            if epochs[-1] >= self.num_epochs[dataset]:
+                raise ValueError(
+                    f"branch_epochs.{dataset} ends with {epochs[-1]}, and the trunk has "
+                    f"{self.num_epochs[dataset]} epochs; the last branch must leave before the end"
+                )
+            if any(low >= high for low, high in itertools.pairwise(epochs)):
+                raise ValueError(f"branch_epochs.{dataset} must grow")
+        return self
+
+
+class LevelSetsParams(_Section):
+    """Solutions of several schedules, paths between them, level sets in a plane."""
+
+    models: list[str]
+    rows: Annotated[dict[str, ScheduleRow], Field(min_length=1)]
+    num_examples: Count
+    num_batches: Count
+    num_points: Annotated[int, Field(ge=3)]
+    num_curve_steps: Count
+    curve_lr: PositiveFloat
+    curve_batch_size: Annotated[int, Field(ge=2)]
+    resolution: Annotated[int, Field(ge=2)]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    num_levels: Count
+
+
+class TheoryParams(_Section):
+    """The experiments behind claims about why schedules work."""
+
+    seeds: Seeds
+    toy: ToyParams
+    late_decay: LateDecayParams
+    level_sets: LevelSetsParams
+
+
 class CellParams(_Section):
     """One model x schedule as the DAG lists it."""
 
@@ -250,6 +331,7 @@ class Params(_Section):
     train: TrainParams
     tune: TuneParams
     compare: CompareParams
+    theory: TheoryParams
     parallel: ParallelParams
     cells: dict[str, CellParams]
     datasets: list[str]
@@ -304,12 +386,13 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
                 raise StudyError(
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
                 )
-    overlap = sorted(set(params.train.seeds) & set(params.tune.seeds))
-    if overlap:
-        raise StudyError(
-            f"{where}: tune.seeds and train.seeds share {overlap}; tuning must not see the "
-            "final runs' seeds, choose others."
-        )
+    for section in ("train", "theory"):
+        overlap = sorted(set(getattr(params, section).seeds) & set(params.tune.seeds))
+        if overlap:
+            raise StudyError(
+                f"{where}: tune.seeds and {section}.seeds share {overlap}; tuning must not see the "
+                "final runs' seeds, choose others."
+            )
     if isinstance(params.parallel, RayParams):
         device, num_gpus = params.train.device, params.parallel.num_gpus
         if (device == "cuda" and num_gpus == 0) or (device == "cpu" and num_gpus > 0):
@@ -317,7 +400,7 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
                 f"{where}: train.device is {device} and parallel.num_gpus is {num_gpus:g}; a training on "
                 "CUDA needs a share of a GPU, one on the CPU must not hold one."
             )
-    for section in ("train", "tune"):
+    for section in ("train", "tune", "theory"):
         seeds = getattr(params, section).seeds
         if len(set(seeds)) != len(seeds):
             raise StudyError(f"{where}: {section}.seeds has a seed twice in {seeds}; each may stand once.")
@@ -408,6 +491,9 @@ def _keys_at(location: list[str]) -> list[str]:
     }
     if not location:
         return list(Params.model_fields)
+    if location[0] == "theory":
+        inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
+        return list(inner.get(location[-1], TheoryParams).model_fields)
     if location[0] == "model":
         for model in (ResNetParams, ResNet18Params, LSTMParams, TransformerParams):
             if model.model_fields["architecture"].annotation.__args__[0] in location[2:]:

@@ -1,0 +1,159 @@
+"""Trainings that keep the weights of every epoch, and that others can branch off from.
+
+A path's folder, named by the training's fingerprint, holds ``epochs/<n>.safetensors`` (the model after epoch
+n), ``branch-<n>.pt`` (the whole checkpoint, where another path is to branch off), ``checkpoint.pt`` while it
+is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.runs` has it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from lrstudy.cells import Cell, make_cell
+from lrstudy.config import ControllerParams, Params, ScheduleRow
+from lrstudy.files import locked, write_atomically, write_json
+from lrstudy.runs import metric_values, progress_line, read_outcome
+from lrstudy.study import run_task
+from lrstudy.tracking import Journal
+
+
+def path_cell(params: Params, model: str, row_name: str, row: ScheduleRow, num_epochs: int) -> Cell:
+    """The cell of ``model`` with a row that the study itself need not have; no controller but the row's own.
+
+    Raises:
+        StudyError: an unknown model, or a row that does not fit.
+    """
+    dataset = params.model[model].dataset if model in params.model else None
+    changed = params.model_copy(
+        update={
+            "schedule": {row_name: row},
+            "controller": ControllerParams(name="none"),
+            "num_epochs": params.num_epochs | ({dataset: num_epochs} if dataset else {}),
+        }
+    )
+    return make_cell(changed, model, row_name)
+
+
+def path_task(
+    cell: Cell,
+    params: Params,
+    settings: dict,
+    seed: int,
+    meta: dict,
+    root: Path,
+    label: str,
+    *,
+    branches: list[int] | None = None,
+    start: dict | None = None,
+) -> dict:
+    """One training as :func:`train_path` takes it.
+
+    Args:
+        branches: epochs after which other paths branch off.
+        start: the task of the path that this one branches off from, and ``epoch``: after which.
+    """
+    task = run_task(cell, params, settings, seed, meta, root, label)
+    key = f"path-{task['key']}"
+    folder = root / "checkpoints" / "theory" / cell.name / task["key"][:16]
+    if start is not None:
+        start = {
+            "file": str(Path(start["task"]["folder"]) / f"branch-{start['epoch']}.pt"),
+            "epoch": start["epoch"],
+        }
+    return task | {"key": key, "folder": str(folder), "branches": branches or [], "start": start}
+
+
+def weights_file(folder: str | Path, epoch: int) -> Path:
+    """The model after ``epoch`` (1-based) of the path in ``folder``."""
+    return Path(folder) / "epochs" / f"{epoch}.safetensors"
+
+
+def train_path(task: dict) -> str:
+    """Train what :func:`path_task` describes, unless that is done; returns the folder.
+
+    A branch goes on from the checkpoint of the path that it leaves: weights, optimizer, order of batches and
+    random numbers. So it ends bit for bit where a training with the branch's schedule ends that shared
+    nothing, provided that both schedules agree up to there. The history of a branch contains the epochs that
+    it shares.
+    """
+    folder = Path(task["folder"])
+    with locked(folder / "run.lock"):
+        if not _is_done(task):
+            _train(folder, task)
+    return str(folder)
+
+
+def _is_done(task: dict) -> bool:
+    """Whether the outcome is there, with the checkpoints to branch off from: earlier paths may have kept
+    fewer."""
+    outcome = read_outcome(Path(task["folder"]))
+    if outcome is None:
+        return False
+    reached = [epoch for epoch in task["branches"] if epoch <= len(outcome["epochs"])]
+    return all((Path(task["folder"]) / f"branch-{epoch}.pt").exists() for epoch in reached)
+
+
+def _train(folder: Path, task: dict) -> None:
+    import torch
+    from safetensors.torch import save
+
+    from lrstudy.batches import make_split, take_share
+    from lrstudy.data import read_meta, read_split
+    from lrstudy.devices import choose_device
+    from lrstudy.training import train
+
+    settings = task["settings"]
+    torch.set_num_threads(settings["threads"])
+    torch.set_flush_denormal(True)  # numbers below 1e-38 are slow on many processors
+    device = choose_device(settings["device"])
+    meta = read_meta(task["data"])
+    training = take_share(read_split(task["data"], "train"), settings["training_share"])
+    training = make_split(training, meta, device, settings["augment"])
+    validation = make_split(read_split(task["data"], "validation"), meta, device)
+
+    parent = os.getppid()
+    journal = Journal(folder, task["key"])
+    journaled = {
+        epoch
+        for event in journal.events()
+        if event["event"] == "metrics"
+        for name, _, epoch, _ in event["values"]
+        if name == "validation/loss"
+    }
+    checkpoint_file, started = folder / "checkpoint.pt", task["start"]
+    file = checkpoint_file if checkpoint_file.exists() else Path(started["file"]) if started else None
+    state = torch.load(file, weights_only=True, map_location="cpu") if file else None
+
+    def keep(record: dict) -> None:
+        if record["epoch"] not in journaled:
+            journal.metrics(metric_values(record))
+
+    for record in state["epochs"] if state else []:
+        keep(record)
+
+    def on_epoch(record: dict, checkpoint) -> None:
+        state, epoch = checkpoint(), record["epoch"]
+        weights = {
+            name: value.detach().to("cpu", copy=True).contiguous() for name, value in state["model"].items()
+        }
+        write_atomically(weights_file(folder, epoch), save(weights))
+        if epoch in task["branches"]:
+            write_atomically(folder / f"branch-{epoch}.pt", lambda file: torch.save(state, file))
+        write_atomically(checkpoint_file, lambda file: torch.save(state, file))
+        keep(record)
+        line = progress_line(record, settings["num_epochs"])
+        print(f"{task['label']:<34} {line}", file=sys.stderr, flush=True)
+        if os.getppid() != parent:
+            raise SystemExit("the stage that started this worker is gone; its checkpoint stays")
+
+    progress = train(settings, training, validation, meta, state=state, on_epoch=on_epoch)
+    write_json(
+        folder / "outcome.json",
+        {
+            "status": progress.status,
+            "best_epoch": progress.best_epoch,
+            "num_parameters": progress.num_parameters,
+            "epochs": progress.epochs,
+        },
+    )
+    checkpoint_file.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""What the theory stages share: where their files go, what MLflow is told, and tasks of measurements."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lrstudy.config import Params
+from lrstudy.parallel import num_workers, run_all
+from lrstudy.runs import fingerprint
+from lrstudy.study import finish
+from lrstudy.theory import measurements
+from lrstudy.theory.landscape import Plane
+from lrstudy.tracking import Journal, Sender
+
+FOLDER = Path("artifacts/theory")
+HEADLINE = {"image": "accuracy", "text": "f1"}  # the study's own test metric for a kind of data
+
+
+def parent_journal(
+    root: Path, name: str, identity: dict, data: str, tags: dict[str, str], description: str
+) -> Journal:
+    """The run of an experiment, the same one whenever the same experiment runs again.
+
+    Args:
+        name: of the run.
+        identity: all that the experiment depends on besides the data and the code that trains.
+        data: the data's fingerprint, or "" where there is none.
+    """
+    key = f"theory-{fingerprint(identity, data)}"
+    folder = root / "checkpoints" / "theory" / f"{name.replace(' ', '-')}-{key.removeprefix('theory-')[:16]}"
+    journal = Journal(folder, key)
+    journal.create(name, tags | {"kind": "theory"}, identity, description=description)
+    return journal
+
+
+def log_once(journal: Journal, values: dict[str, list[tuple[int, float]]]) -> None:
+    """Log metrics (name -> step, value) unless the same ones are there: the stage may run again."""
+    new = [[name, value, step] for name, series in values.items() for step, value in series]
+    logged = [
+        [[name, value, step] for name, value, step, _ in event["values"]]
+        for event in journal.events()
+        if event["event"] == "metrics"
+    ]
+    if new and new not in logged:
+        when = int(time.time() * 1000)
+        journal.metrics([(name, value, step, when) for name, value, step in new])
+
+
+def publish(journal: Journal, files: list[Path], folder: Path, status: str = "finished") -> list[str]:
+    """Give the run its files, copy them to the stage's output ``folder``, end the run; returns the copies'
+    names.
+
+    DVC removes a stage's output before it runs again; MLflow may be told of these files only then.
+    """
+    known = {event["path"] for event in journal.events() if event["event"] == "artifact"}
+    copies = []
+    for file in files:
+        if str(file.resolve()) not in known:
+            journal.artifact(file, "figures")
+        folder.mkdir(parents=True, exist_ok=True)
+        copies.append(shutil.copyfile(file, folder / file.name).name)
+    finish(journal, status)
+    return copies
+
+
+def follow(sender: Sender, *journals: Journal) -> None:
+    """Send these journals, parents first."""
+    for journal in journals:
+        sender.follow(journal.folder)
+
+
+def surfaces(params: Params, task: dict, plane: Plane, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+    """Losses on the grid, its rows shared out over the workers."""
+    parts = [part for part in np.array_split(y, min(len(y), num_workers(*params.workers))) if len(part)]
+    tasks = [task | {"plane": plane, "x": x, "y": part, "part": n} for n, part in enumerate(parts)]
+    found = {one["part"]: one["losses"] for one in run_all(measurements.surface, tasks, *params.workers)}
+    return {name: np.concatenate([found[n][name] for n in range(len(parts))]) for name in found[0]}
+
+
+def measuring(task: dict, name: str, num_examples: int) -> dict:
+    """The task of a measurement on what a training left."""
+    return {
+        "name": name,
+        "settings": task["settings"],
+        "data": task["data"],
+        "num_examples": num_examples,
+    }
