@@ -4,7 +4,7 @@ PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 export DVC_NO_ANALYTICS := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock bench-tuning clean
+.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock faults audit bench-tuning clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -55,6 +55,12 @@ params: setup ## compose params.yaml from conf/ without running anything
 
 lock: setup ## write requirements.lock from what is installed
 	@python -m pip freeze --exclude-editable --exclude lrstudy > requirements.lock
+
+faults: setup ## kill trainings and searches at 20 random moments each, stop MLflow's server in mid-run, and compare
+	@python tests/faults.py -o benchmarks/results/faults.json $(ARGS)
+
+audit: setup ## known vulnerabilities of the packages in requirements.lock (sets pip-audit up the first time)
+	@sh scripts/audit.sh
 
 bench-tuning: setup ## plain search against rungs on real data, from a pool of trainings (an hour on a CPU)
 	@dvc repro preprocess

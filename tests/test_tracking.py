@@ -17,6 +17,7 @@ import pytest
 from lrstudy import sync
 from lrstudy.errors import StudyError
 from lrstudy.stages import exit_status
+from lrstudy.study import finish, under_way
 from lrstudy.tracking import (
     EXPERIMENT,
     KEY_TAG,
@@ -215,6 +216,14 @@ def test_a_damaged_journal_is_named_with_its_line(tmp_path):
         journal.events()
 
 
+@pytest.mark.parametrize("line", ["3", "{}", '{"event": 5}', "[" * 100_000])
+def test_a_line_that_is_no_event_is_named_too(tmp_path, line):
+    journal = Journal(tmp_path, "key")
+    journal.path.write_text(f"{line}\n")
+    with pytest.raises(StudyError, match=r"journal\.jsonl, line 1: not an event"):
+        journal.events()
+
+
 def test_nested_settings_become_dotted_names():
     nested = {"a": 1, "b": {"c": {"d": None}, "e": [1, 2]}}
     assert flatten(nested) == {"a": 1, "b.c.d": None, "b.e": [1, 2]}
@@ -324,7 +333,7 @@ def test_a_sender_that_died_after_any_event_repeats_nothing(root, store):
         (seed.folder / "sent.json").write_text(json.dumps(sent | {"events": done}))
         send_all(root, store)
         assert json.loads((seed.folder / "sent.json").read_text()) == sent
-    for lost in ("", "{", json.dumps(sent | {"events": 99})):
+    for lost in ("", "{", "[]", "[" * 100_000, json.dumps(sent | {"events": 99}), '{"events": "1"}'):
         (seed.folder / "sent.json").write_text(lost)
         send_all(root, store)
     (seed.folder / "sent.json").unlink()
@@ -655,8 +664,10 @@ def test_sync_sends_every_journal_parents_first_and_says_how_many(root, store, m
     write_cell(root)
     trial = Journal(root / "checkpoints" / "m-s" / "tuning-1" / "trial-0", "trial-0")
     trial.create("trial 0", {}, parent="tuning-1")
-    Journal(root / "checkpoints" / "m-s" / "tuning-1", "tuning-1").create("tuning", {})
-    run_sync(monkeypatch, root)
+    tuning = Journal(root / "checkpoints" / "m-s" / "tuning-1", "tuning-1")
+    tuning.create("tuning", {})
+    with under_way(tuning, trial):
+        run_sync(monkeypatch, root)
     where = f"sqlite:///{root / 'mlflow.db'}"
     assert capsys.readouterr() == (
         f"sync: 9 events of 4 runs sent to MLflow at {where}; 0 runs had nothing new\n",
@@ -667,12 +678,37 @@ def test_sync_sends_every_journal_parents_first_and_says_how_many(root, store, m
     assert shown["trial 0"]["tags"]["mlflow.parentRunId"] == shown["tuning"]["id"]
 
     trial.end()
+    tuning.end()
     assert run_sync(monkeypatch, root) == 0
-    assert capsys.readouterr().out.startswith("sync: 1 events of 1 runs sent to MLflow at ")
+    assert capsys.readouterr().out.startswith("sync: 2 events of 2 runs sent to MLflow at ")
     run_sync(monkeypatch, root)
     assert capsys.readouterr().out.endswith(
         "0 events of 0 runs sent to MLflow at " + where + "; 4 runs had nothing new\n"
     )
+
+
+def test_sync_ends_runs_whose_stage_was_killed_and_the_stage_goes_on_with_them(
+    root, store, monkeypatch, capsys
+):
+    killed = Journal(root / "checkpoints" / "m-s" / "2", "seed-2")
+    killed.create("m-s seed 2", {"kind": "seed"})
+    killed.metrics([("lr", 0.1, 1, 1000)])
+    with under_way(killed):
+        run_sync(monkeypatch, root)
+        assert everything(store)["m-s seed 2"]["status"] == "RUNNING"
+    assert run_sync(monkeypatch, root) == 0
+    assert everything(store)["m-s seed 2"]["status"] == "KILLED"
+    assert "1 runs of stages that are gone were ended as KILLED; `dvc repro` goes on with them" in (
+        capsys.readouterr().out
+    )
+    with under_way(killed):
+        run_sync(monkeypatch, root)
+        assert everything(store)["m-s seed 2"]["status"] == "RUNNING"
+        finish(killed, "finished")
+    run_sync(monkeypatch, root)
+    shown = everything(store)["m-s seed 2"]
+    assert shown["status"] == "FINISHED"
+    assert shown["metrics"]["lr"] == [(1, 1000, "0.1")]
 
 
 def test_sync_says_that_there_is_nothing_to_send(tmp_path, monkeypatch, capsys):

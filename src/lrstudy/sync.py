@@ -12,7 +12,7 @@ def journal_folders(root: Path) -> list[Path]:
     """The folders of all journals under ``root``'s checkpoints, runs without a parent first."""
     folders = sorted(path.parent for path in (root / "checkpoints").rglob("journal.jsonl"))
     begun = {folder: events[0] for folder in folders if (events := Journal(folder, "").events())}
-    return sorted(begun, key=lambda folder: begun[folder]["parent"] is not None)
+    return sorted(begun, key=lambda folder: begun[folder].get("parent") is not None)
 
 
 def main() -> None:

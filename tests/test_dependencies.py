@@ -1,0 +1,125 @@
+"""What is imported is declared, what is declared is used, and the lock has a version of everything."""
+
+import ast
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+NOT_IMPORTED = {
+    "ruamel-yaml-clib": "makes DVC read its lock file in C",
+    "schedulefree": "imported by name in optimizers.py",
+    "prodigyopt": "imported by name in optimizers.py",
+    "pandas": "what scikit-posthocs returns, and what tests read results with",
+    "datasets": "the hub's own library, for who looks at the data beside the study",
+    "pytest-xdist": "`make test` runs on all cores with it",
+    "ruff": "`make check`",
+}
+
+
+def declared(name: str) -> dict[str, Requirement]:
+    """The requirements of a file by canonical name."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    found = [Requirement(line) for line in lines if line and not line.startswith("-")]
+    return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def imported(*folders: str) -> dict[str, set[str]]:
+    """Top-level modules that code in the folders imports, anywhere in it: module -> files."""
+    modules: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                    names = [node.module]
+                for name in names:
+                    modules.setdefault(name.partition(".")[0], set()).add(str(path.relative_to(ROOT)))
+    return modules
+
+
+def outsiders(*folders: str) -> dict[tuple[str, ...], set[str]]:
+    """Imports that are neither Python's own nor this repository's: the distributions that have it -> files."""
+    here = {
+        "lrstudy",
+        *(path.stem for name in ("tests", "benchmarks") for path in (ROOT / name).glob("*.py")),
+    }
+    providers = packages_distributions()
+    found: dict[tuple[str, ...], set[str]] = {}
+    for module, files in imported(*folders).items():
+        if module not in sys.stdlib_module_names and module not in here:
+            names = tuple(sorted({canonicalize_name(name) for name in providers.get(module, [module])}))
+            found.setdefault(names, set()).update(files)
+    return found
+
+
+def undeclared(used: dict[tuple[str, ...], set[str]], known: set[str]) -> dict[tuple[str, ...], set[str]]:
+    """What none of the ``known`` distributions provides."""
+    return {names: files for names, files in used.items() if not known & set(names)}
+
+
+RUN, DEVELOP = declared("requirements.txt"), declared("requirements-dev.txt")
+EXTRAS = [path.name for path in sorted(ROOT.glob("requirements-*.txt")) if "dev" not in path.name]
+OPTIONAL = {
+    name for file in EXTRAS for name in declared(file)
+}  # imported where the configuration asks for it
+
+
+def test_every_import_of_the_package_is_a_declared_dependency():
+    used = outsiders("src", "hydra_plugins")
+    assert undeclared(used, RUN.keys() | OPTIONAL) == {}
+    assert undeclared(used, RUN.keys() - {"torch"} | OPTIONAL).keys() == {("torch",)}
+
+
+def test_every_import_of_the_tests_is_a_declared_dependency():
+    used = outsiders("tests", "benchmarks")
+    assert undeclared(used, RUN.keys() | DEVELOP.keys() | OPTIONAL) == {}
+
+
+def test_every_declared_dependency_is_used():
+    used = {name for names in outsiders("src", "hydra_plugins") for name in names} | NOT_IMPORTED.keys()
+    assert RUN.keys() - used == set()
+    tested = {name for names in outsiders("tests", "benchmarks") for name in names} | NOT_IMPORTED.keys()
+    assert DEVELOP.keys() - tested == set()
+    assert NOT_IMPORTED.keys() - RUN.keys() - DEVELOP.keys() == set()
+
+
+def test_every_version_is_pinned_and_the_lock_has_the_same():
+    lock = declared("requirements.lock")
+    for name, requirement in [*RUN.items(), *DEVELOP.items()]:
+        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), requirement
+        assert lock[name].specifier == requirement.specifier, name
+    assert all(re.fullmatch(r"==[\w.+]+", str(r.specifier)) for r in lock.values())
+
+
+def test_the_lock_has_every_package_that_the_declared_ones_need():
+    lock, missing = declared("requirements.lock"), set()
+    ours = {"lrstudy", "pip", "setuptools", "wheel"}
+    reached, waiting = set(), [*RUN, *DEVELOP]
+    while waiting:
+        name = waiting.pop()
+        if name in reached | ours:
+            continue
+        reached.add(name)
+        if name not in lock:
+            missing.add(name)
+        try:
+            needed = [Requirement(line) for line in requires(name) or []]
+        except PackageNotFoundError:
+            continue  # not for this platform
+        waiting += [
+            canonicalize_name(r.name) for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})
+        ]
+    assert missing == set()
+
+
+@pytest.mark.parametrize("place", ["scripts/setup.sh", "scripts/audit.sh"])
+def test_setup_and_audit_go_by_the_lock(place):
+    assert "requirements.lock" in (ROOT / place).read_text()

@@ -1,0 +1,164 @@
+"""Interrupts, SIGTERM and kills: what is under way is put away, and no run stays RUNNING for ever."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lrstudy.files import is_locked, locked
+from lrstudy.stages import exit_status
+from lrstudy.study import ended_as, finish, is_orphan, under_way
+from lrstudy.tracking import Journal
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def journal(tmp_path) -> Journal:
+    journal = Journal(tmp_path / "run", "key")
+    journal.create("run", {})
+    return journal
+
+
+# --- what a run's journal says of it ---
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (KeyboardInterrupt(), "KILLED"),
+        (SystemExit("the stage that started this worker is gone"), "KILLED"),
+        (RuntimeError("a bug"), "FAILED"),
+        (OSError(28, "No space left on device"), "FAILED"),
+    ],
+)
+def test_a_run_that_is_broken_off_ends_and_goes_on_later(journal, error, status):
+    with pytest.raises(type(error)), under_way(journal):
+        assert ended_as(journal) is None
+        raise error
+    assert ended_as(journal) == status
+    with under_way(journal):
+        assert ended_as(journal) is None
+        finish(journal, "finished")
+    assert ended_as(journal) == "FINISHED"
+    assert [e["event"] for e in journal.events()] == ["create", "end", "resume", "tags", "end"]
+
+
+def test_a_run_that_ended_well_is_left_alone(journal):
+    with under_way(journal):
+        finish(journal, "finished")
+    before = journal.events()
+    with pytest.raises(KeyboardInterrupt), under_way(journal):
+        raise KeyboardInterrupt
+    finish(journal, "finished")
+    assert journal.events() == before
+
+
+def test_a_run_is_an_orphan_while_it_has_neither_ended_nor_a_stage(journal):
+    assert is_orphan(journal)
+    with under_way(journal), under_way(journal):  # two experiments may share a run
+        assert not is_orphan(journal)
+    assert is_orphan(journal)  # as after a kill: nothing was written
+    journal.end("KILLED")
+    assert not is_orphan(journal)
+
+
+def test_shared_locks_are_held_together_and_keep_others_out(tmp_path):
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    with locked(path, shared=True), locked(path, lambda: pytest.fail("waits"), shared=True):
+        assert is_locked(path)
+    assert not is_locked(path)
+    with locked(path):
+        assert is_locked(path)
+
+
+# --- a stage's exit ---
+
+
+def test_sigterm_is_one_message_and_the_handler_is_put_back(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_status(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
+    assert (
+        capsys.readouterr().err == "terminated; finished epochs and trials are kept, run it again to go on\n"
+    )
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_sigterm_stays_ignored_where_it_was(monkeypatch):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert exit_status(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+POOL = """
+import sys
+from concurrent.futures import process
+from pathlib import Path
+import torch
+from lrstudy.parallel import run_all
+from lrstudy.stages import exit_status
+
+def task(number):
+    Path(sys.argv[1], f"begun-{number['number']}").touch()
+    print("begun", flush=True)
+    open(sys.argv[2]).read()  # a training without end: nobody writes to the pipe
+
+def main():
+    for _ in run_all(task, [{"number": n} for n in range(6)], 1, "cpu"):
+        pass
+
+sys.exit(exit_status(main))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+@pytest.mark.parametrize(("sent", "to_all", "status"), [("SIGINT", True, 130), ("SIGTERM", False, 143)])
+def test_workers_end_with_their_stage_and_begin_nothing_more(tmp_path, sent, to_all, status):
+    """A terminal sends an interrupt to the stage and its workers, `kill` sends SIGTERM to the stage alone."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "begun").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", POOL, str(tmp_path / "begun"), str(tmp_path / "pipe")],
+        env=os.environ | {"LRSTUDY_WORKERS": "2"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    if to_all:
+        os.killpg(process.pid, signal.Signals[sent])
+    else:
+        process.send_signal(signal.Signals[sent])
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert said.endswith("finished epochs and trials are kept, run it again to go on\n")
+    assert "Traceback" not in said
+    assert len(list((tmp_path / "begun").iterdir())) == 2
+    with pytest.raises(ProcessLookupError):  # nobody of its group is left
+        os.killpg(process.pid, 0)
+
+
+# --- the whole of it ---
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="faults.py forks its stages")
+def test_killed_stages_end_like_one_left_alone(tmp_path):
+    """A short form of `make faults`: kill -9 in the train and in the tune stage, start again, compare all."""
+    command = [sys.executable, str(TESTS / "faults.py"), "--kills", "2", "--seed", "3"]
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent / "src")}
+    for stage in ("train", "tune"):
+        done = subprocess.run(
+            [*command, "--only", stage, "-o", str(tmp_path / "found.json")],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        found = json.loads((tmp_path / "found.json").read_text())[stage]
+        assert (found["kills"], found["differences"]) == (2, 0), found
+        assert found["moments"] > 50
