@@ -584,7 +584,7 @@ def test_updates_are_counted_through_and_the_rest_by_epoch(uninterrupted):
     ):
         series = [(value, step) for found, value, step, _ in values if found == name]
         assert series == [(record[name], record["epoch"]) for record in epochs]
-    assert [s for n, _, s, _ in values if n == "controller/interventions"] == [1, 2, 3, 4]
+    assert [s for n, _, s, _ in values if n == "controller_interventions"] == [1, 2, 3, 4]
     assert {when for *_, when in metric_values(epochs[0])} == {int(epochs[0]["time"] * 1000)}
     assert all(isinstance(value, int | float) for _, value, _, _ in values)
 

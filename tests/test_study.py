@@ -1,6 +1,7 @@
 """What the stages share: reading each other's outputs, one training's task, the tags of a run."""
 
 import json
+import math
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,15 @@ from composed import composed_params
 from lrstudy.cells import make_cell
 from lrstudy.config import check_params
 from lrstudy.errors import StudyError
-from lrstudy.study import common_tags, finish, git_revision, outcome_of, read_json, run_task
+from lrstudy.study import (
+    common_tags,
+    finish,
+    git_revision,
+    mean_curves,
+    outcome_of,
+    read_json,
+    run_task,
+)
 from lrstudy.tracking import Journal
 
 PARAMS = check_params(composed_params())
@@ -115,3 +124,31 @@ def test_a_training_without_an_outcome_is_not_taken_for_one(tmp_path):
     outcome = {"status": "finished", "best_epoch": 1, "epochs": [{"epoch": 1, "validation/loss": 0.5}]}
     (tmp_path / "outcome.json").write_text(json.dumps(outcome))
     assert outcome_of(str(tmp_path)) == outcome
+
+
+def curve(losses: list[float], start: float) -> dict:
+    """A training whose epochs end a second apart, with these validation losses."""
+    names = ("train/loss", "train/accuracy", "train/f1", "validation/accuracy", "validation/f1")
+    return {
+        "epochs": [
+            {"epoch": number, "time": start + number, "validation/loss": loss, "lr": 0.1 / number}
+            | dict.fromkeys(names, loss / 2)
+            for number, loss in enumerate(losses, 1)
+        ]
+    }
+
+
+def test_mean_curves_are_means_over_the_seeds_epoch_by_epoch():
+    found = mean_curves([curve([1.0, 0.5], 100.0), curve([2.0, 1.0], 200.0)])
+    assert ("validation/loss", 1.5, 1, 201_000) in found
+    assert ("validation/loss", 0.75, 2, 202_000) in found
+    assert ("train/loss", 0.375, 2, 202_000) in found
+    assert ("lr", 0.05, 2, 202_000) in found
+    assert len(found) == 2 * 7
+
+
+def test_mean_curves_end_with_the_first_seed_that_diverged():
+    found = mean_curves([curve([1.0, 0.5, 0.4], 0.0), curve([2.0, math.nan], 0.0)])
+    assert {step for _, _, step, _ in found} == {1, 2}
+    (last,) = (value for name, value, step, _ in found if name == "validation/loss" and step == 2)
+    assert math.isnan(last)

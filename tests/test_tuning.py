@@ -25,7 +25,7 @@ from lrstudy import tuning
 from lrstudy.cells import Cell, default_values, make_cell
 from lrstudy.config import TuneParams, check_params
 from lrstudy.errors import StudyError
-from lrstudy.stages.tune import judge, mean_curves
+from lrstudy.stages.tune import judge
 from lrstudy.tuning import (
     best_trial,
     differences,
@@ -1263,22 +1263,3 @@ def test_one_diverged_seed_makes_the_trial_diverged():
         "ended": 103_000,
         "reason": "the loss was not finite in epoch 2",
     }
-
-
-def test_a_trials_curves_are_means_over_its_seeds():
-    found = mean_curves([outcome([1.0, 0.5]), outcome([2.0, 1.0], start=200.0)], 0.75)
-    assert ("validation/loss", 1.5, 1, 201_000) in found
-    assert ("validation/loss", 0.75, 2, 202_000) in found
-    assert ("train/loss", 0.375, 2, 202_000) in found
-    assert ("lr", 0.05, 2, 202_000) in found
-    assert ("objective", 0.75, 0, 202_000) in found
-    assert len(found) == 2 * 5 + 1
-
-
-def test_the_curves_of_a_diverged_trial_end_with_its_first_seed_and_have_no_objective():
-    found = mean_curves([outcome([1.0, 0.5, 0.4]), outcome([2.0, math.nan], "diverged")], math.inf)
-    assert {step for _, _, step, _ in found} == {1, 2}
-    assert "objective" not in {name for name, *_ in found}
-    assert math.isnan(
-        next(value for name, value, step, _ in found if name == "validation/loss" and step == 2)
-    )

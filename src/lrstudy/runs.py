@@ -267,7 +267,7 @@ def metric_values(record: dict) -> list[tuple[str, float, int, int]]:
     first = (epoch - 1) * len(record["steps"]["lr"])
     for name, series in record["steps"].items():
         values += [(f"step/{name}", value, first + index, when) for index, value in enumerate(series)]
-    values.append(("controller/interventions", float(len(record["interventions"])), epoch, when))
+    values.append(("controller_interventions", float(len(record["interventions"])), epoch, when))
     return values
 
 

@@ -160,6 +160,26 @@ def ended_as(journal: Journal) -> str | None:
     return status
 
 
+_CURVES = (
+    "lr", "train/loss", "train/accuracy", "train/f1",
+    "validation/loss", "validation/accuracy", "validation/f1",
+)  # fmt: skip
+
+
+def mean_curves(outcomes: list[dict]) -> list[tuple[str, float, int, int]]:
+    """The curves by epoch as a journal takes them, each the mean over the seeds.
+
+    Args:
+        outcomes: one per seed; epochs that one of them did not reach, since it diverged, are left out.
+    """
+    values = []
+    for records in zip(*(outcome["epochs"] for outcome in outcomes), strict=False):
+        when = int(max(record["time"] for record in records) * 1000)
+        for name in _CURVES:
+            values.append((name, sum(r[name] for r in records) / len(records), records[0]["epoch"], when))
+    return values
+
+
 def finish(journal: Journal, status: str) -> None:
     """End the run in the tracker unless it has ended well."""
     if ended_as(journal) != "FINISHED":

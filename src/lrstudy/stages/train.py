@@ -16,6 +16,7 @@ from lrstudy.study import (
     common_tags,
     data_folder,
     finish,
+    mean_curves,
     outcome_of,
     read_json,
     run_task,
@@ -79,6 +80,9 @@ def main() -> None:
             log_interventions(journal, outcome)
             finish(journal, outcome["status"])
         outcomes = {seed: outcome_of(task["folder"]) for seed, task in tasks.items()}
+        if not any(event["event"] == "end" for event in parent.events()):
+            # What the UI shows of a cell while its seeds are folded away.
+            parent.metrics(mean_curves(list(outcomes.values())))
         statuses = {outcome["status"] for outcome in outcomes.values()}
         finish(parent, "diverged" if "diverged" in statuses else "finished")
 

@@ -16,7 +16,16 @@ from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import code_hashes, train_run
 from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_one_standard_error
 from lrstudy.stages import cell_arguments, run_stage
-from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task, tuned_file, under_way
+from lrstudy.study import (
+    common_tags,
+    data_folder,
+    finish,
+    mean_curves,
+    outcome_of,
+    run_task,
+    tuned_file,
+    under_way,
+)
 from lrstudy.tracking import Journal, Sender
 from lrstudy.tuning import best_trial, draw, earlier_studies, largest_cost, study_name, tune
 
@@ -110,7 +119,10 @@ def main() -> None:
                 )
                 sender.follow(trial.folder)
                 if not any(event["event"] == "end" for event in trial.events()):
-                    trial.metrics(mean_curves(outcomes, objective))
+                    curves = mean_curves(outcomes)
+                    trial.metrics(curves)
+                    if math.isfinite(objective):
+                        trial.metrics([("objective", objective, 0, curves[-1][3])])
                     if "reason" in known:
                         trial.tags({"reason": known["reason"]})
                     finish(trial, known["status"])
@@ -123,7 +135,12 @@ def main() -> None:
         best = best_trial(trials)
         journal.metrics(
             [
-                (f"objective/{rung['share']:g}", rung["objective"], t["number"], rung["ended"])
+                (
+                    "objective" if rung["share"] == 1 else f"objective_on_{rung['share']:g}",
+                    rung["objective"],
+                    t["number"],
+                    rung["ended"],
+                )
                 for t in trials
                 for rung in t["rungs"]
                 if rung["objective"] is not None
@@ -220,19 +237,6 @@ def judge(outcomes: list[dict], share: float) -> tuple[float, dict]:
     else:
         known["standard_error"] = outcomes[0]["epochs"][-1]["validation/loss_standard_error"]
     return sum(losses) / len(losses), known
-
-
-def mean_curves(outcomes: list[dict], objective: float) -> list[tuple[str, float, int, int]]:
-    """The trial's curves by epoch, each the mean over its seeds, and the objective."""
-    values = []
-    for records in zip(*(outcome["epochs"] for outcome in outcomes), strict=False):
-        when = int(max(record["time"] for record in records) * 1000)
-        for name in ("train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr"):
-            mean = sum(record[name] for record in records) / len(records)
-            values.append((name, mean, records[0]["epoch"], when))
-    if math.isfinite(objective):
-        values.append(("objective", objective, 0, values[-1][3]))
-    return values
 
 
 if __name__ == "__main__":
