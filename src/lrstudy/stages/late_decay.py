@@ -46,6 +46,8 @@ def main() -> None:
         for model in asked:
             if model not in missing:
                 result["models"][model] = run_model(params, model, root, sender)
+    for one in (result["toy"], *result["models"].values()):
+        one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
     result = {
         "preset": params.preset,
         "seeds": params.theory.seeds,
@@ -111,7 +113,7 @@ def run_toy(params: Params, root: Path, sender: Sender) -> dict:
         for name, figure in drawn.items()
         for file in figures.save(figure, journal.folder / "figures", name)
     ]
-    return found | {"figures": publish(journal, files, OUTPUT)}
+    return found | {"figures": publish(journal, files, OUTPUT), "key": journal.key}
 
 
 def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
@@ -217,7 +219,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             y,
             {"training loss": losses["train"], "test loss": losses["test"]},
             paths,
-            tuple(f"principal direction {n} ({100 * s:.0f}%)" for n, s in enumerate(plane.explained, 1)),
+            tuple(f"principal direction {n} ({100 * s:.1f}%)" for n, s in enumerate(plane.explained, 1)),
         )
     files = [
         file
@@ -236,7 +238,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         },
     )
     result["figures"] = publish(parent, files, OUTPUT, "diverged" if result["not_finished"] else "finished")
-    result["run_id"] = sender.run_ids.get(parent.key)
+    result["key"] = parent.key
     return result
 
 

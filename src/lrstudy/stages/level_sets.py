@@ -52,6 +52,8 @@ def main() -> None:
         print(f"level_sets: not among the study's models, left out: {', '.join(missing)}", file=sys.stderr)
     with Sender(root) as sender:
         models = {model: run_model(params, model, root, sender) for model in asked if model not in missing}
+    for one in models.values():
+        one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
     result = {
         "preset": params.preset,
         "seeds": params.theory.seeds,
@@ -210,7 +212,10 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             y,
             {"training loss": losses["train"], "test loss": losses["test"]},
             paths,
-            ("principal direction 1", "principal direction 2"),
+            tuple(
+                f"principal direction {n} ({100 * s:.1f}%)"
+                for n, s in enumerate(result["plane"]["explained"], 1)
+            ),
         )
         drawn[f"components_{model}"] = figures.lines_figure(
             {
@@ -241,7 +246,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     ]
     status = "finished" if len(solved) == len(tasks) else "diverged"
     result["figures"] = publish(parent, files, OUTPUT, status)
-    result["run_id"] = sender.run_ids.get(parent.key)
+    result["key"] = parent.key
     return result
 
 

@@ -98,7 +98,7 @@ def plane_figure(
             if len(levels) > 1:
                 clipped = np.where(np.isfinite(values), values, finite.max())
                 filled = axes.contourf(x, y, clipped, levels=levels, cmap="viridis_r")
-                bar = figure.colorbar(filled, ax=axes, shrink=0.8)
+                bar = figure.colorbar(filled, ax=axes, shrink=0.8, format="%.3g")
                 bar.ax.tick_params(labelsize=6)
             for index, (label, points) in enumerate(paths.items()):
                 look = {"color": "#FFFFFF", "linewidth": 1.8} if index == 0 else line_style(index)
@@ -123,7 +123,10 @@ def lines_figure(
     logarithmic: bool = False,
     columns: int = 3,
 ) -> "Figure":
-    """Panels (title -> label -> x, y); equal labels look alike in all panels."""
+    """Panels (title -> label -> x, y); equal labels look alike in all panels.
+
+    ``logarithmic`` panels are so where their values span more than a factor of 20.
+    """
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     with style():
         columns = min(columns, len(panels))
@@ -135,7 +138,8 @@ def lines_figure(
             for label, (x, y) in lines.items():
                 drawn = axes.plot(x, y, marker="o", ms=2.2, label=label, **line_style(labels.index(label)))
                 handles.setdefault(label, drawn[0])
-            if logarithmic and any(np.any(np.asarray(y) > 0) for _, y in lines.values()):
+            shown = np.concatenate([np.asarray(y, dtype=float) for _, y in lines.values()])
+            if logarithmic and shown.min() > 0 and shown.max() > 20 * shown.min():
                 axes.set_yscale("log")
             axes.set_title(title, loc="left")
             axes.set_xlabel(x_label)
