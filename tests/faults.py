@@ -16,6 +16,7 @@ import. Linux only.
 
 import argparse
 import contextlib
+import importlib
 import json
 import mmap
 import os
@@ -445,7 +446,10 @@ def journaled_rows(folder: Path) -> set[tuple[str, str, int]]:
 
 
 def preload() -> None:
-    """Import what stages need, with one thread: threads do not survive a fork."""
+    """Import what stages need, with one thread: threads do not survive a fork.
+
+    The study's own modules too: all stages run the same code, even if somebody edits it meanwhile.
+    """
     import mlflow.store.tracking.sqlalchemy_store
     import mlflow.tracking  # noqa: F401
     import optuna  # noqa: F401
@@ -453,6 +457,12 @@ def preload() -> None:
     import torch
     import torch._dynamo
 
+    import lrstudy
+
+    for path in sorted(Path(lrstudy.__file__).parent.glob("*.py")):
+        importlib.import_module(f"lrstudy.{path.stem}")
+    for stage in ("train", "tune"):
+        importlib.import_module(f"lrstudy.stages.{stage}")
     torch.set_num_threads(1)
 
 
