@@ -269,13 +269,14 @@ def test_a_hessian_product_is_the_second_derivative_of_the_loss(network, model):
     weights = found.vector(found.model.state_dict())
     vector = torch.zeros(found.size)
     vector[found.last_layer()[1]] = torch.randn(vector[found.last_layer()[1]].shape)
+    # In the bias the curvature is the covariance of the class probabilities.
+    p, v = torch.from_numpy(found.logits(weights)).softmax(1), vector[found.last_layer()[1]]
+    expected = ((p * v**2).sum(1) - (p @ v) ** 2).mean()
     product = found.product(weights, 1000)
-    # In the bias alone the loss is smooth, and its curvature is the covariance of the class probabilities.
-    logits = torch.from_numpy(found.logits(weights))
-    p, v = logits.softmax(1), vector[found.last_layer()[1]]
-    rows = len(p) // 1  # all training examples: a whole batch
-    expected = ((p * v**2).sum(1) - (p @ v) ** 2).sum() / rows
     assert torch.dot(vector, product(vector)).item() == pytest.approx(expected.item(), rel=1e-3)
+    found.put(0 * weights)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):  # rather than a wrong number
+        product(vector)
 
 
 @pytest.mark.parametrize("model", list(KINDS))

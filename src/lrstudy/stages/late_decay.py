@@ -86,7 +86,7 @@ def run_toy(params: Params, root: Path, sender: Sender) -> dict:
     titles = {
         "test_loss": "test loss",
         "norm": "norm / smallest norm",
-        "trace": "Hessian trace / that at the smallest norm",
+        "trace": "trace / smallest norm's",
     }
     drawn = {
         "toy": figures.toy_figure(

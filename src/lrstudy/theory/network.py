@@ -113,7 +113,8 @@ class Network:
     def product(self, weights: Tensor, num_examples: int) -> Product:
         """The product with the Hessian of the mean loss of the first training examples of a fixed order.
 
-        Batch norm keeps its statistics, those of all training examples, and counts as a constant.
+        Batch norm keeps its statistics, those of all training examples, and counts as a constant. Call the
+        product before anything else that takes weights: torch refuses it afterwards.
         """
         self.put(weights)
         self._refresh()
