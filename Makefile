@@ -13,7 +13,7 @@ setup: ## make .venv with all packages (PYTHON=... chooses the interpreter)
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
 
 quickstart: setup ## the whole study in minutes on the embedded sample: a look, not a result
-	@dvc exp run -S data=sample -S preset=quick $(ARGS)
+	@dvc exp run -S data=sample -S preset=quick -S theory=none $(ARGS)
 	@echo
 	@python -m lrstudy.report
 	@echo
