@@ -1,6 +1,6 @@
 """Kill the train and the tune stage at random moments, start them again, and compare with a run left alone.
 
-    python tests/faults.py [--kills 20] [--seed 0] [--only train|tune|outage] [-o results.json]
+    python tests/faults.py [--kills 20] [--seed 0] [--only train tune outage] [-o results.json]
 
 A moment is one of the stage's file operations (open, write of a part of a checkpoint, rename, remove, lock), of
 whichever of its processes and threads: the stage runs once while they are counted, and is then killed with -9,
@@ -470,7 +470,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/faults.py", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each stage (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("--only", choices=("train", "tune", "outage"), help="one of the three")
+    parser.add_argument("--only", nargs="+", choices=("train", "tune", "outage"), help="some of the three")
     parser.add_argument("-o", "--output", type=Path, help="write the results there as JSON")
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -481,11 +481,11 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="lrstudy-faults-"))
     template = make_template(scratch / "template")
     for name in ("train", "tune"):
-        if options.only in (None, name):
+        if not options.only or name in options.only:
             results[name] = kill_and_compare(name, options.kills, rng, template, scratch)
             shown = {k: v for k, v in results[name].items() if k not in ("killed_at", "different")}
             print(f"{name}: {json.dumps(shown)}", flush=True)
-    if options.only in (None, "outage"):
+    if not options.only or "outage" in options.only:
         results["outage"] = outage(template, scratch)
         print(f"outage: {json.dumps(results['outage'])}", flush=True)
     if options.output:

@@ -32,9 +32,9 @@ from lrstudy.tracking import Journal, _read_sent
 from tiny_data import write_dataset
 
 some = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-few = settings(some, max_examples=25)
+few = settings(some, max_examples=15)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),

@@ -289,6 +289,27 @@ def test_a_folder_that_takes_nothing_is_named(workspace, monkeypatch, capfd, num
     ]
 
 
+def test_a_database_of_trials_that_fails_in_mid_search_is_one_message(workspace, monkeypatch, capfd):
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import OperationalError
+
+    def full(*_, **__):
+        raise StorageInternalError("in a commit") from OperationalError(
+            "INSERT", {}, Exception("database or disk is full")
+        )
+
+    monkeypatch.setattr("lrstudy.stages.tune.Sender", _NoSender)
+    monkeypatch.setattr("lrstudy.stages.tune.earlier_studies", lambda *_: None)
+    monkeypatch.setattr("lrstudy.stages.tune.tune", full)
+    status, said = run(TUNE, monkeypatch, capfd)
+    assert status == 2
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"error: Optuna's database sqlite:///{workspace}/optuna.db failed (OperationalError: "
+    )
+    assert "database or disk is full" in said[0]
+
+
 def test_other_errors_of_the_system_are_no_mistakes_of_the_user():
     def fails() -> None:
         raise OSError(errno.ECONNRESET, "Connection reset by peer")

@@ -1,16 +1,20 @@
 """Find a cell's base rate and schedule parameters: python -m lrstudy.stages.tune MODEL SCHEDULE."""
 
+import contextlib
 import hashlib
 import json
 import math
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from statistics import stdev
 
 from lrstudy.cells import default_values, make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
+from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import code_hashes, train_run
@@ -26,8 +30,8 @@ from lrstudy.study import (
     tuned_file,
     under_way,
 )
-from lrstudy.tracking import Journal, Sender
-from lrstudy.tuning import best_trial, draw, earlier_studies, largest_cost, study_name, tune
+from lrstudy.tracking import Journal, Sender, describe, server_name
+from lrstudy.tuning import best_trial, draw, earlier_studies, largest_cost, storage_uri, study_name, tune
 
 
 def main() -> None:
@@ -131,7 +135,8 @@ def main() -> None:
 
         workers = num_workers(*params.workers)
         at_once = math.ceil(workers / len(settings.seeds))
-        trials = tune(cell, settings, key, root, evaluate, identity=identity, at_once=at_once)
+        with _clear_database_errors(root):
+            trials = tune(cell, settings, key, root, evaluate, identity=identity, at_once=at_once)
         best = best_trial(trials)
         journal.metrics(
             [
@@ -209,6 +214,22 @@ def main() -> None:
         f"({spent:.3g} epochs of the full training data in all)",
         file=sys.stderr,
     )
+
+
+@contextlib.contextmanager
+def _clear_database_errors(root: Path) -> Iterator[None]:
+    """One message for a database of trials that is full, locked for too long or gone."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        uri = storage_uri(root)
+        raise StudyError(
+            f"Optuna's database {server_name(uri)} failed ({describe(error.__cause__ or error, uri)}); mend "
+            "it, then run it again: finished trials and epochs are kept."
+        ) from error
 
 
 def _hash(part: object) -> str:
