@@ -4,10 +4,10 @@ PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 export DVC_NO_ANALYTICS := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock faults audit bench-tuning clean
+.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: ## make .venv with all packages (PYTHON=... chooses the interpreter)
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
@@ -61,6 +61,13 @@ faults: setup ## kill trainings and searches at 20 random moments each, stop MLf
 
 audit: setup ## known vulnerabilities of the packages in requirements.lock (sets pip-audit up the first time)
 	@sh scripts/audit.sh
+
+bench: setup ## training's speed against the plain PyTorch loop, on real data (ARGS=--accuracy: is it as good?)
+	@dvc repro preprocess
+	@python benchmarks/throughput.py $(ARGS)
+
+bench-pipeline: setup ## seconds per stage: training against everything else (ARGS='--preset cpu -S data=hub')
+	@python benchmarks/pipeline.py $(ARGS)
 
 bench-tuning: setup ## plain search against rungs on real data, from a pool of trainings (an hour on a CPU)
 	@dvc repro preprocess

@@ -1,0 +1,253 @@
+"""What does the pipeline cost beside the training? Seconds per stage of one `dvc repro` from nothing.
+
+    python benchmarks/pipeline.py                       # preset smoke on the embedded sample
+    python benchmarks/pipeline.py --preset cpu -S data=hub
+
+The last commit is cloned, its params.yaml composed, and `dvc repro` run there. What a stage costs is the time
+of its process, start to end; training is the time in which at least one training of it was in an epoch (from
+the trainings' own clocks); DVC is the time in which none of the stages' processes ran: its start, hashing,
+writing dvc.lock. All that is not training is the pipeline's cost.
+
+Measured beside it: starting Python, importing each stage's script, `dvc repro` with nothing to do, sending
+the whole study's journals to an empty MLflow database. On Linux. Results: benchmarks/results/pipeline.json
+and .md, an entry per preset.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+from lrstudy.files import write_json
+from lrstudy.study import git_revision
+
+ROOT = Path(__file__).parents[1]
+STAGES = sorted(path.stem for path in (ROOT / "src/lrstudy/stages").glob("[a-z]*.py"))
+GOALS = {"smoke": ("seconds", 45.0), "cpu": ("share", 0.10)}  # of what is not training
+NOTHING_TO_DO_GOAL = 3.0  # seconds
+REPEATS = 3  # of what is short
+
+Interval = tuple[float, float]
+
+
+def union(intervals: list[Interval]) -> float:
+    """The length of the intervals' union: what several do at a time counts once.
+
+    >>> union([(0, 2), (1, 3), (5, 6)])
+    4.0
+    """
+    covered, end = 0.0, float("-inf")
+    for start, stop in sorted(intervals):
+        covered += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return covered
+
+
+def clone(folder: Path, overrides: list[str]) -> dict[str, str]:
+    """The last commit in ``folder``, composed; returns the environment to run it in."""
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str((folder / "src").resolve()),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "lrstudy.compose", *overrides], cwd=folder, env=environment, check=True
+    )
+    return environment
+
+
+def with_clock(environment: dict[str, str], folder: Path) -> tuple[dict[str, str], Path]:
+    """An environment whose ``python`` writes begin, end and arguments of a process to the file returned."""
+    log = folder / "processes"
+    script = folder / "python"
+    script.write_text(
+        "#!/bin/sh\n"
+        "begin=$(date +%s.%N)\n"
+        f'{shlex.quote(sys.executable)} "$@"\n'
+        "status=$?\n"
+        f'echo "$begin $(date +%s.%N) $*" >>{shlex.quote(str(log))}\n'
+        "exit $status\n"
+    )
+    script.chmod(0o755)
+    return environment | {"PATH": f"{folder}{os.pathsep}{environment['PATH']}"}, log
+
+
+def read_processes(log: Path) -> list[tuple[str, Interval]]:
+    """(stage, (begin, end)) of every stage's process, in order."""
+    found = []
+    for line in log.read_text().splitlines():
+        begin, end, *arguments = line.split()
+        if arguments[:1] == ["-m"] and arguments[1].startswith("lrstudy.stages."):
+            found.append((arguments[1].rpartition(".")[2], (float(begin), float(end))))
+    return found
+
+
+def epochs(root: Path) -> list[Interval]:
+    """(begin, end) of every epoch that was trained under ``root``."""
+    return [
+        (epoch["time"] - epoch["seconds"], epoch["time"])
+        for path in (root / "checkpoints").glob("*/*/outcome.json")
+        for epoch in json.loads(path.read_text())["epochs"]
+    ]
+
+
+def by_stage(processes: list[tuple[str, Interval]], trained: list[Interval], ended: float) -> dict[str, dict]:
+    """Per stage: processes, their seconds, those of them in training, and DVC's until the next one began."""
+    found: dict[str, dict] = {}
+    nexts = [begin for _, (begin, _) in processes[1:]] + [ended]
+    for (stage, (begin, end)), following in zip(processes, nexts, strict=True):
+        row = found.setdefault(stage, {"count": 0, "seconds": 0.0, "training": 0.0, "dvc_after": 0.0})
+        inside = [(max(a, begin), min(b, end)) for a, b in trained if a < end and b > begin]
+        row["count"] += 1
+        row["seconds"] += end - begin
+        row["training"] += union(inside)
+        row["dvc_after"] += max(0.0, following - end)
+    return found
+
+
+def seconds_of(command: list[str], repeats: int = REPEATS, **options) -> float:
+    """The median time of a command that must succeed."""
+    took = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+        took.append(time.perf_counter() - started)
+    return median(took)
+
+
+def start_up(folder: Path, environment: dict[str, str]) -> dict[str, dict]:
+    """Seconds to start Python, and to start it and import each stage's script; whether that imports torch."""
+    found = {"python": {"seconds": seconds_of([sys.executable, "-c", "pass"], env=environment)}}
+    for stage in STAGES:
+        module = f"lrstudy.stages.{stage}"
+        command = [sys.executable, "-c", f"import sys, {module}; print('torch' in sys.modules)"]
+        said = subprocess.run(
+            command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+        )
+        took = seconds_of(command, cwd=folder, env=environment)
+        found[stage] = {"seconds": took, "torch": said.stdout.strip() == "True"}
+    return found
+
+
+def send_again(root: Path, folder: Path, environment: dict[str, str]) -> dict:
+    """Send all journals of ``root`` to an empty database: events and seconds, starting Python included."""
+    events = 0
+    for journal in (root / "checkpoints").rglob("journal.jsonl"):
+        copy = folder / journal.relative_to(root)
+        copy.parent.mkdir(parents=True)
+        shutil.copyfile(journal, copy)
+        events += len(journal.read_bytes().splitlines())
+    took = seconds_of(
+        [sys.executable, "-m", "lrstudy.sync"], 1, cwd=root, env=environment | {"DVC_ROOT": str(folder)}
+    )
+    return {"events": events, "seconds": took}
+
+
+def measure(overrides: list[str]) -> dict:
+    """Run the study once from nothing and take its time apart."""
+    with tempfile.TemporaryDirectory(prefix="lrstudy-pipeline-") as temporary:
+        folder = Path(temporary).resolve()
+        root, beside = folder / "study", folder / "clock"
+        beside.mkdir()
+        environment = clone(root, overrides)
+        clocked, log = with_clock(environment, beside)
+        load, began = os.getloadavg()[0], time.time()
+        subprocess.run(["dvc", "repro"], cwd=root, env=clocked, check=True, stdout=sys.stderr)
+        ended = time.time()
+        processes, trained = read_processes(log), epochs(root)
+        stages = by_stage(processes, trained, ended)
+        training = sum(row["training"] for row in stages.values())
+        return {
+            "overrides": overrides,
+            "seconds": ended - began,
+            "training": training,
+            "not_training": ended - began - training,
+            "share_not_training": 1 - training / (ended - began),
+            "dvc_before_the_first_stage": processes[0][1][0] - began,
+            "stages": stages,
+            "nothing_to_do": seconds_of(["dvc", "repro"], cwd=root, env=environment),
+            "start_up": start_up(root, environment),
+            "mlflow": send_again(root, folder / "again", environment),
+            "machine": {
+                "cores": len(os.sched_getaffinity(0)),
+                "load_before": load,
+                "system": platform.platform(),
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "dvc", "mlflow")},
+                "commit": git_revision(),
+            },
+        }
+
+
+def table(preset: str, found: dict) -> str:
+    """One preset's figures in Markdown."""
+    about = found["machine"]
+    lines = [
+        f"### {preset} ({' '.join(found['overrides'])})",
+        "",
+        f"{found['seconds']:.1f} s in all, {found['training']:.1f} s of it training, "
+        f"{found['not_training']:.1f} s not ({found['share_not_training']:.0%}); {about['cores']} cores, "
+        f"load average at the start {about['load_before']:.1f}, Python {about['python']}, "
+        f"torch {about['torch']}, DVC {about['dvc']}, commit {about['commit'][:10]}.",
+        "",
+        "| stage | times | seconds | of them training | not | DVC until the next stage "
+        "| Python and imports alone |",
+        "|---|---|---|---|---|---|---|",
+        f"| (DVC's start) | | | | | {found['dvc_before_the_first_stage']:.1f} | |",
+    ]
+    for stage, row in found["stages"].items():
+        importing = found["start_up"][stage]
+        lines.append(
+            f"| {stage} | {row['count']} | {row['seconds']:.1f} | {row['training']:.1f} "
+            f"| {row['seconds'] - row['training']:.1f} | {row['dvc_after']:.1f} "
+            f"| {importing['seconds']:.2f} each{', torch' if importing['torch'] else ''} |"
+        )
+    lines += [
+        "",
+        f"`dvc repro` with nothing to do: {found['nothing_to_do']:.1f} s (goal: under "
+        f"{NOTHING_TO_DO_GOAL:g}). Starting Python: {found['start_up']['python']['seconds']:.2f} s. Sending "
+        f"the study's {found['mlflow']['events']} events to an empty MLflow database: "
+        f"{found['mlflow']['seconds']:.1f} s.",
+    ]
+    if preset in GOALS:
+        unit, goal = GOALS[preset]
+        value = found["not_training"] if unit == "seconds" else found["share_not_training"]
+        shown = f"under {goal:g} s" if unit == "seconds" else f"under {goal:.0%}"
+        lines.append(
+            f"Goal for what is not training: {shown}: {'reached' if value < goal else 'not reached'}."
+        )
+    if about["load_before"] > about["cores"] / 4:
+        lines.append("The machine had other work: these figures are not to be quoted.")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="smoke", help="smoke (default), quick, cpu or paper")
+    parser.add_argument(
+        "-S", dest="overrides", action="append", metavar="KEY=VALUE", help="as for dvc exp run; data=sample"
+    )
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/pipeline.json")
+    arguments = parser.parse_args()
+    overrides = [f"preset={arguments.preset}", *(arguments.overrides or ["data=sample"])]
+    every = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    every[arguments.preset] = measure(overrides)
+    write_json(arguments.output, every)
+    arguments.output.with_suffix(".md").write_text("\n".join(table(*item) for item in every.items()))
+    print(table(arguments.preset, every[arguments.preset]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,544 @@
+"""How much faster is the study's training than the loop that everyone starts from, on the same cores?
+
+    python benchmarks/throughput.py [--models resnet lstm] [--batches 100] [--repeats 3]
+    python benchmarks/throughput.py --accuracy      # are the results as good? five seeds each, hours
+    python benchmarks/throughput.py --profile       # where ours spends its time
+
+Three ways to train the same network on the same data with the same batch size, optimizer and seed:
+
+* plain: the loop of PyTorch's tutorials. A Dataset that makes a PIL image of each example (or a list of token
+  ids), transforms, a DataLoader with two workers that shuffles and collates (``pad_sequence`` for text),
+  float32, ``.item()`` every step, one process with all cores' threads. The Transformer is
+  ``nn.TransformerEncoder`` with a padding mask and dropout.
+* single: one training of ours with all cores' threads.
+* all cores: one training of ours per core, a thread each, as the study runs its seeds.
+
+The ways alternate within a repeat, each in fresh processes: an epoch to warm up, then one that counts,
+validation included in both. Figures are medians over the repeats. For "all cores" the trainings wait for each
+other before the epoch that counts, and the slowest one's time is everyone's.
+
+Needs data/processed of both data sets: ``dvc repro preprocess``. Results: benchmarks/results/throughput.json
+and .md, of --accuracy accuracy.json and .md, where trainings that are done are kept.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from lrstudy.cells import make_cell
+from lrstudy.config import Params, load_params
+from lrstudy.data import read_meta, read_split
+from lrstudy.files import write_json
+from lrstudy.study import git_revision
+
+ROOT = Path(__file__).parents[1]
+MODELS = ("resnet", "resnet20", "lstm", "transformer")
+WAYS = ("plain", "single", "all cores")
+GOALS = {"resnet": 3.0, "resnet20": 3.0, "lstm": 3.0, "transformer": 4.0}  # all cores over plain
+LARGEST_WORKER = 1.5e9  # bytes
+LOADER_WORKERS = 2  # as in PyTorch's tutorial of CIFAR-10
+ACCURACY_SEEDS = (1, 2, 3, 4, 5)
+
+
+# --------------------------------------------------------------------------------------------- the plain loop
+
+
+def plain_loop(settings: dict, arrays: dict[str, dict], meta: dict, before_epoch) -> list[dict]:
+    """Train as PyTorch's tutorials do; a record per epoch: seconds, validation accuracy.
+
+    Args:
+        settings: as :func:`lrstudy.training.train` takes them.
+        arrays: the training and the validation split.
+        before_epoch: called with the number of epochs done.
+    """
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from lrstudy.devices import choose_device
+    from lrstudy.optimizers import make_optimizer
+    from lrstudy.schedules import as_torch_scheduler, make_schedule
+
+    device = choose_device(settings["device"])
+    torch.manual_seed(settings["seed"])
+    model = plain_model(settings["model"], meta).to(device)
+    options = dict(settings["optimizer"])
+    optimizer = make_optimizer(options.pop("name"), model, **options)
+    criterion = nn.CrossEntropyLoss()
+    make_dataset, collate = (Images, None) if meta["kind"] == "image" else (Reviews, pad)
+    loaders = {
+        name: DataLoader(
+            make_dataset(split, meta),
+            batch_size=settings["batch_size"],
+            shuffle=name == "train",
+            drop_last=name == "train",
+            num_workers=LOADER_WORKERS,
+            collate_fn=collate,
+        )
+        for name, split in arrays.items()
+    }
+    schedule = make_schedule(
+        settings["schedule"]["function"], settings["num_epochs"], **settings["schedule"]["parameters"]
+    )
+    scheduler = as_torch_scheduler(optimizer, schedule, steps_per_epoch=len(loaders["train"]))
+    records = []
+    for epoch in range(settings["num_epochs"]):
+        before_epoch(epoch)
+        started = time.perf_counter()
+        model.train()
+        running_loss = 0.0
+        for *inputs, labels in loaders["train"]:
+            inputs, labels = [part.to(device) for part in inputs], labels.to(device)
+            optimizer.zero_grad()
+            loss = criterion(model(*inputs), labels)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            running_loss += loss.item()
+        model.eval()
+        correct = total = 0
+        with torch.no_grad():
+            for *inputs, labels in loaders["validation"]:
+                inputs, labels = [part.to(device) for part in inputs], labels.to(device)
+                correct += (model(*inputs).argmax(dim=1) == labels).sum().item()
+                total += len(labels)
+        records.append(
+            {
+                "seconds": time.perf_counter() - started,
+                "train/loss": running_loss / len(loaders["train"]),
+                "validation/accuracy": correct / total,
+            }
+        )
+    return records
+
+
+class Images:
+    """Examples (normalized image (3, 32, 32), label), by way of PIL as in torchvision's CIFAR10."""
+
+    def __init__(self, split: dict[str, np.ndarray], meta: dict):
+        from torchvision import transforms
+
+        self.images, self.labels = split["images"], split["labels"]
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize(meta["mean"], meta["std"])]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+class Reviews:
+    """Examples (token ids (length,), label)."""
+
+    def __init__(self, split: dict[str, np.ndarray], meta: dict):
+        self.tokens, self.offsets, self.labels = split["tokens"], split["offsets"], split["labels"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        import torch
+
+        start, end = self.offsets[index : index + 2]
+        return torch.from_numpy(self.tokens[start:end].astype(np.int64)), int(self.labels[index])
+
+
+def pad(examples: list[tuple]):
+    """Token ids padded with 0 to the longest (batch, length), lengths (batch,), labels (batch,)."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    tokens, labels = zip(*examples, strict=True)
+    lengths = torch.tensor([len(review) for review in tokens])
+    return pad_sequence(list(tokens), batch_first=True), lengths, torch.tensor(labels)
+
+
+def plain_model(sizes: dict, meta: dict):
+    """The study's network; for the Transformer the same sizes with ``nn.TransformerEncoder``."""
+    import torch
+    from torch import nn
+
+    from lrstudy.models import make_embedding, make_model
+
+    if sizes["architecture"] != "transformer":
+        return make_model(sizes, meta)
+
+    class PlainTransformer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            size = sizes["embedding_size"]
+            self.embedding = make_embedding(meta["vocab_size"], size)
+            self.position = nn.Embedding(meta["max_length"], size)
+            nn.init.normal_(self.position.weight, std=size**-0.5)
+            layer = nn.TransformerEncoderLayer(
+                size,
+                sizes["num_heads"],
+                sizes["feedforward_size"],
+                sizes["dropout"],
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            self.encoder = nn.TransformerEncoder(
+                layer, sizes["num_layers"], nn.LayerNorm(size), enable_nested_tensor=False
+            )
+            self.dropout = nn.Dropout(sizes["dropout"])
+            self.classifier = nn.Linear(size, meta["num_classes"])
+
+        def forward(self, tokens, lengths):
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            padded = positions >= lengths[:, None]
+            x = self.dropout(self.embedding(tokens) + self.position(positions))
+            x = self.encoder(x, src_key_padding_mask=padded)
+            x = x.masked_fill(padded[..., None], 0.0).sum(dim=1) / lengths[:, None]
+            return self.classifier(self.dropout(x))
+
+    return PlainTransformer()
+
+
+# ----------------------------------------------------------------------------------------------------- ours
+
+
+def our_loop(settings: dict, arrays: dict[str, dict], meta: dict, before_epoch) -> list[dict]:
+    """Train as the study does; its records, one per epoch."""
+    import torch
+
+    from lrstudy.batches import make_split
+    from lrstudy.devices import choose_device
+    from lrstudy.training import train
+
+    torch.set_flush_denormal(True)
+    device = choose_device(settings["device"])
+    splits = [make_split(arrays[name], meta, device) for name in ("train", "validation")]
+    before_epoch(0)
+
+    def after(record: dict, checkpoint) -> None:
+        if record["epoch"] < settings["num_epochs"]:
+            before_epoch(record["epoch"])
+
+    return train(settings, *splits, meta, on_epoch=after).epochs
+
+
+def run(job: dict) -> dict:
+    """One training in this process: its records, the examples of an epoch, this process' peak memory."""
+    import torch
+
+    from lrstudy.batches import num_steps, take_share
+
+    settings, meta = job["settings"], read_meta(job["data"])
+    torch.set_num_threads(settings["threads"])
+    arrays = {
+        name: take_share(read_split(job["data"], name), job["share"]) for name in ("train", "validation")
+    }
+    loop = plain_loop if job["way"] == "plain" else our_loop
+    records = loop(settings, arrays, meta, _wait_before_the_last(settings["num_epochs"]))
+    count = len(arrays["train"]["labels"])
+    steps = num_steps(count, settings["batch_size"])
+    return {
+        "records": [{k: v for k, v in r.items() if k != "steps"} for r in records],
+        "examples": steps * min(settings["batch_size"], count),
+        "peak_bytes": peak_bytes(),
+    }
+
+
+_barrier = None
+
+
+def _join(barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _wait_before_the_last(num_epochs: int):
+    def before_epoch(done: int) -> None:
+        if _barrier is not None and done == num_epochs - 1:
+            _barrier.wait()
+
+    return before_epoch
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had resident (since its exec, where the system says it)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        import resource
+
+        unit = 1 if platform.system() == "Darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def in_fresh_processes(job: dict, seeds: list[int], together: bool) -> list[dict]:
+    """The same job with each seed, at a time, each in its own process; ``together``: the last epochs too."""
+    context = get_context("spawn")
+    barrier = context.Barrier(len(seeds)) if together else None
+    with ProcessPoolExecutor(len(seeds), mp_context=context, initializer=_join, initargs=(barrier,)) as pool:
+        return list(pool.map(run, [job | {"settings": job["settings"] | {"seed": s}} for s in seeds]))
+
+
+# ---------------------------------------------------------------------------------------------- throughput
+
+
+def composed(models: list[str], schedule: str) -> Params:
+    """What conf/ says of the models, whatever params.yaml has at the moment."""
+    from lrstudy.compose import compose
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        compose(ROOT, path, [f"model=[{','.join(models)}]", f"schedule={schedule}"])
+        return load_params(path)
+
+
+def job_of(params: Params, model: str, schedule: str, way: str, arguments: argparse.Namespace) -> dict:
+    """What :func:`run` needs for one way of training ``model``, with the study's own settings."""
+    cell = make_cell(params, model, schedule)
+    data = arguments.data / cell.dataset
+    steps = max(1, read_meta(data)["num_examples"]["train"] // cell.batch_size)
+    share = min(1.0, arguments.batches / steps) if arguments.batches else 1.0
+    settings = cell.settings() | {
+        "threads": 1 if way == "all cores" or arguments.accuracy else arguments.cores,
+        "device": arguments.device,
+        "augment": "none",
+        "gradient_clip": None,
+    }
+    if not arguments.accuracy:
+        settings["num_epochs"] = 2  # one to warm up, one that counts
+    return {"way": way, "settings": settings, "data": str(data), "share": share}
+
+
+def throughput(params: Params, model: str, arguments: argparse.Namespace) -> dict:
+    """Examples a second, epochs a minute and peak memory of each way: every repeat and the medians."""
+    found: dict[str, list[dict]] = {way: [] for way in WAYS}
+    for repeat in range(arguments.repeats):
+        for way in WAYS:
+            job = job_of(params, model, "static", way, arguments)
+            seeds = [1 + n for n in range(arguments.cores if way == "all cores" else 1)]
+            results = in_fresh_processes(job, seeds, together=True)
+            seconds = max(result["records"][-1]["seconds"] for result in results)
+            examples = sum(result["examples"] for result in results)
+            full = read_meta(job["data"])["num_examples"]["train"]
+            found[way].append(
+                {
+                    "examples_per_second": examples / seconds,
+                    "epochs_per_minute": 60 * examples / seconds / full,
+                    "peak_bytes_of_a_process": max(result["peak_bytes"] for result in results),
+                    "seconds": seconds,
+                    "examples": examples,
+                }
+            )
+            rate = found[way][-1]["examples_per_second"]
+            print(f"{model:<12} repeat {repeat + 1} {way:<10} {rate:8,.0f} examples/s", file=sys.stderr)
+    medians = {
+        way: {name: median(r[name] for r in repeats) for name in repeats[0]} for way, repeats in found.items()
+    }
+    rates = {way: medians[way]["examples_per_second"] for way in WAYS}
+    peak = max(r["peak_bytes_of_a_process"] for way in WAYS[1:] for r in found[way])
+    return {
+        "settings": {way: job_of(params, model, "static", way, arguments)["settings"] for way in WAYS},
+        "repeats": found,
+        "median": medians,
+        "single_over_plain": rates["single"] / rates["plain"],
+        "all_cores_over_plain": rates["all cores"] / rates["plain"],
+        "goal": GOALS[model],
+        "goal_reached": rates["all cores"] / rates["plain"] >= GOALS[model] and peak < LARGEST_WORKER,
+        "data": read_meta(job["data"])["label"],
+    }
+
+
+def machine(arguments: argparse.Namespace) -> dict:
+    """What the figures belong to."""
+    import torch
+
+    from lrstudy.devices import choose_device, has_native_bfloat16
+
+    device = choose_device(arguments.device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": arguments.cores,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "load_before": os.getloadavg()[0],
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "native_bfloat16": has_native_bfloat16(device),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+        "commit": git_revision(),
+        "batches_per_epoch": arguments.batches or "all",
+        "repeats": arguments.repeats,
+        "loader_workers": LOADER_WORKERS,
+    }
+
+
+def table(found: dict) -> str:
+    """The figures in Markdown, with the machine."""
+    about = found["machine"]
+    lines = [
+        f"{about['processor']} ({about['instructions']}), {about['cores']} cores, {about['memory_gib']} GiB, "
+        f"device {about['device']}, {'' if about['native_bfloat16'] else 'no '}bfloat16 in hardware; torch "
+        f"{about['torch']}, Python {about['python']}, commit {about['commit'][:10]}. Medians of "
+        f"{about['repeats']}; {about['batches_per_epoch']} batches an epoch, validation included; load "
+        f"average at the start {about['load_before']:.1f}.",
+        "",
+        "| model | data | way | processes x threads | examples/s | epochs/min | peak of a process, MB "
+        "| against plain |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model, result in found["models"].items():
+        plain = result["median"]["plain"]["examples_per_second"]
+        for way in WAYS:
+            middle = result["median"][way]
+            threads = result["settings"][way]["threads"]
+            processes = about["cores"] if way == "all cores" else 1
+            lines.append(
+                f"| {model} | {result['data']} | {way} | {processes} x {threads} "
+                f"| {middle['examples_per_second']:,.0f} | {middle['epochs_per_minute']:.2f} "
+                f"| {middle['peak_bytes_of_a_process'] / 1e6:,.0f} "
+                f"| {middle['examples_per_second'] / plain:.2f} |"
+            )
+    lines += [""] + [
+        f"{model}: all cores {result['all_cores_over_plain']:.2f} times plain, goal {result['goal']:g}: "
+        f"{'reached' if result['goal_reached'] else 'not reached'}."
+        for model, result in found["models"].items()
+    ]
+    if about["load_before"] > about["cores"] / 4:
+        lines += ["", "The machine had other work: these figures are not to be quoted."]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------- accuracy
+
+
+def accuracy(params: Params, models: list[str], arguments: argparse.Namespace) -> None:
+    """Train five seeds each way to the end; keeps every training as it ends, so that it can go on."""
+    output = arguments.output.with_name("accuracy.json")
+    found = json.loads(output.read_text()) if output.exists() else {"machine": machine(arguments), "runs": {}}
+    for model in models:
+        for way in ("plain", "ours"):
+            job = job_of(params, model, "cosine", way, arguments)
+            fingerprint = read_meta(job["data"])["fingerprint"]
+            name = f"{model} {way} {fingerprint[:12]} {json.dumps(job['settings'], sort_keys=True)}"
+            runs = found["runs"].setdefault(
+                name, {"model": model, "way": way, "data": read_meta(job["data"])["label"], "seeds": {}}
+            )
+            left = [seed for seed in ACCURACY_SEEDS if str(seed) not in runs["seeds"]]
+            for start in range(0, len(left), arguments.cores):
+                seeds = left[start : start + arguments.cores]
+                for seed, result in zip(seeds, in_fresh_processes(job, seeds, together=False), strict=True):
+                    last = result["records"][-1]["validation/accuracy"]
+                    runs["seeds"][str(seed)] = last
+                    print(f"{model:<12} {way:<6} seed {seed} validation accuracy {last:.4f}", file=sys.stderr)
+                write_json(output, found)
+    output.with_suffix(".md").write_text(accuracy_table(found))
+    print(accuracy_table(found))
+
+
+def accuracy_table(found: dict) -> str:
+    """Mean accuracies of both ways, and Welch's 95% interval of ours less plain; ways have other draws."""
+    from scipy.stats import ttest_ind
+
+    lines = [
+        "Validation accuracy after the last epoch, in percent; the study's epochs, cosine schedule.",
+        "",
+        "| model | data | seeds | plain | ours | ours less plain, 95% interval |",
+        "|---|---|---|---|---|---|",
+    ]
+    by_model: dict[str, dict[str, dict]] = {}
+    for runs in found["runs"].values():
+        by_model.setdefault(runs["model"], {})[runs["way"]] = runs
+    for model, ways in by_model.items():
+        if len(ways) < 2:
+            continue
+        plain, ours = (100 * np.array(list(ways[way]["seeds"].values())) for way in ("plain", "ours"))
+        interval = ttest_ind(ours, plain, equal_var=False).confidence_interval()
+        lines.append(
+            f"| {model} | {ways['ours']['data']} | {len(plain)} and {len(ours)} | {plain.mean():.2f} "
+            f"| {ours.mean():.2f} "
+            f"| {ours.mean() - plain.mean():+.2f} ({interval.low:+.2f} to {interval.high:+.2f}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+# -------------------------------------------------------------------------------------------------- profile
+
+
+def profile(job: dict, rows: int = 20) -> str:
+    """Where our loop's time goes: the operators that take most of their own, of one epoch after a first."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    torch.set_num_threads(job["settings"]["threads"])
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    profiler = torch.profiler.profile(activities=activities)
+
+    def before_epoch(done: int) -> None:
+        if done == 1:
+            profiler.start()
+
+    meta = read_meta(job["data"])
+    from lrstudy.batches import take_share
+
+    arrays = {
+        name: take_share(read_split(job["data"], name), job["share"]) for name in ("train", "validation")
+    }
+    our_loop(job["settings"] | {"seed": 1}, arrays, meta, before_epoch)
+    profiler.stop()
+    return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--batches", type=int, help="per epoch, 0: the whole training split; 100, with --accuracy 0"
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="cpu")
+    parser.add_argument("--data", type=Path, default=Path("data/processed"))
+    parser.add_argument("--accuracy", action="store_true", help="five seeds each way, to the end")
+    parser.add_argument("--profile", action="store_true", help="print where one training of ours spends time")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/throughput.json")
+    arguments = parser.parse_args()
+    if arguments.batches is None:
+        arguments.batches = 0 if arguments.accuracy else 100
+    params = composed(arguments.models, "cosine" if arguments.accuracy else "static")
+    if arguments.accuracy:
+        accuracy(params, arguments.models, arguments)
+        return
+    if arguments.profile:
+        for model in arguments.models:
+            print(f"{model}\n{profile(job_of(params, model, 'static', 'all cores', arguments))}")
+        return
+    found = {"machine": machine(arguments), "models": {}}
+    for model in arguments.models:
+        found["models"][model] = throughput(params, model, arguments)
+        write_json(arguments.output, found)
+        arguments.output.with_suffix(".md").write_text(table(found))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
