@@ -260,6 +260,39 @@ def difference_figure(
     return figure
 
 
+def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Figure":
+    """Critical-difference diagrams, one above the other: average ranks, those not told apart joined by a bar.
+
+    Args:
+        panels: title -> (schedule -> average rank, 1 is best; the critical difference of two ranks).
+
+    Source: Demsar 2006, JMLR 7, section 3.2.2.
+    """
+    import pandas as pd
+    from scikit_posthocs import critical_difference_diagram
+
+    most = max(len(ranks) for ranks, _ in panels.values())
+    figure = new_figure(TEXT_WIDTH, len(panels) * (0.75 + 0.17 * -(-most // 2)))
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    for panel, (title, (ranks, difference)) in zip(axes, panels.items(), strict=True):
+        told_apart = pd.DataFrame(
+            {a: {b: float(abs(ranks[a] - ranks[b]) <= difference) for b in ranks} for a in ranks}
+        )
+        critical_difference_diagram(
+            dict(ranks),
+            told_apart,  # the diagram joins where this is above its alpha: 1 not told apart, 0 told apart
+            ax=panel,
+            color_palette={name: PALETTE[index % len(PALETTE)] for index, name in enumerate(ranks)},
+            label_fmt_left="{label} ({rank:.2f})",
+            label_fmt_right="({rank:.2f}) {label}",
+        )
+        panel.set_xlim(0.9, len(ranks) + 0.1)  # all ranks, so that panels can be compared
+        panel.set_xticks(range(1, len(ranks) + 1))
+        panel.grid(visible=False)
+        panel.set_title(f"{title}: critical difference {difference:.2f}", loc="left")
+    return figure
+
+
 def _panels(titles: Mapping[str, str]) -> "tuple[Figure, Sequence[Axes]]":
     figure = new_figure(TEXT_WIDTH, 2.4)
     panels = figure.subplots(1, len(titles), squeeze=False)[0]

@@ -122,6 +122,15 @@ def differences(comparison: dict) -> dict[str, dict[str, tuple]]:
     return found
 
 
+def ranks(comparison: dict) -> dict[str, tuple[dict[str, float], float]]:
+    """The rank figure: model -> (average rank by schedule, critical difference); ranked models alone."""
+    return {
+        model: (found["ranks"], found["critical_difference"])
+        for model, found in comparison["models"].items()
+        if found["critical_difference"] is not None
+    }
+
+
 def document(comparison: dict) -> Document:
     """What the report says, from the numbers in ``comparison``."""
     sample = comparison["protocol"]["source"] == "sample"
@@ -153,6 +162,7 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
         yield Section(
             _title(comparison, model), 3, tables=[_table(comparison, model)], after=_ranks(comparison, model)
         )
+    yield _rank_diagrams(comparison)
     yield _across(comparison)
     yield _other_metrics(comparison)
     yield _claims(comparison)
@@ -360,6 +370,24 @@ def _ranks(comparison: dict, model: str) -> list[str]:
         + (f": {groups}" if groups else "")
         + f". Friedman's test of any difference: p {found['friedman_p']:.3g}."
     ]
+
+
+def _rank_diagrams(comparison: dict) -> Section | None:
+    found = ranks(comparison)
+    if not found:
+        return None
+    return Section(
+        "Ranks within a model",
+        figures=[
+            Figure(
+                "ranks.svg",
+                "Average rank of each schedule over the seeds, best on the left; a bar joins those that "
+                f"Nemenyi's critical difference does not tell apart at {_percent_of(comparison)}.",
+                "comparison.json",
+                [f"{model}-{schedule}" for model, schedule, _ in _cells(comparison) if model in found],
+            )
+        ],
+    )
 
 
 def _across(comparison: dict) -> Section | None:

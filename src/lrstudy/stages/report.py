@@ -5,9 +5,16 @@ import csv
 from pathlib import Path
 
 from lrstudy.errors import StudyError
-from lrstudy.figures import curve_figure, difference_figure, loss_figure, save_figure, style
+from lrstudy.figures import curve_figure, difference_figure, loss_figure, rank_figure, save_figure, style
 from lrstudy.files import write_atomically
-from lrstudy.report import differences, read_comparison, render_html, render_markdown, text_table
+from lrstudy.report import (
+    differences,
+    ranks,
+    read_comparison,
+    render_html,
+    render_markdown,
+    text_table,
+)
 from lrstudy.stages import run_stage
 
 REPORTS = Path("reports")
@@ -52,6 +59,8 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
             drawn["differences"] = difference_figure(
                 {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
             )
+        if ranked := ranks(comparison):
+            drawn["ranks"] = rank_figure({titles[model]: found for model, found in ranked.items()})
         return [
             save_figure(figure, REPORTS / "figures" / f"{name}.svg", description=name.replace("_", " "))
             for name, figure in drawn.items()

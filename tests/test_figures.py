@@ -1,0 +1,34 @@
+"""What the report's figures show, read from their marks."""
+
+import pytest
+
+from lrstudy.figures import rank_figure
+
+
+def bars(panel) -> list[tuple[float, float]]:
+    """From which rank to which the diagram's black bars go."""
+    black = (line.get_xdata() for line in panel.lines if line.get_color() == "k")
+    return sorted((float(min(x)), float(max(x))) for x in black)
+
+
+@pytest.mark.parametrize(
+    ("difference", "joined"),
+    [
+        (0.4, []),
+        (0.5, [(2.25, 2.75)]),
+        (1.3, [(1.0, 2.25), (2.25, 2.75), (2.75, 4.0)]),
+        (2.0, [(1.0, 2.75), (2.25, 4.0)]),
+        (9.0, [(1.0, 4.0)]),
+    ],
+)
+def test_a_bar_joins_ranks_that_are_not_told_apart(difference, joined):
+    ranks = {"cosine": 1.0, "step": 2.25, "exponential": 2.75, "static": 4.0}
+    figure = rank_figure({"resnet": (ranks, difference), "lstm": (dict.fromkeys(ranks, 2.5), difference)})
+    first, second = figure.axes
+    assert bars(first) == joined
+    assert bars(second) == [(2.5, 2.5)]
+    assert {text.get_text() for text in first.texts} == {
+        "cosine (1.00)", "step (2.25)", "(2.75) exponential", "(4.00) static",
+    }  # fmt: skip
+    assert first.get_xlim() == second.get_xlim()
+    assert f"critical difference {difference:.2f}" in first.get_title(loc="left")
