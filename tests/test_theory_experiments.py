@@ -112,6 +112,17 @@ def test_a_path_is_trained_once_until_somebody_asks_for_more_of_it(tmp_path, dat
     assert (tmp_path / "one/outcome.json").stat().st_mtime_ns == stamp
     paths.train_path(one | {"branches": [1]})
     assert (tmp_path / "one/branch-1.pt").exists()
+    paths.weights_file(one["folder"], 1).unlink()
+    paths.train_path(one)
+    assert paths.weights_file(one["folder"], 1).exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_named(tmp_path, data):
+    one = task(tmp_path / "one", data("lstm"), settings("lstm", num_epochs=2))
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(StudyError, match=r"checkpoint\.pt: not a checkpoint that can be read .* delete"):
+        paths.train_path(one)
 
 
 def test_sharing_the_trunk_saves_the_epochs_before_the_branches():

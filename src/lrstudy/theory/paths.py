@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lrstudy.cells import Cell, make_cell
 from lrstudy.config import ControllerParams, Params, ScheduleRow
+from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_atomically, write_json
 from lrstudy.runs import metric_values, progress_line, read_outcome
 from lrstudy.study import run_task
@@ -84,13 +85,31 @@ def train_path(task: dict) -> str:
 
 
 def _is_done(task: dict) -> bool:
-    """Whether the outcome is there, with the checkpoints to branch off from: earlier paths may have kept
-    fewer."""
-    outcome = read_outcome(Path(task["folder"]))
+    """Whether the outcome is there with all weights and the checkpoints to branch off from.
+
+    Who asked for the path before may have wanted fewer of these.
+    """
+    folder = Path(task["folder"])
+    outcome = read_outcome(folder)
     if outcome is None:
         return False
-    reached = [epoch for epoch in task["branches"] if epoch <= len(outcome["epochs"])]
-    return all((Path(task["folder"]) / f"branch-{epoch}.pt").exists() for epoch in reached)
+    reached = len(outcome["epochs"])
+    first = task["start"]["epoch"] + 1 if task["start"] else 1
+    files = [weights_file(folder, epoch) for epoch in range(first, reached + 1)]
+    files += [folder / f"branch-{epoch}.pt" for epoch in task["branches"] if epoch <= reached]
+    return all(file.exists() for file in files)
+
+
+def _load(file: Path) -> dict:
+    import torch
+
+    try:
+        return torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # what damaged bytes make a reader raise is not documented
+        raise StudyError(
+            f"{file}: not a checkpoint that can be read ({type(error).__name__}); delete {file.parent} and "
+            "run the stage again: it trains this path anew."
+        ) from None
 
 
 def _train(folder: Path, task: dict) -> None:
@@ -122,7 +141,7 @@ def _train(folder: Path, task: dict) -> None:
     }
     checkpoint_file, started = folder / "checkpoint.pt", task["start"]
     file = checkpoint_file if checkpoint_file.exists() else Path(started["file"]) if started else None
-    state = torch.load(file, weights_only=True, map_location="cpu") if file else None
+    state = _load(file) if file else None
 
     def keep(record: dict) -> None:
         if record["epoch"] not in journaled:
