@@ -193,7 +193,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     if along:
         drawn[f"epochs_{model}"] = figures.lines_figure(
             {
-                f"seed {seed}": {
+                f"training loss, seed {seed}": {
                     name: (
                         [at["epoch"] for at in along[named(name, seed)]],
                         [at["train/loss"] for at in along[named(name, seed)]],

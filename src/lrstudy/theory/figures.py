@@ -98,7 +98,7 @@ def plane_figure(
             if len(levels) > 1:
                 clipped = np.where(np.isfinite(values), values, finite.max())
                 filled = axes.contourf(x, y, clipped, levels=levels, cmap="viridis_r")
-                bar = figure.colorbar(filled, ax=axes, shrink=0.8, format="%.3g")
+                bar = figure.colorbar(filled, ax=axes, shrink=0.8, format="%.4g")
                 bar.ax.tick_params(labelsize=6)
             for index, (label, points) in enumerate(paths.items()):
                 look = {"color": "#FFFFFF", "linewidth": 1.8} if index == 0 else line_style(index)
@@ -143,6 +143,8 @@ def lines_figure(
                 axes.set_yscale("log")
             axes.set_title(title, loc="left")
             axes.set_xlabel(x_label)
+            if x_label == "epoch":
+                axes.xaxis.get_major_locator().set_params(integer=True)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
         figure.legend(
