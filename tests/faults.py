@@ -2,10 +2,11 @@
 
     python tests/faults.py [--kills 20] [--seed 0] [--only train tune outage] [-o results.json]
 
-A moment is one of the stage's file operations (open, write of a part of a checkpoint, rename, remove, lock), of
+A moment is one of the stage's file operations (open, write of a part of a checkpoint, rename, remove, mkdir), of
 whichever of its processes and threads: the stage runs once while they are counted, and is then killed with -9,
-workers and all, at moments drawn from equal parts of that span. It is started again until it ends, and its
-history, weights, predictions, trials and MLflow rows are compared with those of the run that was left alone.
+workers and all, at moments drawn from equal parts of that span, a quarter of them while a checkpoint is half
+written. It is started again, and its history, weights, predictions, trials and MLflow rows are compared with those
+of the run that was left alone.
 
 ``outage`` trains against a real ``mlflow server`` that is stopped after the second epoch and started again after
 the fourth, and counts the rows that are there at the end.
@@ -45,6 +46,7 @@ from tiny_data import MODELS, write_dataset
 MODEL, SCHEDULE = "lstm", "cosine"
 CELL = f"{MODEL}-{SCHEDULE}"
 EPOCHS, SEEDS, TRIALS = 6, [1, 2], 2  # three trials would be drawn, which takes longer than the search
+WRITING = "write checkpoint"
 _PARTS = 4  # in which a checkpoint is written, so that a kill can come in the midst of it
 
 
@@ -88,8 +90,11 @@ class Stage:
     def __init__(self, folder: Path, main: Callable[[], None], **environment: str):
         self.folder, self.main, self.environment = folder, main, environment
 
-    def run(self, kill_at: int | None = None, moments: "Moments | None" = None) -> int:
-        """Run it to its end, or kill it with all that it started at the moment ``kill_at``; its exit status."""
+    def run(self, kill_at: int | None = None, moments: "Moments | None" = None, named: str = "") -> int:
+        """Run it to its end, or kill it with all that it started at the moment ``kill_at``; its exit status.
+
+        Moments are counted whose name begins with ``named``.
+        """
         child = os.fork()
         if child == 0:
             status = 1
@@ -103,7 +108,7 @@ class Stage:
                     del os.environ[name]
                 os.environ.update({"LRSTUDY_WORKERS": "2", **self.environment})
                 if moments is not None:
-                    moments.watch(kill_at)
+                    moments.watch(kill_at, named)
                 from lrstudy.stages import exit_status
 
                 status = exit_status(self.main)
@@ -144,7 +149,7 @@ class Moments:
     def count(self) -> int:
         return struct.unpack("q", self.counter[:8])[0]
 
-    def watch(self, kill_at: int | None) -> None:
+    def watch(self, kill_at: int | None, named: str) -> None:
         """From now on, in this process and those that it forks."""
         from lrstudy import runs
 
@@ -152,6 +157,8 @@ class Moments:
         names = os.open(self.names, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
 
         def moment(name: str) -> None:
+            if not name.startswith(named):
+                return
             number = self.count + 1
             self.counter[:8] = struct.pack("q", number)
             os.write(names, f"{name}\n".encode())
@@ -283,18 +290,21 @@ def kill_and_compare(name: str, kills: int, rng: random.Random, template: Path, 
     expected, total = read(alone), moments.count
     assert all(expected[part] for part in expected), (alone / "log").read_text()
     assert {status for _, status, _ in expected["MLflow runs"]} == {"FINISHED"}
+    total_writing = moments.names.read_text().count(WRITING)
     killed_at, different, restarts = Counter(), [], 0
     for number in range(1, kills + 1):
         folder = workspace(number)
         moments = Moments(folder)
-        # A moment of each part of the span; senders and workers never interleave in the same way twice.
-        moment = rng.randint(1 + (number - 1) * total // kills, max(1, number * total // kills))
-        status = Stage(folder, main).run(moment, moments)
+        # A moment of each part of the span, and every fourth time of those in which a checkpoint is half written;
+        # senders and workers never interleave in the same way twice.
+        named, span = (WRITING, total_writing) if number % 4 == 0 else ("", total)
+        moment = rng.randint(1 + (number - 1) * span // kills, max(1, number * span // kills))
+        status = Stage(folder, main).run(moment, moments, named)
         while status == 0 and moment > 1:  # it was over before
             shutil.rmtree(folder)
-            folder, moment = workspace(number), moment - max(1, total // kills)
+            folder, moment = workspace(number), moment - max(1, span // kills)
             moments = Moments(folder)
-            status = Stage(folder, main).run(moment, moments)
+            status = Stage(folder, main).run(moment, moments, named)
         assert status == -signal.SIGKILL, (folder / "log").read_text()
         killed_at[moments.names.read_text().splitlines()[moment - 1]] += 1
         ended = Stage(folder, main).run()
@@ -308,7 +318,7 @@ def kill_and_compare(name: str, kills: int, rng: random.Random, template: Path, 
     return {
         "moments": total,
         "kills": kills,
-        "in_checkpoint_writing": sum(n for at, n in killed_at.items() if "checkpoint" in at),
+        "in_half_written_checkpoints": sum(n for at, n in killed_at.items() if at.startswith(WRITING)),
         "killed_at": dict(sorted(killed_at.items())),
         "restarts": restarts,
         "differences": len(different),
