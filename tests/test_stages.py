@@ -119,9 +119,10 @@ def test_predictions_that_are_not_numbers_have_no_metrics():
 
 def test_a_history_is_read_as_numbers(tmp_path):
     path = tmp_path / "history.csv"
-    path.write_text("seed,epoch,train/loss\n1,1,0.1\n1,2,nan\n")
+    names = ["seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr"]
+    path.write_text(f"{','.join(names)}\n1,1,0.1,0.2,0.3,0.4,0.5\n1,2,nan,0.2,0.3,0.4,0.5\n")
     first, second = read_history(path, "resnet-step")
-    assert first == {"seed": 1.0, "epoch": 1.0, "train/loss": 0.1}
+    assert first == dict(zip(names, [1, 1, 0.1, 0.2, 0.3, 0.4, 0.5], strict=True))
     assert math.isnan(second["train/loss"])
 
 
@@ -130,6 +131,7 @@ BROKEN = [
     ("a short row", "seed,epoch,lr\n1,1\n", "NoneType"),
     ("a long row", "seed,epoch\n1,1,1\n", "list"),
     ("no rows", "seed,epoch\n", "it has no rows"),
+    ("columns missing", "seed,epoch,lr\n1,1,0.1\n", "it has no train/loss, validation/loss, "),
     ("nothing", "", "it has no rows"),
 ]
 
