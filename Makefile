@@ -4,7 +4,7 @@ PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 export DVC_NO_ANALYTICS := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning clean
+.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -46,6 +46,13 @@ dashboard: setup ## Optuna's dashboard of all searches on http://127.0.0.1:8080 
 
 smoke: setup ## does every stage run? two models, two schedules, the sample
 	@dvc exp run -S data=sample -S preset=smoke -S 'model=[resnet,lstm]' -S 'schedule=[static,cosine]' $(ARGS)
+
+experiments: setup ## DVC's experiments side by side: what was varied most, and the headline metrics (ARGS='--sort-by ...')
+	@dvc exp show --no-pager --drop '.*' --keep \
+	    '^(Experiment|Created|preset|data\.source|optimizer\.name|controller\.name|(resnet|lstm|transformer)[a-z0-9]*\.[a-z_]+)$$' $(ARGS)
+
+screenshots: setup ## take the README's pictures of the report and of MLflow's UI here (needs chromium)
+	@python tests/screenshots.py
 
 sync: setup ## send to MLflow what could not be sent during a run
 	@python -m lrstudy.sync

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from browser import needs_browser, page
+from screenshots import mlflow_ui, runs_address
+
 ROOT = Path(__file__).parents[1]
-SMOKE = ["-S", "data=sample", "-S", "preset=smoke"]
+SMOKE = [
+    "-S", "data=sample", "-S", "preset=smoke",
+    "-S", "num_epochs.cifar10=2", "-S", "num_epochs.imdb=2",  # of a single epoch MLflow draws no curve
+]  # fmt: skip
 pytestmark = pytest.mark.slow
 
 
@@ -198,6 +205,52 @@ def test_mlflow_has_the_data_and_the_model_of_every_seed_and_a_champion_per_task
         np.testing.assert_allclose(found, rows.filter(like="probability_").to_numpy(), atol=1e-5)
 
 
+@needs_browser
+@pytest.mark.parametrize("colors", ["light", "dark"])
+def test_the_report_opens_in_a_browser_without_a_failed_request_or_an_error(study, colors):
+    with page(colors=colors) as (opened, problems):
+        opened.goto((study.folder / "reports/report.html").as_uri())
+        assert "learning-rate schedules" in opened.get_by_role("heading", level=1).inner_text()
+        widths = opened.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+        assert len(widths) >= 5
+        assert min(widths) > 0
+        table = opened.locator("table").first
+        before = [row.inner_text() for row in table.locator("tbody tr").all()]
+        table.locator("th").first.click()
+        table.locator("th").first.click()
+        after = [row.inner_text() for row in table.locator("tbody tr").all()]
+        assert sorted(after) == sorted(before)
+        assert after == sorted(before, reverse=True)
+        dark = opened.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (max(map(int, re.findall(r"\d+", dark)[:3])) < 100) == (colors == "dark")
+    assert problems == []
+
+
+@needs_browser
+def test_mlflows_ui_overlays_the_curves_of_two_schedules_and_compares_their_test_metrics(study):
+    experiment = study.client().get_experiment_by_name("lrstudy").experiment_id
+    cells = study.json("reports/comparison.json")["cells"]["lstm"]
+    with mlflow_ui(study.folder, study.environment) as ui, page() as (opened, _):
+        runs = runs_address(ui, experiment, 'tags.kind = "cell" and tags.model = "lstm"')
+        opened.goto(f"{runs}&compareRunsMode=CHART")
+        opened.get_by_placeholder("Search metric charts").fill("^(validation/loss|lr)$")
+        for schedule in cells:
+            for metric in ("validation/loss", "lr"):
+                opened.get_by_text(f"lstm-{schedule} ({metric})").first.wait_for()
+        assert opened.locator("path.js-line").count() >= 2 * len(cells)
+
+        opened.goto(runs)
+        opened.get_by_role("checkbox", name="Select all runs").check()
+        opened.get_by_role("button", name="Compare").click()
+        opened.get_by_text("Run details").wait_for()
+        for schedule, cell in cells.items():
+            opened.get_by_text(f"lstm-{schedule}", exact=True).first.wait_for()
+            for name in ("test/accuracy", "test/f1"):
+                opened.get_by_role("link", name=name, exact=True).wait_for()
+                shown = f"{cell['metrics'][name]['mean']:.3f}".rstrip("0").rstrip(".")
+                opened.get_by_text(shown, exact=True).first.wait_for()
+
+
 def test_a_second_repro_runs_nothing(study):
     printed = study.run("dvc", "repro")
     assert study.stages_run(printed) == set()
@@ -232,7 +285,7 @@ def test_editing_one_schedule_runs_its_column_alone(study):
         f"{stage}@{model}-exponential"
         for stage in ("tune", "train", "evaluate")
         for model in ("resnet", "lstm")
-    } | {"compare", "report"}
+    } | {"compare", "report", "publish"}
     cells = study.json("reports/comparison.json")["cells"]
     assert cells["resnet"]["exponential"]["parameters"] == {"decay_rate": 0.3}
     assert cells["resnet"]["static"]["parameters"] == {}
@@ -240,7 +293,7 @@ def test_editing_one_schedule_runs_its_column_alone(study):
 
 def test_one_schedule_alone_runs_its_column_alone(study):
     printed = study.run("dvc", "exp", "run", *SMOKE, "-S", "model=lstm", "-S", "schedule=exponential")
-    assert study.stages_run(printed) <= {"compare", "report", *(
+    assert study.stages_run(printed) <= {"compare", "report", "publish", *(
         f"{stage}@lstm-exponential" for stage in ("tune", "train", "evaluate")
     )}  # fmt: skip
     assert list(yaml.safe_load((study.folder / "params.yaml").read_text())["cells"]) == ["lstm-exponential"]

@@ -108,7 +108,10 @@ class Journal:
         self._append("model", only_once=True, path=str(Path(folder).resolve()), tags=tags)
 
     def champion(self, name: str, key: str, description: str, tags: dict[str, str]) -> None:
-        """Register the model of the run with the key ``key`` as a version of ``name``, alias ``champion``."""
+        """Register the model of the run with the key ``key`` as a version of ``name``, alias ``champion``.
+
+        ``{run_id}`` and ``{experiment_id}`` in the description become those of this journal's run.
+        """
         self._append("champion", only_once=True, name=name, of=key, description=description, tags=tags)
 
     def end(self, status: str = "FINISHED") -> None:
@@ -543,9 +546,9 @@ class Store:
                 )
         for name, value in event["tags"].items():
             self.client.set_model_version_tag(event["name"], version.version, name, value)
-        self.client.update_model_version(
-            event["name"], version.version, event["description"].replace("{run_id}", run_id)
-        )
+        description = event["description"].replace("{run_id}", run_id)
+        description = description.replace("{experiment_id}", self.experiment_id)
+        self.client.update_model_version(event["name"], version.version, description)
         self.client.set_registered_model_alias(event["name"], "champion", version.version)
         return run_id
 

@@ -56,8 +56,8 @@ def main() -> None:
                     training["seeds"][best["seed"]]["key"],
                     f"{best['model']} with the schedule {best['schedule']}, seed {best['seed']}: the lowest "
                     f"validation loss ({best['validation/loss']:.4f}) of all runs on "
-                    f"{comparison['data'][dataset]['label']}. The comparison that it comes from is "
-                    "report.html of run {run_id}.",
+                    f"{comparison['data'][dataset]['label']}. The comparison that it comes from: "
+                    "[report.html](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html).",
                     {"schedule": best["schedule"], "data": comparison["data"][dataset]["label"]},
                 )
             finish(journal, "finished")
