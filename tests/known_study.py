@@ -36,6 +36,23 @@ DATA = {
 }  # fmt: skip
 
 
+THEORY = [
+    {
+        "experiment": "late_decay", "id": "late_decay_toy", "where": "toy model, g = 1.0",
+        "claim": "The test loss after a late decay is below that after an early one.",
+        "effect": "test loss of the last decay minus that of the first",
+        "verdict": "supported", "mean": -0.4, "interval": [-0.5, -0.3], "n": 20, "why": "-0.4",
+    },
+    {
+        "experiment": "level_sets", "id": "line_sublevel", "where": "resnet, CIFAR-10",
+        "claim": "The straight line between two solutions stays in the sublevel set.",
+        "effect": "barrier of the training loss, nats",
+        "verdict": "not measured", "mean": None, "interval": None, "n": 0, "why": "nothing to measure it on",
+    },
+]  # fmt: skip
+"""Claims as the theory stages write them, one of them measured."""
+
+
 def cells() -> dict[str, dict[str, dict]]:
     """What the evaluate stages wrote, and the rows of history.csv, by model and schedule."""
     found: dict[str, dict[str, dict]] = {}
@@ -64,7 +81,7 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
         "missing": list(missing),
         **compare(cells, SETTINGS, [tuple(name.split("-")) for name in missing]),
     }
-    return found | {"gaps": gaps(found), "claims": claims(found, curves(cells))}
+    return found | {"gaps": gaps(found), "claims": claims(found, curves(cells)), "theory": THEORY}
 
 
 def _cell(model: str, schedule: str) -> dict:

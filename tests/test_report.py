@@ -407,3 +407,12 @@ def test_the_claims_and_the_gaps_stand_in_the_report():
     assert (
         document(study).answer[0] == "**Undecided**: Dynamic schedules generalize better than a static one."
     )
+
+
+def test_the_theorys_claims_stand_in_the_report_with_effect_interval_and_n():
+    rows = tables(render_markdown(known()))["The theory behind schedules, tested"]
+    assert [row["verdict"] for row in rows] == ["supported", "not measured"]
+    assert [row["mean"] for row in rows] == ["-0.4", ""]
+    assert [row["95% interval"] for row in rows] == ["-0.5 to -0.3", "none"]
+    assert [row["n"] for row in rows] == ["20", "0"]
+    assert [row["experiment"] for row in rows] == ["late_decay", "level_sets"]

@@ -9,7 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from lrstudy.errors import StudyError
-from lrstudy.stages.compare import read_history
+from lrstudy.files import write_json
+from lrstudy.stages.compare import read_history, theory_claims
 from lrstudy.stages.evaluate import prediction_table, score_saved
 
 LABELS = np.array([1, 0, 1, 0, 1])
@@ -150,3 +151,16 @@ def test_a_history_that_is_no_table_of_numbers_is_one_clear_error(tmp_path, cont
 def test_a_missing_history_names_the_stage_that_makes_it(tmp_path):
     with pytest.raises(StudyError, match=r"history\.csv: not found; `dvc repro train@resnet-step` makes it"):
         read_history(tmp_path / "history.csv", "resnet-step")
+
+
+def test_compare_takes_the_claims_that_the_theory_stages_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json("artifacts/theory/late_decay.json", {"claims": [{"id": "a"}, {"id": "b"}], "toy": {}})
+    with pytest.raises(StudyError, match=r"level_sets\.json: not found; `dvc repro level_sets` makes it"):
+        theory_claims()
+    write_json("artifacts/theory/level_sets.json", {"claims": [{"id": "c"}]})
+    assert theory_claims() == [
+        {"experiment": "late_decay", "id": "a"},
+        {"experiment": "late_decay", "id": "b"},
+        {"experiment": "level_sets", "id": "c"},
+    ]

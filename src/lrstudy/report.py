@@ -166,6 +166,7 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _across(comparison)
     yield _other_metrics(comparison)
     yield _claims(comparison)
+    yield _theory(comparison)
     yield _gaps(comparison)
     yield from _search(comparison)
     yield _curves(comparison)
@@ -500,6 +501,49 @@ def _claims(comparison: dict) -> Section | None:
             "stands by."
         ],
         tables=[Table(["claim", "verdict", "why", "seeds that would decide", "source"], rows)],
+    )
+
+
+def _theory(comparison: dict) -> Section | None:
+    claims = comparison.get("theory") or []
+    if not claims:
+        return None
+    rows = [
+        [
+            claim["claim"],
+            claim["where"],
+            claim["verdict"],
+            claim["effect"],
+            "" if claim["mean"] is None else f"{claim['mean']:+.4g}",
+            _range(claim["interval"]),
+            "" if claim["n"] is None else str(claim["n"]),
+            claim["experiment"],
+        ]
+        for claim in claims
+    ]
+    return Section(
+        "The theory behind schedules, tested",
+        text=[
+            "Late decay (arXiv 2401.11600) and connected level sets (arXiv 2409.16769): what can be tested "
+            "of them, and what follows without a test, is in docs/theory.md. A statement about all networks "
+            "can be refuted by one; that it was not refuted is no proof. Figures and all numbers: "
+            "`artifacts/theory/`."
+        ],
+        tables=[
+            Table(
+                [
+                    "claim",
+                    "where",
+                    "verdict",
+                    "effect",
+                    "mean",
+                    f"{_percent_of(comparison)} interval",
+                    "n",
+                    "experiment",
+                ],
+                rows,
+            )
+        ],
     )
 
 

@@ -68,7 +68,11 @@ def main() -> None:
         ),
     }
     rows = curves(cells)
-    comparison |= {"gaps": gaps(comparison), "claims": claims(comparison, rows)}
+    comparison |= {
+        "gaps": gaps(comparison),
+        "claims": claims(comparison, rows),
+        "theory": theory_claims(),
+    }
     write_json("reports/comparison.json", comparison)
     write_json("reports/gaps.json", comparison["gaps"])
     text = io.StringIO()
@@ -87,6 +91,15 @@ def main() -> None:
             for model, schedules in comparison["cells"].items()
         },
     )
+
+
+def theory_claims() -> list[dict]:
+    """What the theory stages tested, claim by claim: ``experiment`` and as they wrote it (docs/theory.md)."""
+    return [
+        {"experiment": name, **claim}
+        for name in ("late_decay", "level_sets")
+        for claim in read_json(Path("artifacts/theory") / f"{name}.json", name, keys=("claims",))["claims"]
+    ]
 
 
 def read_history(path: Path, cell: str) -> list[dict[str, float]]:
