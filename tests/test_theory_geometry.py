@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lrstudy.theory import connectivity, curvature, landscape, level_sets
+from lrstudy.theory import components, connectivity, curvature, landscape
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -312,7 +312,7 @@ def test_pairs_differ_in_seed_or_in_schedule_and_never_in_both():
 
 
 def counts(field, level, tolerance=0.0):
-    (found,) = level_sets.component_counts(field, [level], tolerance)
+    (found,) = components.component_counts(field, [level], tolerance)
     return found["superlevel"], found["sublevel"]
 
 
@@ -354,7 +354,7 @@ def test_corners_touch():
 
 def test_levels_lie_strictly_inside_the_values_and_grow():
     field = np.array([[0.0, 1.0, np.inf], [2.0, 3.0, 100.0]])
-    levels = level_sets.levels_of(field, 7)
+    levels = components.levels_of(field, 7)
     assert (np.diff(levels) > 0).all()
     assert levels[0] > 0
     assert levels[-1] < 100
@@ -365,4 +365,4 @@ def test_levels_lie_strictly_inside_the_values_and_grow():
     [([3, 2, 1], 0.0, 0.0), ([3, 2, 2.5, 1, 1], 0.25, 0.5), ([1, 2], 1.0, 1.0), ([1], None, None)],
 )
 def test_rises(losses, share, largest):
-    assert level_sets.rises(losses) == {"share": share, "largest": largest}
+    assert components.rises(losses) == {"share": share, "largest": largest}

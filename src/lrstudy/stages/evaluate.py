@@ -47,7 +47,7 @@ def main() -> None:
         for journal in (cell, *journals):
             sender.follow(journal.folder)
         predictions = sorted(
-            run_all(predict_seed, tasks, params.train.threads, params.train.device),
+            run_all(predict_seed, tasks, *params.workers),
             key=lambda found: found["seed"],
         )
         table = pa.concat_tables(prediction_table(found) for found in predictions)

@@ -1,60 +1,553 @@
-"""Connected components of level sets on a grid, and the Lyapunov view of a training."""
+"""Are level sets of the loss connected, does modulation help?
+
+Trains the rows of theory.level_sets, tuned alike, joins their solutions by paths and cuts level sets out of a
+plane. Writes artifacts/theory/level_sets.json and figures beside it. Test data are measured here and decide
+nothing.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
+
+from lrstudy.cells import Cell, default_values
+from lrstudy.config import Params
+from lrstudy.data import read_meta
+from lrstudy.files import write_json
+from lrstudy.parallel import num_workers, run_all
+from lrstudy.runs import code_hashes, train_run
+from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task
+from lrstudy.theory import figures, measurements
+from lrstudy.theory.components import component_counts, levels_of, rises
+from lrstudy.theory.connectivity import pairs
+from lrstudy.theory.effects import paired, refutation, summary, verdict
+from lrstudy.theory.landscape import grid, principal_plane
+from lrstudy.theory.paths import path_cell, path_task, train_path, weights_file
+from lrstudy.theory.records import (
+    FOLDER,
+    HEADLINE,
+    follow,
+    log_once,
+    measuring,
+    parent_journal,
+    publish,
+    surfaces,
+)
+from lrstudy.tracking import Journal, Sender
+from lrstudy.tuning import best_trial, tune
+
+OUTPUT = FOLDER / "level_sets"
+MODULATED, PLAIN = "exponential_modulated", "exponential"
 
 
-def component_counts(field: ArrayLike, levels: ArrayLike, tolerance: float = 0.0) -> list[dict]:
-    """The connected components of {field >= c} and {field <= c} on a grid, for every level c.
+def experiment(params: Params, root: Path) -> None:
+    """Run it as params.yaml sizes it; checkpoints and tracking live in ``root``."""
+    asked = params.theory.level_sets.models
+    missing = [model for model in asked if model not in params.model]
+    if missing:
+        print(f"level_sets: not among the study's models, left out: {', '.join(missing)}", file=sys.stderr)
+    with Sender(root) as sender:
+        models = {model: run_model(params, model, root, sender) for model in asked if model not in missing}
+    for one in models.values():
+        one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
+    result = {
+        "preset": params.preset,
+        "seeds": params.theory.seeds,
+        "confidence": params.compare.confidence,
+        "claims": [
+            claim for model, one in models.items() for claim in claims(model, one, params.compare.confidence)
+        ],
+        "models": models,
+        "missing": missing,
+    }
+    write_json(FOLDER / "level_sets.json", result)
+    OUTPUT.mkdir(parents=True, exist_ok=True)  # DVC expects it, also where no model is asked for
+    for claim in result["claims"]:
+        print(
+            f"level_sets: {claim['where']}: {claim['id']}: {claim['verdict']} ({claim['why']})",
+            file=sys.stderr,
+        )
 
-    Neighbours share a side or a corner. A component that nowhere exceeds c by more than ``tolerance`` (falls
-    below it, for sublevel sets) is no more than the error of the values, and is left out.
 
-    Args:
-        field: (rows, columns), values of a loss; one that is not finite counts as above every level.
-        levels: (num_levels,).
-        tolerance: in the field's unit.
-
-    Returns:
-        Per level ``level``, ``superlevel`` and ``sublevel``: numbers of components.
-    """
-    field = np.asarray(field, dtype=np.float64)
-    field = np.where(np.isfinite(field), field, np.inf)
-    return [
-        {
-            "level": float(level),
-            "superlevel": _count(field - level, tolerance),
-            "sublevel": _count(level - field, tolerance),
+def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
+    """Tune, train and join one model's solutions."""
+    asked, compare = params.theory.level_sets, params.compare
+    dataset = params.model[model].dataset
+    meta = read_meta(data_folder(dataset))
+    num_epochs = params.num_epochs[dataset]
+    cells = {name: path_cell(params, model, name, row, num_epochs) for name, row in asked.rows.items()}
+    identity = {name: cell.settings() for name, cell in cells.items()} | {
+        "level_sets": asked.model_dump(exclude={"models", "rows"}),
+        "seeds": params.theory.seeds,
+        "num_trials": params.tune.num_trials,
+    }
+    first = next(iter(cells.values()))
+    tags = {key: value for key, value in common_tags(first, params, meta).items() if key != "schedule"}
+    parent = parent_journal(
+        root,
+        f"level_sets {model}",
+        identity,
+        meta["fingerprint"],
+        tags,
+        f"Level sets: solutions of `{model}` on {meta['label']} under several schedules, and paths "
+        "between them.",
+    )
+    follow(sender, parent)
+    tuned = {name: search(cell, params, meta, root) for name, cell in cells.items()}
+    tasks = {
+        (name, seed): path_task(
+            cell,
+            params,
+            cell.settings(tuned[name]["values"]),
+            seed,
+            meta,
+            root,
+            f"level_sets {cell.name} seed {seed}",
+        )
+        for name, cell in cells.items()
+        for seed in params.theory.seeds
+    }
+    for (name, seed), task in tasks.items():
+        journal = Journal(task["folder"], task["key"])
+        journal.create(
+            f"level_sets {model} {name} seed {seed}",
+            common_tags(cells[name], params, meta) | {"kind": "path", "seed": str(seed)},
+            task["settings"],
+            parent=parent.key,
+        )
+        follow(sender, journal)
+    for _ in run_all(train_path, tasks.values(), *params.workers):
+        pass
+    outcomes = {at: outcome_of(task["folder"]) for at, task in tasks.items()}
+    solved = {at: task for at, task in tasks.items() if outcomes[at]["status"] == "finished"}
+    tests = {
+        found["name"]: found
+        for found in run_all(
+            measurements.test_metrics,
+            [
+                measuring(task, named(*at), asked.num_examples)
+                | {"file": str(weights_file(task["folder"], num_epochs))}
+                for at, task in solved.items()
+            ],
+            *params.workers,
+        )
+    }
+    for at, task in tasks.items():
+        journal = Journal(task["folder"], task["key"])
+        if at in solved:
+            found = tests[named(*at)]
+            log_once(journal, {f"test/{name}": [(0, found[name])] for name in ("accuracy", "f1", "loss")})
+        finish(journal, outcomes[at]["status"])
+    along = {
+        found["name"]: found["epochs"]
+        for found in run_all(
+            measurements.at_epochs,
+            [
+                measuring(task, named(*at), asked.num_examples)
+                | {
+                    "files": {e: str(weights_file(task["folder"], e)) for e in range(1, num_epochs + 1)},
+                    "hessian": None,
+                }
+                for at, task in solved.items()
+            ],
+            *params.workers,
+        )
+    }
+    metric = f"test/{HEADLINE[meta['kind']]}"
+    schedules = {
+        name: {
+            "tuned": tuned[name],
+            "diverged": [seed for seed in params.theory.seeds if (name, seed) not in solved],
+            **{
+                f"test/{key}": summary(
+                    [tests.get(named(name, seed), {}).get(key, math.nan) for seed in params.theory.seeds],
+                    compare.confidence,
+                    compare.num_resamples,
+                )
+                for key in ("accuracy", "f1", "loss")
+            },
+            "lyapunov": lyapunov(
+                {seed: along.get(named(name, seed)) for seed in params.theory.seeds}, params
+            ),
         }
-        for level in np.asarray(levels, dtype=np.float64)
+        for name in cells
+    }
+    joined = join_all(params, list(cells), solved, num_epochs)
+    result = {
+        "data": {key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")},
+        "metric": metric,
+        "num_epochs": num_epochs,
+        "schedules": schedules,
+        "modulation": modulation(schedules, metric, params),
+        "lyapunov": compare_rises(schedules, params),
+        "pairs": joined,
+        "plane": None,
+    }
+    drawn = {}
+    if joined:
+        drawn[f"paths_{model}"] = draw_paths(joined, asked.num_batches)
+    if along:
+        drawn[f"epochs_{model}"] = figures.lines_figure(
+            {
+                f"training loss, seed {seed}": {
+                    name: (
+                        [at["epoch"] for at in along[named(name, seed)]],
+                        [at["train/loss"] for at in along[named(name, seed)]],
+                    )
+                    for name in cells
+                    if named(name, seed) in along
+                }
+                for seed in params.theory.seeds
+            },
+            "epoch",
+        )
+    if slices := cut(params, solved, num_epochs):
+        x, y, losses, paths, result["plane"] = slices
+        drawn[f"plane_{model}"] = figures.plane_figure(
+            x,
+            y,
+            {"training loss": losses["train"], "test loss": losses["test"]},
+            paths,
+            tuple(
+                f"principal direction {n} ({100 * s:.1f}%)"
+                for n, s in enumerate(result["plane"]["explained"], 1)
+            ),
+        )
+        drawn[f"components_{model}"] = figures.lines_figure(
+            {
+                f"{split}: components": {
+                    kind: ([c["level"] for c in counts], [c[kind] for c in counts])
+                    for kind in ("superlevel", "sublevel")
+                }
+                for split, counts in result["plane"]["components"].items()
+            },
+            "level c of the loss",
+        )
+    log_once(
+        parent,
+        {
+            f"{path}/{what}": [
+                (step, pair[path][what]["train"])
+                for step, pair in enumerate(joined)
+                if math.isfinite(pair[path][what]["train"])
+            ]
+            for path in ("line", "curve", "over_the_top")
+            for what in ("barrier", "dip")
+        },
+    )
+    files = [
+        file
+        for name, figure in drawn.items()
+        for file in figures.save(figure, parent.folder / "figures", name)
+    ]
+    status = "finished" if len(solved) == len(tasks) else "diverged"
+    result["figures"] = publish(parent, files, OUTPUT, status)
+    result["key"] = parent.key
+    return result
+
+
+def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
+    """The row's values by the study's own search: as many trials, seeds and data for every row.
+
+    Trainings are those of the tune stage where their settings are: then nothing is trained again.
+    """
+    settings = params.tune
+    if settings.num_trials == 0:
+        return {"source": "defaults", "values": default_values(cell), "trials": []}
+
+    def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
+        tasks = {
+            number: [
+                run_task(
+                    cell,
+                    params,
+                    cell.settings(values),
+                    seed,
+                    meta,
+                    root,
+                    f"level_sets {cell.name} trial {number} seed {seed}",
+                    training_share=share,
+                    keep_weights=False,
+                    journal=False,
+                )
+                for seed in settings.seeds
+            ]
+            for number, values in trials
+        }
+        for _ in run_all(train_run, [task for group in tasks.values() for task in group], *params.workers):
+            pass
+        found = []
+        for number, _ in trials:
+            ends = [outcome_of(task["folder"]) for task in tasks[number]]
+            losses = [
+                end["epochs"][-1]["validation/loss"] if end["status"] == "finished" else math.inf
+                for end in ends
+            ]
+            found.append((sum(losses) / len(losses), {}))
+        return found
+
+    known = [
+        meta["fingerprint"],
+        code_hashes(),
+        cell.settings(),
+        {name: where.model_dump() for name, where in cell.search_space().items()},
+        settings.model_dump(exclude={"num_trials"}),
+        params.train.model_dump(exclude={"seeds"}),
+    ]
+    key = hashlib.sha256(json.dumps(["level_sets", known], sort_keys=True).encode()).hexdigest()
+    at_once = math.ceil(num_workers(*params.workers) / len(settings.seeds))
+    trials = tune(cell, settings, key, root, evaluate, at_once=at_once)
+    return {"source": "tuned", "values": best_trial(trials)["values"], "trials": trials}
+
+
+def join_all(params: Params, schedules: list[str], solved: dict, num_epochs: int) -> list[dict]:
+    """Every pair of solutions with its paths, in the order of :func:`lrstudy.theory.connectivity.pairs`."""
+    asked = params.theory.level_sets
+    wanted = [
+        pair
+        for pair in pairs(schedules, params.theory.seeds)
+        if all(tuple(end) in solved for end in pair["ends"])
+    ]
+    tasks = []
+    for pair in wanted:
+        a, b = (solved[tuple(end)] for end in pair["ends"])
+        files = {e: [str(weights_file(t["folder"], e)) for t in (a, b)] for e in range(1, num_epochs + 1)}
+        name = " and ".join(named(*end) for end in pair["ends"])
+        tasks.append(
+            measuring(a, name, asked.num_examples)
+            | {
+                "ends": files[num_epochs],
+                "epochs": files,
+                "num_batches": asked.num_batches,
+                "num_points": asked.num_points,
+                "num_curve_steps": asked.num_curve_steps,
+                "curve_lr": asked.curve_lr,
+                "curve_batch_size": asked.curve_batch_size,
+                "seed": 0,
+            }
+        )
+    found = {one["name"]: one for one in run_all(measurements.join, tasks, *params.workers)}
+    return [
+        pair | found[task["name"]] | {"ends": [list(end) for end in pair["ends"]]}
+        for pair, task in zip(wanted, tasks, strict=True)
     ]
 
 
-def _count(excess: np.ndarray, tolerance: float) -> int:
-    from scipy import ndimage
+def cut(params: Params, solved: dict, num_epochs: int) -> tuple | None:
+    """The plane through the first seed's trajectories and the level sets in it; None without three
+    points."""
+    asked, seed = params.theory.level_sets, params.theory.seeds[0]
+    mine = {name: task for (name, other), task in solved.items() if other == seed}
+    if not mine:
+        return None
+    order = [str(weights_file(task["folder"], e)) for task in mine.values() for e in range(1, num_epochs + 1)]
+    task = measuring(next(iter(mine.values())), "plane", asked.num_examples)
+    (points,) = run_all(measurements.weight_vectors, [task | {"files": order}], *params.workers)
+    if len(np.unique(points, axis=0)) < 3:  # schedules that agree, as in a training of one epoch
+        print("level_sets: fewer than three different weights: no plane through them", file=sys.stderr)
+        return None
+    plane = principal_plane(points)
+    x, y = grid(plane.coordinates, asked.resolution, asked.margin)
+    losses = surfaces(params, task, plane, x, y)
+    paths = {name: plane.coordinates[n * num_epochs : (n + 1) * num_epochs] for n, name in enumerate(mine)}
+    components = {
+        split: component_counts(values, levels_of(values, asked.num_levels))
+        for split, values in losses.items()
+    }
+    content = {
+        "seed": seed,
+        "x": x.tolist(),
+        "y": y.tolist(),
+        "losses": {split: values.tolist() for split, values in losses.items()},
+        "explained": plane.explained.tolist(),
+        "paths": {name: path.tolist() for name, path in paths.items()},
+        "components": components,
+        "most": {
+            split: {kind: max(c[kind] for c in counts) for kind in ("superlevel", "sublevel")}
+            for split, counts in components.items()
+        },
+    }
+    return x, y, losses, paths, content
 
-    labels, count = ndimage.label(excess >= 0, structure=np.ones((3, 3)))
-    highest = ndimage.maximum(excess, labels, np.arange(1, count + 1)) if count else []
-    return int(np.sum(np.asarray(highest) > tolerance))
+
+def lyapunov(by_seed: dict[int, list | None], params: Params) -> dict:
+    """Per seed how often and how far the training loss at the ends of epochs rose, and means over seeds."""
+    found = {seed: rises([at["train/loss"] for at in epochs]) for seed, epochs in by_seed.items() if epochs}
+    return {"seeds": {str(seed): one for seed, one in found.items()}} | {
+        key: summary(
+            [one[key] for one in found.values() if one[key] is not None],
+            params.compare.confidence,
+            params.compare.num_resamples,
+        )
+        for key in ("share", "largest")
+    }
 
 
-def levels_of(field: ArrayLike, num_levels: int) -> np.ndarray:
-    """``num_levels`` levels between the smallest and largest finite value: evenly in the order of the
-    values."""
-    field = np.asarray(field, dtype=np.float64)
-    shares = (np.arange(num_levels) + 0.5) / num_levels
-    return np.quantile(field[np.isfinite(field)], shares)
+def compare_rises(schedules: dict, params: Params) -> dict:
+    """Per row but the first: the share of epochs with a rise minus the first row's, seed by seed."""
+    reference, *others = schedules
+    return {
+        name: difference(
+            {s: one["share"] for s, one in schedules[name]["lyapunov"]["seeds"].items()},
+            {s: one["share"] for s, one in schedules[reference]["lyapunov"]["seeds"].items()},
+            params,
+        )
+        for name in others
+    }
 
 
-def rises(losses: ArrayLike) -> dict:
-    """How far a sequence of losses (num_epochs,) is from falling at every step.
+def modulation(schedules: dict, metric: str, params: Params) -> dict:
+    """The modulated row minus every other one on the test metric, seed by seed."""
+    if MODULATED not in schedules:
+        return {}
+    values = {
+        name: dict(zip(params.theory.seeds, one[metric]["values"], strict=True))
+        for name, one in schedules.items()
+    }
+    return {
+        name: difference(values[MODULATED], values[name], params) for name in schedules if name != MODULATED
+    }
 
-    Returns:
-        ``share``: of the steps in which it rose; ``largest``: the largest rise, 0 if there was none, both
-        None for fewer than two losses.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    if len(losses) < 2:
-        return {"share": None, "largest": None}
-    steps = np.diff(losses)
-    return {"share": float((steps > 0).mean()), "largest": float(max(0.0, steps.max()))}
+
+def difference(mine: dict, others: dict, params: Params) -> dict | None:
+    """``mine`` minus ``others`` over the keys where both have a value; None where there is none."""
+    both = [key for key in mine if mine[key] is not None and others.get(key) is not None]
+    if not both:
+        return None
+    differences = [mine[key] - others[key] for key in both]
+    return paired(differences, params.compare.confidence, params.compare.num_resamples)
+
+
+def claims(model: str, result: dict, confidence: float) -> list[dict]:
+    """Every statement with its verdict, effect, interval and n."""
+    where = f"{model}, {result['data']['label']}"
+    found = []
+    joined = result["pairs"]
+
+    def statement(
+        name: str, text: str, bearing: str, effect: str, values: list[float], limits: list[float]
+    ) -> None:
+        found.append(
+            {"id": name, "where": where, "claim": text, "bearing": bearing, "effect": effect}
+            | refutation(values, limits, confidence)
+        )
+
+    limits = [2 * pair["standard_error"] for pair in joined]
+    other_way = "A refuted path parts nothing: another one may connect the solutions."
+    statement(
+        "line_superlevel",
+        "The straight line between two solutions stays in the superlevel set of the training loss of its "
+        "better end.",
+        other_way,
+        "dip of the training loss, nats",
+        [pair["line"]["dip"]["train"] for pair in joined],
+        limits,
+    )
+    for path, text in (("line", "straight line"), ("curve", "trained quadratic Bezier curve")):
+        statement(
+            f"{path}_sublevel",
+            f"The {text} between two solutions stays in the sublevel set of the training loss of its "
+            "worse end.",
+            other_way,
+            "barrier of the training loss, nats",
+            [pair[path]["barrier"]["train"] for pair in joined],
+            limits,
+        )
+    statement(
+        "over_the_top_superlevel",
+        "Any two solutions are connected in the superlevel set of the training loss of the better one: "
+        "the path over the top stays in it.",
+        "It must hold for every network with a linear last layer, under every schedule (docs/theory.md): "
+        "connected superlevel sets say nothing of a schedule.",
+        "dip of the training loss, nats",
+        [pair["over_the_top"]["dip"]["train"] for pair in joined],
+        [1e-4 for _ in joined],  # the losses are float32 networks'
+    )
+    for kind, path, what in (("superlevel", "over_the_top", "dip"), ("sublevel", "curve", "barrier")):
+        statement(
+            f"equiconnected_{kind}",
+            f"One path serves the {kind} sets of a whole family of losses: train, test and several batches "
+            f"({path.replace('_', ' ')}).",
+            "The paper's equiconnectedness asks for such a path; another one may serve where this fails.",
+            f"largest {what} over the family, nats",
+            [pair[path]["worst"][what] for pair in joined],
+            limits,
+        )
+    for kind, what in (("superlevel", "dip"), ("sublevel", "barrier")):
+        statement(
+            f"epochs_{kind}",
+            f"At every epoch the straight line between two trainings stays in the {kind} set of the training "
+            "loss.",
+            other_way,
+            f"largest {what} over the epochs, nats",
+            [max(at[what] for at in pair["by_epoch"]) for pair in joined],
+            limits,
+        )
+    if plane := result["plane"]:
+        for kind in ("superlevel", "sublevel"):
+            statement(
+                f"plane_{kind}",
+                f"Every {kind} set of the training loss is connected within the plane of the first seed's "
+                "trajectories.",
+                "Parts that are separate in the plane, or cut by its window, may be connected outside of it.",
+                "largest number of components beyond the first",
+                [float(plane["most"]["train"][kind] - 1)],
+                [0.0],
+            )
+    largest = [
+        one["largest"]
+        for schedule in result["schedules"].values()
+        for one in schedule["lyapunov"]["seeds"].values()
+        if one["largest"] is not None
+    ]
+    statement(
+        "lyapunov",
+        "The training loss, as a Lyapunov function of the training, never rises from one epoch's end to "
+        "the next.",
+        "Under gradient flow the loss never rises, whatever the positive rate (docs/theory.md); this is what "
+        "remains of that with noise and finite steps.",
+        "largest rise in a training, nats",
+        largest,
+        [0.0 for _ in largest],
+    )
+    for other, effect in result["modulation"].items():
+        p = effect["p"] if effect else None
+        found.append(
+            {
+                "id": f"modulation_over_{other}",
+                "where": where,
+                "claim": f"Gradient modulation of the exponential schedule (our reconstruction) ends better "
+                f"on test data than {other}, tuned alike.",
+                "effect": f"{result['metric']}, modulated minus {other}",
+                "verdict": verdict(effect, p, confidence) if effect else "undecided",
+                **{
+                    key: effect[key] if effect else None
+                    for key in ("mean", "interval", "n", "p", "smallest_p")
+                },
+                "why": f"{effect['mean']:+.4g}, n = {effect['n']}, p = {p:.2g}, no p below "
+                f"{effect['smallest_p']:.2g} is possible"
+                if effect
+                else "no seed finished under both",
+            }
+        )
+    return found
+
+
+def named(schedule: str, seed: int) -> str:
+    """A solution's name."""
+    return f"{schedule} seed {seed}"
+
+
+def draw_paths(joined: list[dict], num_batches: int):
+    """The first pair of either kind: the family of losses along each path."""
+    panels = {}
+    for kind in ("seeds", "schedules"):
+        for pair in [pair for pair in joined if pair["kind"] == kind][:1]:
+            for path, text in (("line", "line"), ("curve", "curve"), ("over_the_top", "over the top")):
+                along = pair[path]["along"]
+                t = np.linspace(0, 1, len(along["train"]))
+                panels[f"{text}, other {kind}"] = {name: (t, values) for name, values in along.items()}
+    return figures.lines_figure(panels, "t", logarithmic=True)

@@ -1,0 +1,456 @@
+"""Does a long phase at a large rate generalize better?
+
+The toy model's sweep, and for every model a trunk at a constant rate with branches that decay. Writes
+artifacts/theory/late_decay.json and figures beside it. Test data are measured here and decide nothing.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from lrstudy.config import Params
+from lrstudy.data import read_meta
+from lrstudy.files import write_json
+from lrstudy.parallel import run_all
+from lrstudy.study import common_tags, data_folder, finish, outcome_of
+from lrstudy.theory import figures, measurements, toy
+from lrstudy.theory.branching import Branching, branching, cost, late_minus_early, trend
+from lrstudy.theory.effects import summary, verdict
+from lrstudy.theory.landscape import Plane, grid, principal_plane
+from lrstudy.theory.paths import train_path, weights_file
+from lrstudy.theory.records import (
+    FOLDER,
+    HEADLINE,
+    follow,
+    log_once,
+    measuring,
+    parent_journal,
+    publish,
+    surfaces,
+)
+from lrstudy.tracking import Journal, Sender
+
+OUTPUT = FOLDER / "late_decay"
+
+
+def experiment(params: Params, root: Path) -> None:
+    """Run it as params.yaml sizes it; checkpoints and tracking live in ``root``."""
+    asked = params.theory.late_decay.models
+    missing = [model for model in asked if model not in params.model]
+    if missing:
+        print(f"late_decay: not among the study's models, left out: {', '.join(missing)}", file=sys.stderr)
+    with Sender(root) as sender:
+        result = {"toy": run_toy(params, root, sender), "models": {}, "missing": missing}
+        for model in asked:
+            if model not in missing:
+                result["models"][model] = run_model(params, model, root, sender)
+    for one in (result["toy"], *result["models"].values()):
+        one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
+    result = {
+        "preset": params.preset,
+        "seeds": params.theory.seeds,
+        "confidence": params.compare.confidence,
+        "claims": claims(result, params.compare.confidence),
+        **result,
+    }
+    write_json(FOLDER / "late_decay.json", result)
+    for claim in result["claims"]:
+        print(f"late_decay: {claim['where']}: {claim['verdict']} ({claim['why']})", file=sys.stderr)
+
+
+def run_toy(params: Params, root: Path, sender: Sender) -> dict:
+    """The toy model's sweep, its figures and its run."""
+    settings, compare = params.theory.toy, params.compare
+    found = toy.sweep(settings, compare.confidence, compare.num_resamples)
+    journal = parent_journal(
+        root,
+        "late_decay toy",
+        {"toy": settings.model_dump()},
+        "",
+        {"model": "toy", "preset": params.preset},
+        "Toy model of late decay: f(w; x) = |w|^g (w . x) under label noise; steps are those of the decay.",
+    )
+    follow(sender, journal)
+    values = {
+        f"{name}/power_{g}": [
+            (step, s["mean"])
+            for step, s in zip(found["decay_steps"], by_power[name], strict=True)
+            if s["mean"] is not None
+        ]
+        for g, by_power in found["powers"].items()
+        for name in ("test_loss", "norm", "trace")
+    }
+    log_once(journal, values)
+    titles = {
+        "test_loss": "test loss",
+        "norm": "norm / smallest norm",
+        "trace": "trace / smallest norm's",
+    }
+    drawn = {
+        "toy": figures.toy_figure(
+            found["decay_steps"],
+            {
+                title: {f"g = {g}": by_power[name] for g, by_power in found["powers"].items()}
+                for name, title in titles.items()
+            },
+        ),
+        "toy_drift": figures.lines_figure(
+            {
+                f"g = {g}": {
+                    label: (by_power["drift"]["steps"], by_power["drift"][label])
+                    for label in ("measured", "predicted")
+                }
+                for g, by_power in found["powers"].items()
+            },
+            "update",
+            columns=4,
+        ),
+    }
+    files = [
+        file
+        for name, figure in drawn.items()
+        for file in figures.save(figure, journal.folder / "figures", name)
+    ]
+    return found | {"figures": publish(journal, files, OUTPUT), "key": journal.key}
+
+
+def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
+    """Train one model's trunk and branches, measure them, draw them."""
+    asked, compare = params.theory.late_decay, params.compare
+    dataset = params.model[model].dataset
+    meta = read_meta(data_folder(dataset))
+    num_epochs, epochs = asked.num_epochs[dataset], asked.branch_epochs[dataset]
+    experiment = branching(params, model, meta, root)
+    trunk_cell = experiment.cells["trunk"]
+    tags = common_tags(trunk_cell, params, meta)
+    identity = trunk_cell.settings() | {
+        "late_decay": asked.model_dump(exclude={"models", "num_epochs", "branch_epochs"}),
+        "branch_epochs": epochs,
+        "seeds": params.theory.seeds,
+    }
+    parent = parent_journal(
+        root,
+        f"late_decay {model}",
+        identity,
+        meta["fingerprint"],
+        tags,
+        f"Late decay: `{model}` on {meta['label']} at a constant rate, and branches that leave it and decay.",
+    )
+    follow(sender, parent)
+    train_all(params, experiment, parent, tags, sender)
+
+    outcomes = {place(*at): known_outcome(task) for *at, task in experiment.paths()}
+    finished = [path for path in experiment.paths() if is_finished(outcomes[place(*path[:2])])]
+    tests = {
+        found["name"]: found
+        for found in run_all(
+            measurements.test_metrics,
+            [
+                measuring(task, place(seed, epoch), asked.num_examples)
+                | {"file": str(weights_file(task["folder"], num_epochs))}
+                for seed, epoch, task in finished
+            ],
+            *params.workers,
+        )
+    }
+    for seed, epoch, task in finished:
+        found = tests[place(seed, epoch)]
+        journal = Journal(task["folder"], task["key"])
+        log_once(journal, {f"test/{name}": [(0, found[name])] for name in ("accuracy", "f1", "loss")})
+        finish(journal, "finished")
+    along = sharpness(params, experiment, finished, epochs, num_epochs)
+
+    def metric(name: str, epoch: int | None) -> list[float | None]:
+        return [tests.get(place(seed, epoch), {}).get(name) for seed in params.theory.seeds]
+
+    def last(name: str, epoch: int | None) -> list[float | None]:
+        ends = [outcomes[place(seed, epoch)] for seed in params.theory.seeds]
+        return [end["epochs"][-1][name] if is_finished(end) else None for end in ends]
+
+    def summaries(epoch: int | None) -> dict:
+        measured = {f"test/{name}": metric(name, epoch) for name in ("accuracy", "f1", "loss")}
+        measured |= {name: last(name, epoch) for name in ("train/loss", "validation/loss", "weight_norm")}
+        return {
+            name: summary(np.array(values, dtype=float), compare.confidence, compare.num_resamples)
+            for name, values in measured.items()
+        }
+
+    headline = f"test/{HEADLINE[meta['kind']]}"
+    branches = {str(epoch): summaries(epoch) for epoch in epochs}
+    table = np.array([branches[str(epoch)][headline]["values"] for epoch in epochs], dtype=float).T
+    whole = table[np.isfinite(table).all(axis=1)]
+    result = {
+        "data": {key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")},
+        "metric": headline,
+        "settings": trunk_cell.settings(),
+        "num_epochs": num_epochs,
+        "branch_epochs": epochs,
+        "shape": asked.shape,
+        "min_factor": asked.min_factor,
+        "cost": cost(num_epochs, epochs, len(params.theory.seeds))
+        | {"seconds": seconds(experiment, outcomes)},
+        "trunk": summaries(None),
+        "branches": branches,
+        "not_finished": [name for name, outcome in outcomes.items() if not is_finished(outcome)],
+        "trend": trend(whole) if len(whole) else None,
+        "late_minus_early": late_minus_early(whole, compare.confidence, compare.num_resamples)
+        if len(whole) and len(epochs) > 1
+        else None,
+        "along": along,
+        "landscape": None,
+    }
+    drawn = {f"branches_{model}": draw_branches(result)}
+    if panels := sharpness_panels(along):
+        drawn[f"sharpness_{model}"] = figures.lines_figure(panels, "epoch")
+    if landscape := survey(params, experiment, finished, epochs, num_epochs):
+        plane, x, y, losses, paths, seed = landscape
+        result["landscape"] = {
+            "seed": seed,
+            "x": x.tolist(),
+            "y": y.tolist(),
+            "losses": {name: values.tolist() for name, values in losses.items()},
+            "explained": plane.explained.tolist(),
+            "paths": {name: points.tolist() for name, points in paths.items()},
+        }
+        drawn[f"landscape_{model}"] = figures.plane_figure(
+            x,
+            y,
+            {"training loss": losses["train"], "test loss": losses["test"]},
+            paths,
+            tuple(f"principal direction {n} ({100 * s:.1f}%)" for n, s in enumerate(plane.explained, 1)),
+        )
+    files = [
+        file
+        for name, figure in drawn.items()
+        for file in figures.save(figure, parent.folder / "figures", name)
+    ]
+    log_once(
+        parent,
+        {
+            f"branch/{name}": [
+                (epoch, branches[str(epoch)][name]["mean"])
+                for epoch in epochs
+                if branches[str(epoch)][name]["mean"] is not None
+            ]
+            for name in ("test/accuracy", "test/f1", "test/loss", "train/loss")
+        },
+    )
+    result["figures"] = publish(parent, files, OUTPUT, "diverged" if result["not_finished"] else "finished")
+    result["key"] = parent.key
+    return result
+
+
+def train_all(params: Params, experiment: Branching, parent: Journal, tags: dict, sender: Sender) -> None:
+    """The trunks first, then every branch whose trunk came as far as its branching epoch."""
+    trunks = [path for path in experiment.paths() if path[1] is None]
+    branches = [path for path in experiment.paths() if path[1] is not None]
+    for group in (trunks, branches):
+        ready = [
+            (seed, epoch, task)
+            for seed, epoch, task in group
+            if task["start"] is None or Path(task["start"]["file"]).exists()
+        ]
+        for seed, epoch, task in ready:
+            journal = Journal(task["folder"], task["key"])
+            name = "trunk" if epoch is None else f"branch from {epoch}"
+            journal.create(
+                f"{parent.events()[0]['name']} seed {seed} {name}",
+                tags
+                | {
+                    "kind": "path",
+                    "seed": str(seed),
+                    "branch_epoch": "" if epoch is None else str(epoch),
+                    "schedule": task["settings"]["schedule"]["function"],
+                },
+                task["settings"],
+                parent=parent.key,
+            )
+            follow(sender, journal)
+        for _ in run_all(train_path, [task for *_, task in ready], *params.workers):
+            pass
+        for *_, task in ready:
+            outcome = outcome_of(task["folder"])
+            if outcome["status"] == "diverged":
+                finish(Journal(task["folder"], task["key"]), "diverged")
+
+
+def sharpness(
+    params: Params, experiment: Branching, finished: list, epochs: list[int], num_epochs: int
+) -> list[dict]:
+    """Norm, losses and sharpness of every trunk at its branching epochs and end, and of every branch's
+    end."""
+    asked = params.theory.late_decay
+    tasks = [
+        measuring(task, place(seed, epoch), asked.num_examples)
+        | {
+            "files": {
+                at: str(weights_file(task["folder"], at))
+                for at in ([*epochs, num_epochs] if epoch is None else [num_epochs])
+            },
+            "hessian": {
+                "num_examples": asked.hessian_examples,
+                "num_iterations": asked.num_iterations,
+                "num_samples": asked.num_samples,
+            },
+        }
+        for seed, epoch, task in finished
+    ]
+    found = {one["name"]: one["epochs"] for one in run_all(measurements.at_epochs, tasks, *params.workers)}
+    return [
+        {"seed": seed, "branch_epoch": epoch, "epochs": found[place(seed, epoch)]}
+        for seed, epoch, _ in finished
+    ]
+
+
+def survey(
+    params: Params, experiment: Branching, finished: list, epochs: list[int], num_epochs: int
+) -> tuple[Plane, np.ndarray, np.ndarray, dict, dict, int] | None:
+    """The landscape around the first seed's trajectories; None where its trunk did not finish."""
+    asked, seed = params.theory.late_decay, params.theory.seeds[0]
+    mine = {epoch: task for other, epoch, task in finished if other == seed}
+    if None not in mine:
+        return None
+    # A branch begins where it leaves the trunk.
+    files = {
+        "trunk": [weights_file(mine[None]["folder"], at) for at in range(1, num_epochs + 1)],
+        **{
+            f"from epoch {epoch}": [
+                weights_file(mine[None]["folder"], epoch),
+                *(weights_file(mine[epoch]["folder"], at) for at in range(epoch + 1, num_epochs + 1)),
+            ]
+            for epoch in epochs
+            if epoch in mine
+        },
+    }
+    order = list(dict.fromkeys(str(file) for path in files.values() for file in path))
+    task = measuring(mine[None], "plane", asked.num_examples)
+    (points,) = run_all(measurements.weight_vectors, [task | {"files": order}], *params.workers)
+    plane = principal_plane(points)
+    x, y = grid(plane.coordinates, asked.resolution, asked.margin)
+    losses = surfaces(params, task, plane, x, y)
+    paths = {
+        name: plane.coordinates[[order.index(str(file)) for file in path]] for name, path in files.items()
+    }
+    return plane, x, y, losses, paths, seed
+
+
+def place(seed: int, epoch: int | None) -> str:
+    """A path's name: its seed and where it left the trunk."""
+    return f"seed {seed} trunk" if epoch is None else f"seed {seed} from {epoch}"
+
+
+def known_outcome(task: dict) -> dict | None:
+    """The path's outcome; None where it never began, because its trunk diverged before."""
+    return outcome_of(task["folder"]) if (Path(task["folder"]) / "outcome.json").exists() else None
+
+
+def is_finished(outcome: dict | None) -> bool:
+    """Whether the path came to its end."""
+    return outcome is not None and outcome["status"] == "finished"
+
+
+def seconds(experiment: Branching, outcomes: dict[str, dict | None]) -> dict:
+    """Seconds of training: as it was done, and what it would have been had no path shared the trunk's
+    epochs."""
+    shared = alone = 0.0
+    for seed, epoch, _ in experiment.paths():
+        if outcome := outcomes[place(seed, epoch)]:
+            every = [record["seconds"] for record in outcome["epochs"]]
+            alone += sum(every)
+            shared += sum(every[epoch or 0 :])
+    return {"trained": shared, "without_sharing": alone}
+
+
+def draw_branches(result: dict):
+    """The branches' ends against the epoch at which they left."""
+    names = {result["metric"]: result["metric"], "test/loss": "test loss", "train/loss": "training loss"}
+    shown = {}
+    for name, label in names.items():
+        cells = [result["branches"][str(epoch)][name] for epoch in result["branch_epochs"]]
+        shown[label] = {
+            "values": np.array([cell["values"] for cell in cells], dtype=float).T,
+            "mean": [np.nan if cell["mean"] is None else cell["mean"] for cell in cells],
+            "intervals": [cell["interval"] for cell in cells],
+        }
+    trunk = {
+        label: [np.nan if value is None else value for value in result["trunk"][name]["values"]]
+        for name, label in names.items()
+    }
+    return figures.branching_figure(result["branch_epochs"], shown, trunk)
+
+
+def sharpness_panels(along: list[dict]) -> dict:
+    """Norm, largest eigenvalue and trace of the first seed: along the trunk, and of the branches' ends."""
+    if not along:
+        return {}
+    seed = along[0]["seed"]
+    titles = {"norm": "weight norm", "eigenvalue": "largest Hessian eigenvalue", "trace": "Hessian trace"}
+    panels: dict[str, dict] = {}
+    for name, title in titles.items():
+        lines = {}
+        ends = []
+        for path in along:
+            if path["seed"] != seed:
+                continue
+            if path["branch_epoch"] is None:
+                lines["trunk, at the epoch"] = (
+                    [at["epoch"] for at in path["epochs"]],
+                    [at[name] for at in path["epochs"]],
+                )
+            else:
+                ends.append((path["branch_epoch"], path["epochs"][-1][name]))
+        if ends:
+            lines["end of the branch that left at the epoch"] = tuple(zip(*ends, strict=True))
+        panels[title] = lines
+    return panels
+
+
+def claims(result: dict, confidence: float) -> list[dict]:
+    """Per model and power: does a later decay generalize better? With effect, interval, n and verdict."""
+    found = []
+    for g, by_power in result["toy"]["powers"].items():
+        effect = by_power["late_minus_early"]
+        p = effect["p"] if effect else None
+        judged = verdict(effect, p, confidence, better=-1) if effect else "undecided"
+        found.append(
+            {
+                "id": "late_decay_toy",
+                "where": f"toy model, g = {g}",
+                "claim": "The test loss after a late decay is below that after an early one.",
+                "effect": "test loss of the last decay minus that of the first",
+                "verdict": judged,
+                "p": p,
+                **{key: effect[key] if effect else None for key in ("mean", "interval", "n", "smallest_p")},
+                "why": _why(effect, p),
+            }
+        )
+    for model, one in result["models"].items():
+        effect = one["late_minus_early"]
+        p = one["trend"]["p"] if one["trend"] else None
+        judged = verdict(effect, p, confidence) if effect else "undecided"
+        found.append(
+            {
+                "id": "late_decay_network",
+                "where": f"{model}, {one['data']['label']}",
+                "claim": "The later a branch decays, the better it ends on test data.",
+                "effect": f"{one['metric']} of the later branching epochs minus that of the earlier ones; "
+                "the p is that of Page's test of a trend over all of them",
+                "verdict": judged,
+                "p": p,
+                **{key: effect[key] if effect else None for key in ("mean", "interval", "n")},
+                "rho": one["trend"]["rho"] if one["trend"] else None,
+                "why": _why(effect, p),
+            }
+        )
+    return found
+
+
+def _why(effect: dict | None, p: float | None) -> str:
+    if effect is None:
+        return "too few runs finished"
+    between = "no interval from one seed"
+    if effect["interval"]:
+        between = f"interval {effect['interval'][0]:+.4g} to {effect['interval'][1]:+.4g}"
+    chance = "no p" if p is None else f"p = {p:.2g}"
+    return f"{effect['mean']:+.4g}, {between}, n = {effect['n']}, {chance}"
