@@ -160,6 +160,9 @@ def cluster():
         reach = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(reach))
         patch.delenv("LRSTUDY_WORKERS", raising=False)
+        # Ray notes its newest cluster there: not in the folder of one that this machine may really run.
+        patch.setenv("RAY_TMPDIR", temporary)
+        (Path(temporary) / "ray").mkdir()
         made, folder = Cluster(), Path(temporary) / "session"  # a short path: sockets lie in it
         folder.mkdir()
         try:
