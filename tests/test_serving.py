@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +61,9 @@ def test_a_saved_model_has_signature_and_example_and_predicts_as_before(tmp_path
         expected = classifier(torch.from_numpy(examples)).numpy()
         loaded = mlflow.pytorch.load_model(str(tmp_path / "model"))
         np.testing.assert_array_equal(loaded(torch.from_numpy(examples)).numpy(), expected)
+    assert not (
+        tmp_path / "model/code"
+    ).exists()  # it would hide the installed package from who loads the model
     served = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     np.testing.assert_array_equal(served.input_example, examples)
     inputs, outputs = served.metadata.signature.inputs, served.metadata.signature.outputs
@@ -76,10 +78,9 @@ def test_a_saved_model_loads_where_lrstudy_is_not_installed(tmp_path):
     classifier = make_classifier(MODELS["lstm"], meta, network.state_dict())
     examples = some_examples(arrays, meta)
     save_model(tmp_path / "model", classifier, examples, meta["num_classes"])
-    source = str(Path(__file__).parents[1] / "src")
     script = f"""
-import sys
-sys.path = [folder for folder in sys.path if folder != {source!r}]
+import os, sys
+sys.path = [folder for folder in sys.path if not os.path.isdir(os.path.join(folder, "lrstudy"))]
 sys.meta_path = [f for f in sys.meta_path if "editable" not in str(f).lower()]
 try:
     import lrstudy

@@ -4,9 +4,12 @@ What preprocessing a network needs after ``preprocess`` is part of the model: th
 lengths of reviews. So a loaded model takes what the study's ``.npz`` and ``.parquet`` files hold.
 """
 
+import contextlib
 import logging
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,9 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from lrstudy.models import make_model
-
-# With what a network's class needs, the model loads where lrstudy is not installed.
-_MODULES = ("__init__", "errors", "models", "serving")
 
 
 class ImageClassifier(nn.Module):
@@ -76,8 +76,9 @@ def some_examples(arrays: dict[str, np.ndarray], meta: dict, count: int = 2) -> 
 def save_model(folder: Path, classifier: nn.Module, examples: np.ndarray, num_classes: int) -> None:
     """Write ``classifier`` to ``folder`` as MLflow keeps models: whole or not at all.
 
-    With signature, input example, requirements and the code of the network's class.
-    ``mlflow.pytorch.load_model`` reads it, and so does MLflow's server.
+    With signature, input example, requirements and the code of the network's classes, so that it loads where
+    lrstudy is not installed or is another version. ``mlflow.pytorch.load_model`` reads it, and so does
+    MLflow's server.
     """
     import mlflow.pytorch
     from mlflow.models import ModelSignature
@@ -85,7 +86,7 @@ def save_model(folder: Path, classifier: nn.Module, examples: np.ndarray, num_cl
 
     any_number = -1
     variable = (any_number, *(examples.shape[1:] if examples.ndim > 2 else [any_number]))
-    needed = ("torch", "torchvision", "numpy", "mlflow")
+    needed = ("torch", "torchvision", "numpy", "mlflow", "cloudpickle")
     signature = ModelSignature(
         inputs=Schema([TensorSpec(examples.dtype, variable)]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (any_number, num_classes))]),
@@ -95,19 +96,34 @@ def save_model(folder: Path, classifier: nn.Module, examples: np.ndarray, num_cl
     logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
-        code = Path(scratch) / "lrstudy"
-        code.mkdir()
-        for module in _MODULES:
-            shutil.copyfile(Path(__file__).parent / f"{module}.py", code / f"{module}.py")
-        mlflow.pytorch.save_model(
-            classifier,
-            Path(scratch) / "model",
-            code_paths=[str(code)],
-            signature=signature,
-            input_example=examples,
-            pip_requirements=[f"{name}=={version(name)}" for name in needed],
-            serialization_format="pickle",
-        )
+        with _classes_by_value():
+            mlflow.pytorch.save_model(
+                classifier,
+                Path(scratch) / "model",
+                signature=signature,
+                input_example=examples,
+                pip_requirements=[f"{name}=={version(name)}" for name in needed],
+                serialization_format="pickle",
+            )
         if folder.exists():
             shutil.rmtree(folder)
         (Path(scratch) / "model").rename(folder)
+
+
+@contextlib.contextmanager
+def _classes_by_value() -> Iterator[None]:
+    """Pickle this module's classes and the networks' with their code.
+
+    MLflow's own way, ``code_paths``, puts a copy of part of the package before the installed one on the path
+    of whoever loads the model.
+    """
+    import cloudpickle
+
+    modules = [sys.modules[name] for name in ("lrstudy.models", __name__)]
+    for module in modules:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in modules:
+            cloudpickle.unregister_pickle_by_value(module)
