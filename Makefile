@@ -26,7 +26,7 @@ study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset
 
 test: setup ## all tests: the unit tests, then the pipeline's
 	@python -m pytest -n auto -m "not slow" $(ARGS)
-	@python -m pytest -m slow --durations=8 $(ARGS)
+	@python -m pytest -n auto --dist loadfile -m slow --durations=8 $(ARGS)
 
 check: setup ## formatting, lint, and params.yaml against conf/
 	@ruff check . && ruff format --check .
