@@ -1,7 +1,7 @@
 """A trained network as a model for others: raw examples in, class probabilities out, in MLflow's format.
 
 What preprocessing a network needs after ``preprocess`` is part of the model: the normalization of pixels, the
-lengths of reviews. So a loaded model takes what the study's ``.npz`` and ``.parquet`` files hold.
+lengths of reviews. So a loaded model takes examples as data/processed holds them.
 """
 
 import contextlib
