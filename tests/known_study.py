@@ -81,7 +81,14 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
         "missing": list(missing),
         **compare(cells, SETTINGS, [tuple(name.split("-")) for name in missing]),
     }
-    return found | {"gaps": gaps(found), "claims": claims(found, curves(cells)), "theory": THEORY}
+    return found | {
+        "gaps": gaps(found),
+        "claims": claims(found, curves(cells)),
+        "theory": {
+            "claims": THEORY,
+            "figures": {"late_decay": ["toy.svg", "toy_drift.svg"], "level_sets": []},
+        },
+    }
 
 
 def _cell(model: str, schedule: str) -> dict:

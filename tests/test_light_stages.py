@@ -76,9 +76,12 @@ def write_finished_cells(folder: Path) -> None:
                 writer = csv.DictWriter(file, list(history[0]))
                 writer.writeheader()
                 writer.writerows(history)
-    for name in ("late_decay", "level_sets"):
-        (folder / "artifacts/theory").mkdir(exist_ok=True)
-        (folder / f"artifacts/theory/{name}.json").write_text(json.dumps({"claims": []}))
+    for name, drawn in (("late_decay", ["toy.svg"]), ("level_sets", [])):
+        (folder / "artifacts/theory" / name).mkdir(parents=True)
+        found = {"claims": [], "models": {"lstm": {"figures": drawn}}}
+        (folder / f"artifacts/theory/{name}.json").write_text(json.dumps(found))
+        for file in drawn:
+            (folder / "artifacts/theory" / name / file).write_text("<svg/>")
 
 
 def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
@@ -88,6 +91,7 @@ def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
     assert comparison["missing"] == []
     assert comparison["cells"]["lstm"]["cosine"]["metrics"]["test/accuracy"]["mean"] == pytest.approx(0.86)
     assert list((tmp_path / "reports/figures").glob("*.svg"))
+    assert (tmp_path / "reports/figures/late_decay_toy.svg").read_text() == "<svg/>"
 
 
 @pytest.mark.slow

@@ -255,6 +255,11 @@ def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
     path.write_text('{\n"cells": ')
     with pytest.raises(StudyError, match=r"comparison\.json: not JSON \(line 2\)"):
         read_comparison(path)
+    path.write_text(json.dumps({name: {} for name in known() if name != "models"}))
+    with pytest.raises(
+        StudyError, match=r"has no models: another version wrote it; `dvc repro -f -s compare`"
+    ):
+        read_comparison(path)
     path.write_text(_known_text())
     assert math.isclose(read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1"]["mean"], 0.85)
 
@@ -416,3 +421,6 @@ def test_the_theorys_claims_stand_in_the_report_with_effect_interval_and_n():
     assert [row["95% interval"] for row in rows] == ["-0.5 to -0.3", "none"]
     assert [row["n"] for row in rows] == ["20", "0"]
     assert [row["experiment"] for row in rows] == ["late_decay", "level_sets"]
+    sections = {section.title: section for section in document(known()).sections}
+    drawn = sections["The theory behind schedules, tested"].figures
+    assert [(figure.name, figure.data) for figure in drawn] == [("late_decay_toy.svg", "late_decay.json")]

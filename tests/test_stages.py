@@ -2,6 +2,8 @@
 
 import io
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +12,9 @@ import pytest
 
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.stages.compare import read_history, theory_claims
+from lrstudy.stages.compare import read_history, theory
 from lrstudy.stages.evaluate import prediction_table, score_saved
+from lrstudy.stages.report import bring_theory
 
 LABELS = np.array([1, 0, 1, 0, 1])
 # the probability of class 1: right, right, wrong, wrong, right
@@ -153,14 +156,35 @@ def test_a_missing_history_names_the_stage_that_makes_it(tmp_path):
         read_history(tmp_path / "history.csv", "resnet-step")
 
 
-def test_compare_takes_the_claims_that_the_theory_stages_wrote(tmp_path, monkeypatch):
+def test_compare_takes_what_the_theory_stages_wrote(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_json("artifacts/theory/late_decay.json", {"claims": [{"id": "a"}, {"id": "b"}], "toy": {}})
+    toy = {"figures": ["toy.svg", "toy.png"]}
+    write_json(
+        "artifacts/theory/late_decay.json",
+        {"claims": [{"id": "a"}, {"id": "b"}], "toy": toy, "models": {"lstm": {"figures": ["b_lstm.svg"]}}},
+    )
     with pytest.raises(StudyError, match=r"level_sets\.json: not found; `dvc repro level_sets` makes it"):
-        theory_claims()
-    write_json("artifacts/theory/level_sets.json", {"claims": [{"id": "c"}]})
-    assert theory_claims() == [
-        {"experiment": "late_decay", "id": "a"},
-        {"experiment": "late_decay", "id": "b"},
-        {"experiment": "level_sets", "id": "c"},
-    ]
+        theory()
+    write_json("artifacts/theory/level_sets.json", {"claims": [{"id": "c"}], "models": {}})
+    assert theory() == {
+        "claims": [
+            {"experiment": "late_decay", "id": "a"},
+            {"experiment": "late_decay", "id": "b"},
+            {"experiment": "level_sets", "id": "c"},
+        ],
+        "figures": {"late_decay": ["toy.svg", "b_lstm.svg"], "level_sets": []},
+    }
+
+
+def test_a_report_of_a_fresh_clone_takes_the_theorys_figures_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    comparison = {"theory": {"figures": {"late_decay": ["toy.svg"]}}}
+    with pytest.raises(StudyError, match=r"late_decay\.json: not found; `dvc repro late_decay` makes it"):
+        bring_theory(comparison)
+    write_json("artifacts/theory/late_decay.json", {"claims": []})
+    Path("artifacts/theory/late_decay").mkdir()
+    Path("artifacts/theory/late_decay/toy.svg").write_text("<svg/>")
+    (drawn,) = bring_theory(comparison)
+    shutil.rmtree("artifacts")
+    assert bring_theory(comparison) == [drawn] == [Path("reports/figures/late_decay_toy.svg")]
+    assert drawn.read_text() == "<svg/>"

@@ -63,22 +63,30 @@ class Document:
     sections: list[Section]
 
 
+_SECTIONS = (
+    "data", "protocol", "missing", "cells", "models", "across_models", "gaps", "claims", "theory",
+)  # fmt: skip
+
+
 def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, Any]:
     """What ``compare`` wrote.
 
     Raises:
-        StudyError: it is missing or not JSON.
+        StudyError: it is missing, not JSON, or of a version that wrote other sections.
     """
+    anew = "`dvc repro -f -s compare` makes it anew."
     try:
-        return json.loads(Path(path).read_text())
+        found = json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise StudyError(
             f"{path}: not found; `dvc repro compare` makes it from the finished cells."
         ) from None
     except json.JSONDecodeError as error:
-        raise StudyError(
-            f"{path}: not JSON (line {error.lineno}); `dvc repro -f -s compare` makes it anew."
-        ) from None
+        raise StudyError(f"{path}: not JSON (line {error.lineno}); {anew}") from None
+    missing = [name for name in _SECTIONS if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise StudyError(f"{path}: has no {', '.join(missing)}: another version wrote it; {anew}")
+    return found
 
 
 def headline(comparison: dict, cell: dict) -> str:
@@ -504,10 +512,37 @@ def _claims(comparison: dict) -> Section | None:
     )
 
 
+# By how the file's name begins; figures that are not named here are in artifacts/theory/ alone.
+_THEORY_CAPTIONS = {
+    "toy.": "Toy model under label noise: test loss, norm and trace of the Hessian after the last update, "
+    "against the update at which the rate decayed; bands are intervals over seeds.",
+    "branches_": "Branches that leave a trunk of constant rate and decay: the test metric at the end against "
+    "the epoch of branching.",
+    "landscape_": "Training and test loss on the plane of the trajectories' two principal directions, with "
+    "trunk and branches.",
+    "paths_": "Losses along the straight line, a trained Bezier curve and the path over the top between two "
+    "solutions.",
+    "components_": "Connected components of the super- and sublevel sets within a plane, by level.",
+}
+
+
+def theory_figure(experiment: str, file: str) -> str:
+    """How a theory stage's figure is called in reports/figures."""
+    return f"{experiment}_{file}"
+
+
 def _theory(comparison: dict) -> Section | None:
-    claims = comparison.get("theory") or []
+    found = comparison.get("theory") or {"claims": [], "figures": {}}
+    claims = found["claims"]
     if not claims:
         return None
+    figures = [
+        Figure(theory_figure(experiment, file), words, f"{experiment}.json", [])
+        for experiment, files in found["figures"].items()
+        for file in files
+        for beginning, words in _THEORY_CAPTIONS.items()
+        if file.startswith(beginning)
+    ]
     rows = [
         [
             claim["claim"],
@@ -526,9 +561,9 @@ def _theory(comparison: dict) -> Section | None:
         text=[
             "Late decay (arXiv 2401.11600) and connected level sets (arXiv 2409.16769): what can be tested "
             "of them, and what follows without a test, is in docs/theory.md. A statement about all networks "
-            "can be refuted by one; that it was not refuted is no proof. Figures and all numbers: "
-            "`artifacts/theory/`."
+            "can be refuted by one; that it was not refuted is no proof."
         ],
+        figures=figures,
         tables=[
             Table(
                 [

@@ -71,7 +71,7 @@ def main() -> None:
     comparison |= {
         "gaps": gaps(comparison),
         "claims": claims(comparison, rows),
-        "theory": theory_claims(),
+        "theory": theory(),
     }
     write_json("reports/comparison.json", comparison)
     write_json("reports/gaps.json", comparison["gaps"])
@@ -93,13 +93,26 @@ def main() -> None:
     )
 
 
-def theory_claims() -> list[dict]:
-    """What the theory stages tested, claim by claim: ``experiment`` and as they wrote it (docs/theory.md)."""
-    return [
-        {"experiment": name, **claim}
-        for name in ("late_decay", "level_sets")
-        for claim in read_json(Path("artifacts/theory") / f"{name}.json", name, keys=("claims",))["claims"]
-    ]
+def theory() -> dict:
+    """What the theory stages found (docs/theory.md).
+
+    Returns:
+        ``claims``, each with its ``experiment`` and as they wrote it; ``figures``: by experiment the names of
+        the SVG files in artifacts/theory/<experiment>/.
+    """
+    claimed: list[dict] = []
+    figures: dict[str, list[str]] = {}
+    for name in ("late_decay", "level_sets"):
+        found = read_json(Path("artifacts/theory") / f"{name}.json", name, keys=("claims", "models"))
+        claimed += [{"experiment": name, **claim} for claim in found["claims"]]
+        parts = [found["toy"]] if "toy" in found else []
+        figures[name] = [
+            file
+            for part in (*parts, *found["models"].values())
+            for file in part["figures"]
+            if file.endswith(".svg")
+        ]
+    return {"claims": claimed, "figures": figures}
 
 
 def read_history(path: Path, cell: str) -> list[dict[str, float]]:

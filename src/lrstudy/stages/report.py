@@ -14,10 +14,12 @@ from lrstudy.report import (
     render_html,
     render_markdown,
     text_table,
+    theory_figure,
 )
 from lrstudy.stages import run_stage
 
 REPORTS = Path("reports")
+THEORY = Path("artifacts/theory")
 CURVES = {
     "train_accuracy": ("train/accuracy", "training accuracy"),
     "validation_accuracy": ("validation/accuracy", "validation accuracy"),
@@ -29,11 +31,10 @@ CURVES = {
 def main() -> None:
     comparison = read_comparison(REPORTS / "comparison.json")
     rows = read_curves(REPORTS / "curves.csv")
-    figures = draw(comparison, rows)
-    files = {
-        name: _address((REPORTS / name).read_bytes(), kind)
-        for name, kind in (("curves.csv", "text/csv"), ("comparison.json", "application/json"))
-    }
+    figures = draw(comparison, rows) + bring_theory(comparison)
+    tables = {"curves.csv": "text/csv", "comparison.json": "application/json"}
+    tables |= {f"{experiment}.json": "application/json" for experiment in comparison["theory"]["figures"]}
+    files = {name: _address((REPORTS / name).read_bytes(), kind) for name, kind in tables.items()}
     images = {path.name: _address(path.read_bytes(), "image/svg+xml") for path in figures}
     write_atomically(REPORTS / "report.html", render_html(comparison, images, files))
     write_atomically(REPORTS / "report.md", render_markdown(comparison))
@@ -65,6 +66,34 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
             save_figure(figure, REPORTS / "figures" / f"{name}.svg", description=name.replace("_", " "))
             for name, figure in drawn.items()
         ]
+
+
+def bring_theory(comparison: dict) -> list[Path]:
+    """Copy the theory stages' numbers and figures into reports/; returns the figures' paths.
+
+    Where those stages did not run, as in a fresh clone, what reports/ has is taken.
+
+    Raises:
+        StudyError: a file is in neither place.
+    """
+
+    def bring(source: Path, target: Path, experiment: str) -> Path:
+        if source.exists():
+            write_atomically(target, source.read_bytes())
+        elif not target.exists():
+            raise StudyError(f"{source}: not found; `dvc repro {experiment}` makes it.")
+        return target
+
+    figures = []
+    for experiment, names in comparison["theory"]["figures"].items():
+        bring(THEORY / f"{experiment}.json", REPORTS / f"{experiment}.json", experiment)
+        figures += [
+            bring(
+                THEORY / experiment / name, REPORTS / "figures" / theory_figure(experiment, name), experiment
+            )
+            for name in names
+        ]
+    return figures
 
 
 def read_curves(path: Path) -> list[dict]:
