@@ -14,6 +14,7 @@ from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.stages.compare import read_history, theory
 from lrstudy.stages.evaluate import prediction_table, score_saved
+from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
 
 LABELS = np.array([1, 0, 1, 0, 1])
@@ -188,3 +189,24 @@ def test_a_report_of_a_fresh_clone_takes_the_theorys_figures_that_are_there(tmp_
     shutil.rmtree("artifacts")
     assert bring_theory(comparison) == [drawn] == [Path("reports/figures/late_decay_toy.svg")]
     assert drawn.read_text() == "<svg/>"
+
+
+def test_the_champion_of_a_data_set_is_the_run_of_lowest_validation_loss_that_did_not_diverge():
+    def cell(dataset: str, *losses: float | None) -> dict:
+        values = {str(seed): loss for seed, loss in enumerate(losses, 1)}
+        return {"dataset": dataset, "metrics": {"validation/loss": {"values": values}}}
+
+    found = champions(
+        {
+            "cells": {
+                "resnet": {"static": cell("cifar10", 0.9, 0.7), "cosine": cell("cifar10", None, 0.8)},
+                "lstm": {"static": cell("imdb", 0.5, 0.4)},
+                "transformer": {"static": cell("imdb", None, 0.3)},
+            }
+        }
+    )
+    assert found == {
+        "cifar10": {"model": "resnet", "schedule": "static", "seed": "2", "validation/loss": 0.7},
+        "imdb": {"model": "transformer", "schedule": "static", "seed": "2", "validation/loss": 0.3},
+    }
+    assert champions({"cells": {"resnet": {"static": cell("cifar10", None)}}}) == {}

@@ -11,7 +11,7 @@ from lrstudy.config import workspace_root
 from lrstudy.files import write_json
 from lrstudy.report import read_comparison
 from lrstudy.stages import run_stage
-from lrstudy.study import finish, read_json, train_folder
+from lrstudy.study import ended_as, finish, read_json, train_folder, under_way
 from lrstudy.tracking import Journal, Sender
 
 REPORTS = Path("reports")
@@ -39,9 +39,9 @@ def main() -> None:
         "`report.html` among the artifacts.",
     )
     chosen = champions(comparison)
-    with Sender(root) as sender:
+    with Sender(root) as sender, under_way(journal):
         sender.follow(folder)
-        if not any(event["event"] == "end" for event in journal.events()):
+        if ended_as(journal) != "FINISHED":
             for name in ATTACHED:
                 (folder / name).write_bytes((REPORTS / name).read_bytes())
                 journal.artifact(folder / name)

@@ -15,6 +15,7 @@ from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
     common_tags,
     data_folder,
+    ended_as,
     finish,
     mean_curves,
     outcome_of,
@@ -80,7 +81,7 @@ def main() -> None:
             log_interventions(journal, outcome)
             finish(journal, outcome["status"])
         outcomes = {seed: outcome_of(task["folder"]) for seed, task in tasks.items()}
-        if not any(event["event"] == "end" for event in parent.events()):
+        if ended_as(parent) != "FINISHED":
             # What the UI shows of a cell while its seeds are folded away.
             parent.metrics(mean_curves(list(outcomes.values())))
         statuses = {outcome["status"] for outcome in outcomes.values()}
