@@ -341,28 +341,32 @@ def test_a_sender_that_died_after_any_event_repeats_nothing(root, store):
     assert everything(store) == before
 
 
-@pytest.mark.parametrize("call", range(9))
-def test_a_sender_that_dies_in_any_call_of_mlflow_is_made_up_for(root, store, monkeypatch, call):
-    write_cell(root)
+class Killed(BaseException):
+    """A sender's end in the middle of its work."""
+
+
+def die_in_call(call: int, store: Store, monkeypatch, *names: str) -> None:
+    """End the sender after the ``call``-th call (from 0) of MLflow's: it is done there."""
     calls = iter(range(1000))
 
-    class Killed(BaseException):
-        pass
-
-    def dying(name):
-        function = getattr(store.client, name)
-
+    def dying(function):
         def call_or_die(*args, **options):
             number = next(calls)
             found = function(*args, **options)
             if number == call:
-                raise Killed  # the server has done it; the sender never learns
+                raise Killed
             return found
 
         return call_or_die
 
-    for name in ("create_run", "log_batch", "set_terminated"):
-        monkeypatch.setattr(store.client, name, dying(name))
+    for name in names:
+        monkeypatch.setattr(store.client, name, dying(getattr(store.client, name)))
+
+
+@pytest.mark.parametrize("call", range(9))
+def test_a_sender_that_dies_in_any_call_of_mlflow_is_made_up_for(root, store, monkeypatch, call):
+    write_cell(root)
+    die_in_call(call, store, monkeypatch, "create_run", "log_batch", "set_terminated")
     with pytest.raises(Killed):
         send_all(root, store)
     again = Store(tracking_uri(root), root)
@@ -803,28 +807,12 @@ def test_data_models_and_champions_reach_mlflow_once(root, store):
 @pytest.mark.parametrize("call", range(9))
 def test_a_sender_that_dies_while_it_logs_a_model_is_made_up_for(root, store, monkeypatch, call):
     write_model(root)
-    calls = iter(range(1000))
-
-    class Killed(BaseException):
-        pass
-
-    def dying(function):
-        def call_or_die(*args, **options):
-            number = next(calls)
-            found = function(*args, **options)
-            if number == call:
-                raise Killed
-            return found
-
-        return call_or_die
-
     names = (
         "create_logged_model", "log_model_artifacts", "log_outputs", "finalize_logged_model",
         "create_registered_model", "create_model_version", "set_model_version_tag", "update_model_version",
         "set_registered_model_alias",
     )  # fmt: skip
-    for name in names:
-        monkeypatch.setattr(store.client, name, dying(getattr(store.client, name)))
+    die_in_call(call, store, monkeypatch, *names)
     with pytest.raises(Killed):
         send_all(root, store)
     again = Store(tracking_uri(root), root)

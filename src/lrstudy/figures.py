@@ -6,6 +6,7 @@ Lines differ in colour (the palette of Okabe and Ito, 2008, readable with any co
 (readable in grey).
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -255,7 +256,7 @@ def difference_figure(
         panel.set_yticks(range(len(rows)), list(rows))
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
-        panel.set_title(title, loc="left")
+        panel.set_title(_wrapped(title, len(panels)), loc="left")
         panel.set_xlabel(label)
     return figure
 
@@ -293,11 +294,16 @@ def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Fig
     return figure
 
 
+def _wrapped(title: str, num_panels: int) -> str:
+    """``title`` in lines that fit over one of ``num_panels`` panels side by side."""
+    return textwrap.fill(title, max(16, 72 // num_panels))
+
+
 def _panels(titles: Mapping[str, str]) -> "tuple[Figure, Sequence[Axes]]":
     figure = new_figure(TEXT_WIDTH, 2.4)
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
     for panel, title in zip(panels, titles.values(), strict=True):
-        panel.set_title(title, loc="left")
+        panel.set_title(_wrapped(title, len(titles)), loc="left")
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
     return figure, panels

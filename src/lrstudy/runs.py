@@ -14,10 +14,14 @@ import os
 import sys
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_atomically, write_json
 from lrstudy.tracking import Journal
+
+if TYPE_CHECKING:
+    from lrstudy.training import Progress
 
 _CODE = ("batches", "controllers", "devices", "evaluation", "models", "optimizers", "schedules", "training")
 _WEIGHTS = ("last", "best")
@@ -75,6 +79,20 @@ def read_outcome(folder: Path) -> dict | None:
     ):
         raise StudyError(f"{path}: not the outcome of a training; delete it, and `dvc repro` makes it anew.")
     return found
+
+
+def write_outcome(folder: Path, progress: "Progress", **more: object) -> None:
+    """Write outcome.json, which :func:`read_outcome` reads: the training is done."""
+    write_json(
+        folder / "outcome.json",
+        {
+            "status": progress.status,
+            "best_epoch": progress.best_epoch,
+            "num_parameters": progress.num_parameters,
+            "epochs": progress.epochs,
+        }
+        | more,
+    )
 
 
 def train_run(task: dict) -> str:
@@ -181,16 +199,7 @@ def _train(folder: Path, task: dict) -> None:
             content = save(contiguous)
             hashes[name] = hashlib.sha256(content).hexdigest()
             write_atomically(folder / f"{name}.safetensors", content)
-    write_json(
-        folder / "outcome.json",
-        {
-            "status": progress.status,
-            "best_epoch": progress.best_epoch,
-            "num_parameters": progress.num_parameters,
-            "epochs": progress.epochs,
-            "weights": hashes,
-        },
-    )
+    write_outcome(folder, progress, weights=hashes)
     for name in _CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from lrstudy.cells import Cell, make_cell
 from lrstudy.config import ControllerParams, Params, ScheduleRow
 from lrstudy.errors import StudyError
-from lrstudy.files import locked, write_atomically, write_json
-from lrstudy.runs import metric_values, progress_line, read_outcome
+from lrstudy.files import locked, write_atomically
+from lrstudy.runs import metric_values, progress_line, read_outcome, write_outcome
 from lrstudy.study import run_task
 from lrstudy.tracking import Journal
 
@@ -166,13 +166,5 @@ def _train(folder: Path, task: dict) -> None:
             raise SystemExit("the stage that started this worker is gone; its checkpoint stays")
 
     progress = train(settings, training, validation, meta, state=state, on_epoch=on_epoch)
-    write_json(
-        folder / "outcome.json",
-        {
-            "status": progress.status,
-            "best_epoch": progress.best_epoch,
-            "num_parameters": progress.num_parameters,
-            "epochs": progress.epochs,
-        },
-    )
+    write_outcome(folder, progress)
     checkpoint_file.unlink(missing_ok=True)
