@@ -1,5 +1,9 @@
 """What the report's figures show, read from their marks."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from lrstudy.figures import rank_figure
@@ -32,3 +36,19 @@ def test_a_bar_joins_ranks_that_are_not_told_apart(difference, joined):
     }  # fmt: skip
     assert first.get_xlim() == second.get_xlim()
     assert f"critical difference {difference:.2f}" in first.get_title(loc="left")
+
+
+def test_the_rank_figure_is_the_same_file_in_every_process(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from lrstudy.figures import rank_figure, save_figure\n"
+        "ranks = {'cosine': 1.0, 'step': 2.25, 'exponential': 2.75, 'static': 4.0}\n"
+        "save_figure(rank_figure({'resnet': (ranks, 2.0)}), Path(sys.argv[1]))"
+    )
+    drawn = []
+    for seed in ("1", "2"):  # of Python's hashes, by which sets are ordered
+        path = tmp_path / f"{seed}.svg"
+        subprocess.run(
+            [sys.executable, "-c", code, str(path)], env=os.environ | {"PYTHONHASHSEED": seed}, check=True
+        )
+        drawn.append(path.read_bytes())
+    assert drawn[0] == drawn[1]

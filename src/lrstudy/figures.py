@@ -276,17 +276,21 @@ def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Fig
     figure = new_figure(TEXT_WIDTH, len(panels) * (0.75 + 0.17 * -(-most // 2)))
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for panel, (title, (ranks, difference)) in zip(axes, panels.items(), strict=True):
-        told_apart = pd.DataFrame(
-            {a: {b: float(abs(ranks[a] - ranks[b]) <= difference) for b in ranks} for a in ranks}
-        )
+        # Numbers for names: sets of names are in another order in every process, and so the library's bars.
+        names, values = list(ranks), list(ranks.values())
+        told_apart = pd.DataFrame([[float(abs(a - b) <= difference) for b in values] for a in values])
         critical_difference_diagram(
-            dict(ranks),
+            dict(enumerate(values)),
             told_apart,  # the diagram joins where this is above its alpha: 1 not told apart, 0 told apart
             ax=panel,
-            color_palette={name: PALETTE[index % len(PALETTE)] for index, name in enumerate(ranks)},
-            label_fmt_left="{label} ({rank:.2f})",
-            label_fmt_right="({rank:.2f}) {label}",
+            color_palette={index: PALETTE[index % len(PALETTE)] for index in range(len(names))},
+            label_fmt_left="{label}",
+            label_fmt_right="-{label}",
         )
+        for text in panel.texts:
+            number = text.get_text()
+            name, rank = names[int(number.strip("-"))], f"({values[int(number.strip('-'))]:.2f})"
+            text.set_text(f"{rank} {name}" if number.startswith("-") else f"{name} {rank}")
         panel.set_xlim(0.9, len(ranks) + 0.1)  # all ranks, so that panels can be compared
         panel.set_xticks(range(1, len(ranks) + 1))
         panel.grid(visible=False)
