@@ -4,13 +4,17 @@ PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 export DVC_NO_ANALYTICS := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
+.PHONY: help setup doctor quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: ## make .venv with all packages (PYTHON=... chooses the interpreter)
 	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+# Without setup: that may be what fails.
+doctor: ## is everything here? packages, memory, GPU, disk, git, DVC, data, MLflow; and how to mend what is not
+	@PYTHONPATH=src $$([ -x .venv/bin/python ] && echo .venv/bin/python || echo "$(or $(PYTHON),python3)") -m lrstudy.doctor
 
 quickstart: setup ## the whole study in minutes on the embedded sample: a look, not a result
 	@dvc exp run -S data=sample -S preset=quick -S theory=none $(ARGS)

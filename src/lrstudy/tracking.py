@@ -326,6 +326,13 @@ def send(folder: Path, store: "Store", sent_one: Callable[[], None] = lambda: No
         return {events[0]["key"]: sent["run_id"]}
 
 
+def waiting(folder: Path, uri: str) -> int:
+    """How many events of ``folder``'s journal the server at ``uri`` was not sent yet."""
+    sent = _read_sent(folder / "sent.json")
+    done = sent["events"] if sent.get("uri") == server_name(uri) else 0
+    return len(Journal(folder, "").events()) - done
+
+
 def _read_sent(path: Path) -> dict:
     """How far the sending came; nothing where that was lost, so that all is sent again."""
     try:
