@@ -70,8 +70,8 @@ lock: setup ## write requirements.lock from what is installed
 faults: setup ## kill trainings and searches at 20 random moments each, stop MLflow's server in mid-run, and compare
 	@python tests/faults.py -o benchmarks/results/faults.json $(ARGS)
 
-audit: setup ## known vulnerabilities of the packages in requirements.lock (sets pip-audit up the first time)
-	@sh scripts/audit.sh
+audit: setup ## known vulnerabilities of the packages in requirements.lock (ADVISORIES=all.zip: without a network)
+	@ADVISORIES="$(ADVISORIES)" sh scripts/audit.sh
 
 bench: setup ## training's speed against the plain PyTorch loop, on real data (ARGS=--accuracy: is it as good?)
 	@dvc repro preprocess

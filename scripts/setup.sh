@@ -55,4 +55,13 @@ if [ "$(git rev-parse --show-toplevel 2>/dev/null || true)" != "$(pwd -P)" ]; th
     git add -A
     git -c user.name=lrstudy -c user.email=lrstudy@localhost commit -q -m "The unpacked archive"
 fi
+
+# DVC remembers files' hashes in /var/tmp/dvc, which every user of the machine may write to, and unpickles what it
+# finds there (docs/security.md). Here it gets a folder that nobody else can enter.
+if ! grep -qs site_cache_dir .dvc/config.local; then
+    private=${XDG_CACHE_HOME:-${HOME:-$(pwd -P)/.dvc/tmp}/.cache}/lrstudy/dvc
+    mkdir -p "$private"
+    chmod 700 "$private"
+    .venv/bin/dvc config --local core.site_cache_dir "$private"
+fi
 [ "$ready" = 1 ] || echo "ready: . .venv/bin/activate"

@@ -50,6 +50,7 @@ def workspace(template, tmp_path, monkeypatch) -> Path:
     for name in [n for n in os.environ if n.startswith(("LRSTUDY_", "MLFLOW_", "DVC_", "RAY_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "prefix", str(folder / ".venv"))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(folder / ".dvc/tmp/site"))
     return folder
 
 
@@ -140,6 +141,12 @@ def dvc_at_work(folder: Path, _) -> None:
     put(".dvc/tmp/rwlock", json.dumps(held))(folder, _)
 
 
+def open_cache(folder: Path, monkeypatch) -> None:
+    (folder / "site").mkdir()
+    (folder / "site").chmod(0o777)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(folder / "site"))
+
+
 def other_data(folder: Path, _) -> None:
     raw = folder / "data/raw/imdb"
     raw.mkdir(parents=True)
@@ -181,6 +188,7 @@ CASES = [
     ("dvc", lambda f, m: (f / ".dvc/config").unlink(), "problem", "is not there", "git checkout .dvc/config"),
     ("dvc", put("dvc.lock", "<<<<<<< HEAD\n"), "problem", "marks of a merge", "dvc repro"),
     ("dvc", dvc_at_work, "note", f"process {os.getpid()}", "until it ends"),
+    ("dvc", open_cache, "note", "where others may write", "make setup"),
     ("config", edit("params.yaml", "threads: 1", "threads: 0"), "problem", "train.threads: found 0", "make params"),
     ("config", edit("conf/config.yaml", "preset: ", "preset: no"), "problem", "Hydra cannot compose it", "git diff conf"),
     ("config", compose_with("preset=smoke"), "note", "another params.yaml", "make params"),

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -267,6 +268,7 @@ def check_dvc(root: Path) -> Iterator[Finding]:
     """DVC's settings, its lock file, and whether somebody is at work."""
     import psutil
     from dvc.config import Config, ConfigError
+    from dvc.dirs import site_cache_dir
     from dvc.version import __version__
 
     if not (root / ".dvc/config").is_file():
@@ -287,6 +289,10 @@ def check_dvc(root: Path) -> Iterator[Finding]:
         yield Finding("dvc", "problem", f"{__version__}, hydra.enabled is off", mend)
     else:
         yield Finding("dvc", "ok", f"{__version__}, hydra.enabled")
+    cache = Path(site_cache_dir(config["core"].get("site_cache_dir")))
+    if cache.exists() and cache.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        found = f"it remembers hashes in {cache}, where others may write, and unpickles what is there"
+        yield Finding("dvc", "note", found, "make setup names a private folder in .dvc/config.local")
     if "<<<<<<<" in ((root / "dvc.lock").read_text() if (root / "dvc.lock").exists() else ""):
         yield Finding(
             "dvc", "problem", "dvc.lock has marks of a merge", "git checkout --ours dvc.lock; dvc repro"
