@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PATH
 export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help setup doctor quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
 
