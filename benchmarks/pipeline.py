@@ -1,6 +1,7 @@
 """What does the pipeline cost beside the training? Seconds per stage of one `dvc repro` from nothing.
 
-    python benchmarks/pipeline.py                       # preset smoke on the embedded sample
+    python benchmarks/pipeline.py                       # what `make smoke` runs
+    python benchmarks/pipeline.py -S data=sample        # preset smoke with all models and schedules
     python benchmarks/pipeline.py --preset cpu -S data=hub
 
 The last commit is cloned, its params.yaml composed, and `dvc repro` run there. What a stage costs is the time
@@ -10,7 +11,7 @@ writing dvc.lock. All that is not training is the pipeline's cost.
 
 Measured beside it: starting Python, importing each stage's script, `dvc repro` with nothing to do, sending
 the whole study's journals to an empty MLflow database. On Linux. Results: benchmarks/results/pipeline.json
-and .md, an entry per preset.
+and .md, an entry per choice of overrides.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from lrstudy.study import git_revision
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted(path.stem for path in (ROOT / "src/lrstudy/stages").glob("[a-z]*.py"))
+SMOKE = ["data=sample", "model=[resnet,lstm]", "schedule=[static,cosine]"]
 GOALS = {"smoke": ("seconds", 45.0), "cpu": ("share", 0.10)}  # of what is not training
 NOTHING_TO_DO_GOAL = 3.0  # seconds
 REPEATS = 3  # of what is short
@@ -191,11 +193,12 @@ def measure(overrides: list[str]) -> dict:
         }
 
 
-def table(preset: str, found: dict) -> str:
-    """One preset's figures in Markdown."""
+def table(found: dict) -> str:
+    """One study's figures in Markdown."""
     about = found["machine"]
+    preset = found["overrides"][0].removeprefix("preset=")
     lines = [
-        f"### {preset} ({' '.join(found['overrides'])})",
+        f"### {' '.join(found['overrides'])}",
         "",
         f"{found['seconds']:.1f} s in all, {found['training']:.1f} s of it training, "
         f"{found['not_training']:.1f} s not ({found['share_not_training']:.0%}); {about['cores']} cores, "
@@ -237,16 +240,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="smoke", help="smoke (default), quick, cpu or paper")
     parser.add_argument(
-        "-S", dest="overrides", action="append", metavar="KEY=VALUE", help="as for dvc exp run; data=sample"
+        "-S",
+        dest="overrides",
+        action="append",
+        metavar="KEY=VALUE",
+        help="as for dvc exp run; those of make smoke",
     )
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/pipeline.json")
     arguments = parser.parse_args()
-    overrides = [f"preset={arguments.preset}", *(arguments.overrides or ["data=sample"])]
+    overrides = [f"preset={arguments.preset}", *(arguments.overrides or SMOKE)]
     every = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    every[arguments.preset] = measure(overrides)
+    found = every[" ".join(overrides)] = measure(overrides)
     write_json(arguments.output, every)
-    arguments.output.with_suffix(".md").write_text("\n".join(table(*item) for item in every.items()))
-    print(table(arguments.preset, every[arguments.preset]))
+    arguments.output.with_suffix(".md").write_text("\n".join(table(one) for one in every.values()))
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -133,3 +133,16 @@ def test_other_code_or_settings_get_another_process(monkeypatch):
     assert warm._address() == first
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert warm._address() != first
+
+
+def test_what_is_fetched_later_is_what_stages_would_wait_for():
+    code = """
+import sys
+from lrstudy import warm
+for fetch in warm._LATER:
+    fetch()
+from mlflow.utils import requirements_utils
+print("matplotlib.pyplot" in sys.modules, bool(requirements_utils._MODULES_TO_PACKAGES))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]

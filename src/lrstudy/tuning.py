@@ -449,7 +449,6 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     """
     import optuna
     from optuna.trial import create_trial
-    from optuna.visualization import matplotlib as plots
 
     space = distributions(cell)
     study = optuna.create_study()
@@ -458,6 +457,8 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
             study.add_trial(create_trial(params=trial["values"], distributions=space, value=objective))
     if len(study.trials) < 3:
         return []
+    from optuna.visualization import matplotlib as plots  # a second
+
     share = trials[0]["rungs"][0]["share"]
     of = "validation loss" if share == 1 else f"validation loss, on {share:g} of the training data"
     drawn = {"optimization_history": plots.plot_optimization_history, "slice": plots.plot_slice}

@@ -46,6 +46,7 @@ _ENVIRONMENT_AT_IMPORT = (
     "MLFLOW",
     "LD_",
     "MALLOC",
+    "MPL",
 )
 
 
@@ -86,6 +87,21 @@ def run_warm(module: str, arguments: list[str]) -> int | None:
     return status[0]
 
 
+def _import_figures() -> None:
+    import optuna.visualization.matplotlib  # noqa: F401  matplotlib with all that it needs, a second
+
+
+def _look_up_packages() -> None:
+    """MLflow finds out what package each module is of when a process first saves a model: two seconds."""
+    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+    warn_dependency_requirement_mismatches(["mlflow"])
+
+
+# What only some stages need: done while a stage runs, one after the other.
+_LATER = (_look_up_packages, _import_figures)
+
+
 def serve(address: Path) -> None:
     """Import, listen at ``address`` and fork a child per request, until idle."""
     import fcntl
@@ -103,9 +119,10 @@ def serve(address: Path) -> None:
         listener.bind(str(address))
         listener.listen()
         children: set[int] = set()
+        later = list(_LATER)
         last = time.monotonic()
         while children or time.monotonic() - last < _IDLE_SECONDS:
-            if select.select([listener], [], [], 0.5)[0]:
+            if select.select([listener], [], [], 0 if children and later else 0.5)[0]:
                 connection, _ = listener.accept()
                 with connection:
                     child = os.fork()
@@ -114,6 +131,8 @@ def serve(address: Path) -> None:
                         lock.close()
                         _be_the_stage(connection)
                 children.add(child)
+            elif children and later:
+                later.pop(0)()
             for child in list(children):
                 if os.waitpid(child, os.WNOHANG)[0]:
                     children.remove(child)
