@@ -34,7 +34,7 @@ def main():
         time.sleep(600)
 
 if __name__ == "__main__":
-    run_stage(main, heavy=True)
+    run_stage(main, warm=os.environ.get("MODE", "start"))
 """
 
 
@@ -81,6 +81,22 @@ def test_without_it_a_stage_runs_in_its_own_process(stage):
     out, _ = process.communicate()
     *_, has_torch, pid = json.loads(out)
     assert (pid, has_torch) == (process.pid, False)
+
+
+def test_light_stages_start_it_ahead_or_join_it(stage, tmp_path):
+    def told(mode: str) -> tuple[bool, bool]:
+        process = stage("tell", MODE=mode, TMPDIR=str(tmp_path))
+        *_, has_torch, pid = json.loads(process.communicate()[0])
+        return pid == process.pid, has_torch
+
+    here, child = (True, False), (False, True)
+    assert told("join") == here  # there is none
+    assert not list(tmp_path.rglob("*.log"))
+    assert told("ahead") == here
+    assert len(list(tmp_path.rglob("*.log"))) == 1  # it was started
+    assert told("start") == child
+    assert told("join") == child
+    assert told("ahead") == here
 
 
 @pytest.mark.parametrize("kept_warm", ["1", "0"])

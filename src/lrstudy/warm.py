@@ -57,15 +57,22 @@ def is_wanted() -> bool:
     return sys.platform == "linux" and os.environ.get("LRSTUDY_WARM") != "0" and not has_accelerator()
 
 
-def run_warm(module: str, arguments: list[str]) -> int | None:
+def start_ahead() -> None:
+    """Start a server, if there is none, without waiting for it."""
+    address = _address()
+    if not address.exists():
+        _launch(address)
+
+
+def run_warm(module: str, arguments: list[str], *, start: bool = True) -> int | None:
     """Run ``module``'s ``main`` in a child of the server; returns its exit status.
 
-    None if there is no server and none could be started: the stage then runs in this process.
+    None if there is no server and none could be started, or should be: the stage then runs in this process.
     """
     from lrstudy.stages import Terminated, sigterm_as_exception
 
     address = _address()
-    connection = _connect(address) or _start(address)
+    connection = _connect(address) or (_start(address) if start else None)
     if connection is None:
         return None
     request = json.dumps(
@@ -91,6 +98,11 @@ def _import_figures() -> None:
     import optuna.visualization.matplotlib  # noqa: F401  matplotlib with all that it needs, a second
 
 
+def _import_statistics() -> None:
+    import scikit_posthocs  # noqa: F401  with statsmodels and pandas
+    import statsmodels.stats.multitest  # noqa: F401
+
+
 def _look_up_packages() -> None:
     """MLflow finds out what package each module is of when a process first saves a model: two seconds."""
     from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
@@ -99,7 +111,7 @@ def _look_up_packages() -> None:
 
 
 # What only some stages need: done while a stage runs, one after the other.
-_LATER = (_look_up_packages, _import_figures)
+_LATER = (_look_up_packages, _import_figures, _import_statistics)
 
 
 def serve(address: Path) -> None:
@@ -219,13 +231,17 @@ def _connect(address: Path) -> socket.socket | None:
     return connection
 
 
-def _start(address: Path, pause: Callable[[float], None] = time.sleep) -> socket.socket | None:
-    """Start a server and wait until it listens; None if it ended instead."""
+def _launch(address: Path) -> subprocess.Popen:
     with address.with_suffix(".log").open("w") as log:
-        server = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "lrstudy.warm", str(address)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
+
+
+def _start(address: Path, pause: Callable[[float], None] = time.sleep) -> socket.socket | None:
+    """Start a server and wait until it listens; None if it ended instead."""
+    server = _launch(address)
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if (connection := _connect(address)) is not None:

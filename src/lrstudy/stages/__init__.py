@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from lrstudy.errors import StudyError
 
@@ -22,18 +23,24 @@ def cell_arguments() -> tuple[str, str]:
     return arguments.model, arguments.schedule
 
 
-def run_stage(main: Callable[[], None], *, heavy: bool = False) -> None:
+def run_stage(main: Callable[[], None], *, warm: Literal["no", "ahead", "join", "start"] = "no") -> None:
     """Run a stage's ``main`` and exit: a mistake that the user can mend is one message and exit status 2.
 
-    ``heavy`` stages, which need torch or mlflow, run in a child of a process that has imported them, where
-    :mod:`lrstudy.warm` allows it.
+    ``warm`` says what the stage has to do with the process that has torch, mlflow and others imported
+    (:mod:`lrstudy.warm`), where it is allowed: ``start``: run in a child of it, started if need be; ``join``:
+    in a child if it is there; ``ahead``: run here, and start it for the stages that follow.
     """
     _use_this_checkout()
-    if heavy:
-        from lrstudy.warm import is_wanted, run_warm
+    if warm != "no":
+        from lrstudy.warm import is_wanted, run_warm, start_ahead
 
-        if is_wanted():
-            status = run_warm(sys.modules["__main__"].__spec__.name, sys.argv[1:])
+        if not is_wanted():
+            pass
+        elif warm == "ahead":
+            start_ahead()
+        else:
+            module = sys.modules["__main__"].__spec__.name
+            status = run_warm(module, sys.argv[1:], start=warm == "start")
             if status is not None:
                 sys.exit(status)
     sys.exit(exit_status(main))

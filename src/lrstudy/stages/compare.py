@@ -134,4 +134,4 @@ def read_history(path: Path, cell: str) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, warm="join")

@@ -198,4 +198,4 @@ def _once(journal: Journal, values: list[tuple[str, float, int, int]]) -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, heavy=True)
+    run_stage(main, warm="start")

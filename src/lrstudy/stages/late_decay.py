@@ -11,4 +11,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, heavy=True)
+    run_stage(main, warm="start")

@@ -90,4 +90,4 @@ def champions(comparison: dict) -> dict[str, dict]:
 
 
 if __name__ == "__main__":
-    run_stage(main, heavy=True)
+    run_stage(main, warm="start")

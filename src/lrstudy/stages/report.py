@@ -120,4 +120,4 @@ def _address(content: bytes, kind: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, warm="join")

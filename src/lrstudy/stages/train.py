@@ -144,4 +144,4 @@ def history_table(outcomes: dict[int, dict]) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, heavy=True)
+    run_stage(main, warm="start")

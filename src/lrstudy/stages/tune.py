@@ -261,4 +261,4 @@ def judge(outcomes: list[dict], share: float) -> tuple[float, dict]:
 
 
 if __name__ == "__main__":
-    run_stage(main, heavy=True)
+    run_stage(main, warm="start")
