@@ -120,12 +120,14 @@ def plane_figure(
 def lines_figure(
     panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
     x_label: str,
+    y_label: str = "",
     *,
     logarithmic: bool = False,
     columns: int = 3,
 ) -> "Figure":
     """Panels (title -> label -> x, y); equal labels look alike in all panels.
 
+    ``y_label`` is what all panels show, where their titles do not say it.
     ``logarithmic`` panels are so where their values span more than a factor of 20.
     """
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
@@ -148,6 +150,8 @@ def lines_figure(
                 axes.xaxis.get_major_locator().set_params(integer=True)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
+        for axes in grid[:, 0]:
+            axes.set_ylabel(y_label)
         figure.legend(
             handles.values(), handles.keys(), loc="outside upper center", ncols=min(6, len(handles))
         )

@@ -104,6 +104,7 @@ def run_toy(params: Params, root: Path, sender: Sender) -> dict:
                 for g, by_power in found["powers"].items()
             },
             "update",
+            "norm of the weights",
             columns=4,
         ),
     }
