@@ -25,7 +25,15 @@ from lrstudy.errors import StudyError
 from lrstudy.evaluation import cross_entropy, predict
 from lrstudy.files import locked
 from lrstudy.models import make_model
-from lrstudy.runs import fingerprint, metric_values, progress_line, read_outcome, run_folder, train_run
+from lrstudy.runs import (
+    begun_otherwise,
+    fingerprint,
+    metric_values,
+    progress_line,
+    read_outcome,
+    run_folder,
+    train_run,
+)
 from lrstudy.stages import exit_status
 from lrstudy.tracking import Journal
 from test_pipeline import modules_behind
@@ -77,6 +85,28 @@ def uninterrupted(tmp_path_factory, data_folder) -> Path:
 def without_clock(outcome: dict) -> dict:
     epochs = [{k: v for k, v in e.items() if k not in ("seconds", "time")} for e in outcome["epochs"]]
     return outcome | {"epochs": epochs}
+
+
+def test_a_training_that_begins_beside_an_unfinished_one_says_what_differs(tmp_path):
+    def begin(name: str, seed: int, checkpoint: bool = False, **settings: object) -> Path:
+        journal = Journal(tmp_path / "checkpoints/lstm-cosine" / name, name)
+        journal.create("lstm-cosine", {}, {"seed": seed, **settings})
+        if checkpoint:
+            (journal.folder / "checkpoint.pt").touch()
+        return journal.folder
+
+    begin("other-seed", 2, checkpoint=True, num_epochs=9)
+    begin("never-an-epoch", 1, num_epochs=7)
+    mine = begin("mine", 1, num_epochs=8)
+    assert begun_otherwise(mine) is None
+    left = begin("left", 1, checkpoint=True, num_epochs=6)
+    assert begun_otherwise(mine) == (
+        "begins afresh; an unfinished training with num_epochs 6 (here 8) stays in checkpoints/lstm-cosine/left"
+    )
+    assert begun_otherwise(left) is None  # it goes on
+    assert "with other data, code or torch stays" in begun_otherwise(begin("again", 1, num_epochs=6))
+    (mine / "outcome.json").touch()
+    assert begun_otherwise(mine) is None  # it is done
 
 
 def assert_same_result(folder: Path, other: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -629,6 +630,52 @@ def test_a_server_out_of_reach_costs_one_warning_and_nothing_is_lost(
     assert later.run_ids.keys() == {"cell-1", "seed-1"}
     assert set(everything(Store(tracking_uri(root), root))) == {"m-s", "m-s seed 1"}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["locked", "full"])
+def test_a_database_that_cannot_be_written_costs_one_warning_and_nothing_is_lost(
+    root, store, monkeypatch, capfd, trouble
+):
+    """Another program holds mlflow.db for good, or the disk has no room for it."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    cell, _ = write_cell(root)
+    database = sqlite3.connect(root / "mlflow.db")
+
+    def without_patience_or_room(connection, _):
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 0")
+        if trouble == "full":
+            cursor.execute(f"PRAGMA max_page_count = {pages}")
+        cursor.close()
+
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    if trouble == "locked":
+        database.execute("BEGIN EXCLUSIVE")
+    else:
+        cell.metrics(("m", float(value), value, 0) for value in range(3_000))
+    event.listen(Engine, "connect", without_patience_or_room)
+    try:
+        with Sender(root, interval=0.01) as sender:
+            sender.follow(cell.folder)
+            wait_until(sender, lambda: sender._failure is not None)
+    finally:
+        event.remove(Engine, "connect", without_patience_or_room)
+        database.close()
+    errors = capfd.readouterr().err
+    assert errors.count("warning: not everything reached MLflow") == 1
+    assert errors.count("\n") == 1
+    assert {"locked": "database is locked", "full": "database or disk is full"}[trouble] in errors
+
+    # In another process: MLflow keeps this one's connections.
+    subprocess.run([sys.executable, "-m", "lrstudy.sync"], cwd=root, check=True)
+    runs = {run.info.run_name: run for run in store.client.search_runs([store.experiment_id])}
+    assert runs.keys() == {"m-s", "m-s seed 1"}
+    if trouble == "full":
+        rows = store.client.get_metric_history(runs["m-s"].info.run_id, "m")
+        assert [row.step for row in rows] == list(range(3_000))
 
 
 def test_a_server_that_never_answers_does_not_hold_up_the_end(tmp_path, monkeypatch, capsys):

@@ -56,6 +56,33 @@ def run_folder(root: Path, cell: str, key: str) -> Path:
     return root / "checkpoints" / cell / key[:16]
 
 
+def begun_otherwise(folder: Path) -> str | None:
+    """What to say before a training begins in ``folder`` while another of its cell and seed is unfinished.
+
+    Both are known by what their journals were created with. None if there is no other.
+    """
+    if (folder / "checkpoint.pt").exists() or (folder / "outcome.json").exists():
+        return None
+    mine = _begun_with(folder)
+    for checkpoint in sorted(folder.parent.glob("*/checkpoint.pt")):
+        other = _begun_with(checkpoint.parent)
+        if other.get("seed") == mine.get("seed"):
+            changed = [
+                f"{name} {other.get(name)} (here {mine.get(name)})"
+                for name in mine | other
+                if mine.get(name) != other.get(name)
+            ]
+            what = ", ".join(changed) or "other data, code or torch"
+            place = checkpoint.parent.relative_to(folder.parents[2])
+            return f"begins afresh; an unfinished training with {what} stays in {place}"
+    return None
+
+
+def _begun_with(folder: Path) -> dict:
+    events = Journal(folder, "").events()
+    return events[0].get("parameters", {}) if events else {}
+
+
 def read_outcome(folder: Path) -> dict | None:
     """The finished training's ``status``, ``best_epoch`` and ``epochs``; None while there is none.
 

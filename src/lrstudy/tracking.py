@@ -17,6 +17,7 @@ import math
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -196,12 +197,13 @@ def server_name(uri: str) -> str:
 def describe(error: BaseException, uri: str) -> str:
     """An error of MLflow's in one line, without the user, the password and the query of ``uri``.
 
-    Where a connection is at fault, the operating system's words: MLflow's own take four lines.
+    Where a connection or a database is at fault, the operating system's or the database's words: MLflow's own
+    take four lines or more.
     """
     innermost: BaseException = error
     while (cause := innermost.__cause__ or innermost.__context__) is not None:
         innermost = cause
-    if isinstance(innermost, OSError):
+    if isinstance(innermost, OSError | sqlite3.Error):
         error = innermost
     text = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0].replace(uri, server_name(uri))
     if not uri.startswith("sqlite:"):
@@ -361,10 +363,11 @@ class Store:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
-        # The first two report each step of making the database, the third each attempt to reach a server.
-        for name in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        # They report each step of making the database, each attempt to reach a server, and each attempt to
+        # write to a database, with all that was to be written.
+        logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
         self.uri, self.name = uri, server_name(uri)
         self.lock = root / ".mlflow.lock"

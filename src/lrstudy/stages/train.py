@@ -10,7 +10,7 @@ from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
 from lrstudy.parallel import run_all
-from lrstudy.runs import fingerprint, train_run
+from lrstudy.runs import begun_otherwise, fingerprint, train_run
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
     common_tags,
@@ -72,6 +72,8 @@ def main() -> None:
         )
         for split in ("train", "validation"):
             journals[seed].dataset(split, meta)
+        if said := begun_otherwise(journals[seed].folder):
+            print(f"{task['label']}: {said}", flush=True)
     with Sender(root) as sender, under_way(parent, *journals.values()):
         for journal in (parent, *journals.values()):
             sender.follow(journal.folder)
