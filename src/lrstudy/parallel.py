@@ -244,7 +244,7 @@ def _make_worker() -> Callable[[bytes, dict], tuple[str, object]]:
                 "stage; mount it there under the same path (docs/cluster.md).",
                 None,
             )
-        for name in here.keys() - {"folder", "marker"}:
+        for name in sorted(here.keys() - {"folder", "marker"}):
             try:
                 found = version(name)
             except PackageNotFoundError:
