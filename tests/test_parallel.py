@@ -1,5 +1,6 @@
 """Independent runs side by side: the same results however many there are at a time."""
 
+import multiprocessing
 import os
 import platform
 import sys
@@ -58,6 +59,29 @@ def test_a_task_that_fails_tells_the_caller(start, monkeypatch, workers):
     monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
     with pytest.raises(StudyError, match="task 2 is wrong"):
         list(run_all(worker_and_square, [{"number": n, "fails": 2} for n in range(4)], threads=1))
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="forks on Linux only")
+def test_forked_workers_that_are_ended_take_no_others_along(monkeypatch):
+    """Of one process: joblib's workers wait for the next call."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    monkeypatch.setattr(parallel, "has_accelerator", lambda: False)
+    tasks = [{"number": n} for n in range(4)]
+
+    def by_joblib() -> set[int]:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(parallel, "platform", SimpleNamespace(system=lambda: "another"))
+            return {pid for pid, *_ in run_all(worker_and_square, tasks, threads=1)}
+
+    waiting = by_joblib()
+    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", object()))
+    with pytest.raises(StudyError, match="task 2 is wrong"):
+        list(run_all(worker_and_square, [task | {"fails": 2} for task in tasks], threads=1))
+    workers = [child for child in multiprocessing.active_children() if child.pid in waiting]
+    assert {worker.pid for worker in workers} == waiting
+    for worker in workers:
+        worker.join(0.5)  # one that was told to end would have ended
+        assert worker.is_alive()
 
 
 @pytest.fixture

@@ -112,6 +112,7 @@ def _forked(function: Callable[[dict], object], tasks: list[dict], workers: int)
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import active_children, get_context
 
+    others = active_children()  # joblib's, if it was used before
     pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_begin_worker)
     with pool:
         running = [pool.submit(function, task) for task in tasks]
@@ -120,7 +121,8 @@ def _forked(function: Callable[[dict], object], tasks: list[dict], workers: int)
                 yield done.result()
         except BaseException:
             for worker in active_children():  # the pool would wait until they have trained to the end
-                worker.terminate()
+                if worker not in others:
+                    worker.terminate()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
