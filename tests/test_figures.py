@@ -38,6 +38,7 @@ def test_a_bar_joins_ranks_that_are_not_told_apart(difference, joined):
     assert f"critical difference {difference:.2f}" in first.get_title(loc="left")
 
 
+@pytest.mark.slow
 def test_the_rank_figure_is_the_same_file_in_every_process(tmp_path):
     code = (
         "import sys; from pathlib import Path; from lrstudy.figures import rank_figure, save_figure\n"

@@ -84,6 +84,7 @@ def write_finished_cells(folder: Path) -> None:
             (folder / "artifacts/theory" / name / file).write_text("<svg/>")
 
 
+@pytest.mark.slow
 def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
     write_finished_cells(tmp_path)
     run_light(tmp_path, "compare", "report")

@@ -290,6 +290,7 @@ def test_a_hessian_product_is_the_second_derivative_of_the_loss(network, model):
         product(vector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", list(KINDS))
 def test_over_the_top_connects_two_trained_networks_in_the_superlevel_set(tmp_path, data, model):
     folder, files = data(model), []

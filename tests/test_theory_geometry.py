@@ -253,6 +253,7 @@ class Tiny(nn.Module):
         return self.classifier(self.hidden(x).relu())
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.1, 4.0))
 def test_over_the_top_no_two_solutions_of_a_network_are_parted_in_the_superlevel_set(seed, scale):
     """Whatever the weights (a stand-in for whatever schedule trained them), the path never dips below both."""

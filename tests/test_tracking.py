@@ -250,6 +250,7 @@ def test_the_database_is_in_the_workspace_unless_the_environment_says_otherwise(
 # --- sending to a database ---
 
 
+@pytest.mark.slow
 def test_two_processes_sending_to_a_new_database_make_one_of_everything(two_senders):
     root, sent, other = two_senders
     assert (other.returncode, other.stderr) == (0, "")
