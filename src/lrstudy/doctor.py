@@ -32,7 +32,7 @@ VARIABLES = {
 
 _PYTHON = (3, 11)
 _GIB = 2**30
-_WORKER_GIB = 1.5  # docs/scaling.md: the most that one training was seen to take
+_WORKER_GIB = 2.5  # what the Transformer took in a whole epoch (docs/log.md), the most that was seen
 _DISK_GIB = 3  # both data sets raw, in DVC's cache and processed, and a study's models and databases
 _SECONDS = 10  # to wait for a server
 _NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "9p", "afs"}
@@ -349,15 +349,13 @@ def check_data(root: Path) -> Iterator[Finding]:
 def check_mlflow(root: Path) -> Iterator[Finding]:
     """The tracking server or database, and what still waits to be sent."""
     from lrstudy.sync import journal_folders
-    from lrstudy.tracking import server_name, tracking_uri, waiting
+    from lrstudy.tracking import describe, server_name, tracking_uri, waiting
 
     uri = tracking_uri(root)
     name = server_name(uri)
     if uri.startswith("sqlite:"):
         yield _database("mlflow", Path(uri.removeprefix("sqlite:///")))
     else:
-        from lrstudy.tracking import describe
-
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(_SECONDS)
         from mlflow import MlflowClient
@@ -397,7 +395,6 @@ def check_optuna(root: Path) -> Iterator[Finding]:
 
 def check_ray(root: Path) -> Iterator[Finding]:
     """The cluster, where params.yaml wants one."""
-
     if _params(root).parallel.backend != "ray":
         return
     import ray
