@@ -48,6 +48,7 @@ def cell(
     *,
     parameters=None,
     seconds=None,
+    slowdown=None,
     diverged=(),
     dataset="cifar10",
     controller="none",
@@ -62,7 +63,8 @@ def cell(
         "test/accuracy": accuracy,
         "test/f1": accuracy,
         "generalization_gap": [0.9 - value for value in accuracy],
-        "seconds": seconds or [100.0] * len(accuracy),
+        "seconds_per_epoch": seconds or [100.0] * len(accuracy),
+        "epoch_slowdown": slowdown or [0.01] * len(accuracy),
     }
     return {
         "seeds": list(range(1, len(accuracy) + 1)),
@@ -515,12 +517,26 @@ def test_dynamic_schedules_cost_more_if_it_is_more_than_five_percent(ratios, ver
     assert found["effect"] == close(np.mean(ratios) - 1)
 
 
-def test_cost_is_per_epoch_and_leaves_out_runs_that_stopped_early():
-    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 0.01], diverged=[7])
+def test_cost_is_per_epoch_and_leaves_out_runs_whose_time_is_unknown():
+    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.10])
+    rows["cosine"]["metrics"]["seconds_per_epoch"]["values"]["7"] = None  # diverged
     found = judged("dynamic_costs_more", study({"resnet": rows}))
     assert (found["verdict"], found["n"]) == ("supported", 6)
-    rows = timed([2.0] * 6, num_epochs=20)  # twice the epochs
+    rows = timed([1.0] * 6, num_epochs=20)  # twice the epochs
     assert judged("dynamic_costs_more", study({"resnet": rows}))["effect"] == close(0.0)
+
+
+def test_times_of_a_busy_machine_decide_nothing():
+    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14], slowdown=[0.2] * 6)
+    rows["static"]["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456", 0.1)
+    found = judged("dynamic_costs_more", study({"resnet": rows}))
+    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    assert "median epoch took 15% longer than its fastest, more than the 5% in question" in found["why"]
+    for row in rows.values():
+        row["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456")
+    found = judged("dynamic_costs_more", study({"resnet": rows}))
+    assert found["n"] == 0
+    assert "no run has two epochs" in found["why"]
 
 
 @pytest.mark.parametrize(
@@ -760,8 +776,13 @@ def test_what_compare_writes_has_what_the_claims_read():
     from known_study import cells, comparison
     from lrstudy.comparison import curves
 
-    compared = json.loads(json.dumps(comparison(cells())))
-    found = {claim["id"]: claim for claim in claims(compared, curves(cells()))}
+    study = cells()
+    for schedules in study.values():
+        for one in schedules.values():
+            for run in one["training"]["seeds"].values():
+                run["seconds"] = [1.5, 1.52]
+    compared = json.loads(json.dumps(comparison(study)))
+    found = {claim["id"]: claim for claim in claims(compared, curves(study))}
     # by hand: +0.04 and +0.055, and -0.345 where cosine diverged; +0.025, +0.015 and +0.04
     resnet, lstm = found["dynamic_generalizes"]["parts"]
     assert resnet["effect"] == close((0.04 - 0.355 + 0.055) / 3)

@@ -59,7 +59,8 @@ def test_a_cells_numbers_are_those_worked_by_hand(compared):
         "3": 0.63,
     }  # the last epoch's
     assert cell["metrics"]["best_epoch"]["values"] == {"1": 2.0, "2": 1.0, "3": 2.0}
-    assert cell["metrics"]["seconds"]["values"] == {"1": 3.5, "2": 3.5, "3": 3.5}
+    assert cell["metrics"]["seconds_per_epoch"]["values"] == {"1": 1.5, "2": 1.5, "3": 1.5}
+    assert cell["metrics"]["epoch_slowdown"]["mean"] == close(1.75 / 1.5 - 1)
 
 
 def test_a_cell_says_what_it_is(compared):
@@ -146,12 +147,28 @@ def test_a_diverged_run_counts_as_a_loss(compared):
     assert accuracy["difference"]["p"] == close(1.0)
     assert cell["metrics"]["test/f1"]["values"]["2"] == 0.0
     # what has no meaning without a working model is left out, not made up
-    for name, mean in (("test/loss", 0.225), ("generalization_gap", 0.1), ("best_epoch", 2.0)):
+    for name, mean in (
+        ("test/loss", 0.225),
+        ("generalization_gap", 0.1),
+        ("best_epoch", 2.0),
+        ("seconds_per_epoch", 1.5),
+    ):
         metric = cell["metrics"][name]
         assert metric["values"]["2"] is None
         assert metric["mean"] == close(mean)
         assert set(metric["difference"]["values"]) == {"1", "3"}
-    assert cell["metrics"]["seconds"]["values"]["2"] == 1.5
+
+
+def test_an_epoch_that_was_held_up_changes_no_time():
+    study = cells()
+    static, cosine = study["resnet"]["static"], study["resnet"]["cosine"]
+    cosine["training"]["seeds"]["1"]["seconds"] = [1.5, 600.0]
+    found = metrics_by_seed(cosine, static)
+    assert found["seconds_per_epoch"]["1"] == 1.5
+    assert found["seconds_to_target"]["1"] == 1.5
+    assert found["epoch_slowdown"]["1"] == close(300.75 / 1.5 - 1)
+    cosine["training"]["seeds"]["1"]["seconds"] = [1.5]
+    assert metrics_by_seed(cosine, static)["epoch_slowdown"]["1"] is None
 
 
 def test_a_run_whose_predictions_are_not_numbers_has_diverged_however_it_ended():
@@ -291,16 +308,16 @@ def test_the_time_to_target_is_the_first_epoch_at_the_references_final_value(com
         return metrics["epochs_to_target"]["values"], metrics["seconds_to_target"]["values"]
 
     # static gets to its own final value when it ends
-    assert target("resnet", "static") == ({"1": 2.0, "2": 2.0, "3": 2.0}, {"1": 3.5, "2": 3.5, "3": 3.5})
+    assert target("resnet", "static") == ({"1": 2.0, "2": 2.0, "3": 2.0}, {"1": 3.0, "2": 3.0, "3": 3.0})
     # 0.63, 0.63, 0.69 after one epoch are below 0.70, 0.72, 0.74
     assert target("resnet", "exponential")[0] == {"1": 2.0, "2": 2.0, "3": 2.0}
     # 0.72 and 0.77 are above them already; the run between them diverged
     assert target("resnet", "cosine") == ({"1": 1.0, "2": None, "3": 1.0}, {"1": 1.5, "2": None, "3": 1.5})
     # F1 ends at 0.79, 0.80, 0.82; static's at 0.79, 0.81, 0.80: seed 2 never gets there
-    assert target("lstm", "exponential") == ({"1": 2.0, "2": None, "3": 2.0}, {"1": 3.5, "2": None, "3": 3.5})
+    assert target("lstm", "exponential") == ({"1": 2.0, "2": None, "3": 2.0}, {"1": 3.0, "2": None, "3": 3.0})
     faster = compared["lstm"]["cosine"]["metrics"]["seconds_to_target"]["difference"]
-    assert faster["values"] == {"1": -2.0, "2": -2.0, "3": -2.0}
-    assert faster["interval"] == (-2.0, -2.0)
+    assert faster["values"] == {"1": -1.5, "2": -1.5, "3": -1.5}
+    assert faster["interval"] == (-1.5, -1.5)
     assert compared["resnet"]["cosine"]["metrics"]["epochs_to_target"]["difference"]["values"] == {
         "1": -1.0,
         "3": -1.0,

@@ -215,6 +215,10 @@ def _paired(
         for name in [spec["metric"], *spec.get("beside", [])]
     )
     ratio, margin = spec.get("scale") == "ratio", spec.get("margin", 0.0)
+    if metric == "seconds_per_epoch":
+        unsteady = _unsteady(schedules, [*treated, *control], margin)
+        if unsteady:
+            return unsteady
     values = _differences(schedules, treated, control, metric, ratio)
     named = metric.replace("_", " ")
     if not len(values):
@@ -225,7 +229,6 @@ def _paired(
     others = {name: _differences(schedules, treated, control, name, False) for name in beside}
     details = [f"{_listed(treated)} against {_listed(control)}", _seeds(len(values))]
     details += [f"{name} {_show(other.mean(), name)}" for name, other in others.items() if len(other)]
-    used = ["seconds" if metric == "seconds_per_epoch" else metric, *beside]
     return [
         _signed_rank_part(
             model,
@@ -234,7 +237,7 @@ def _paired(
             effects,
             beyond,
             _lean(beyond),
-            _keys(schedules, model, [*treated, *control], used),
+            _keys(schedules, model, [*treated, *control], [metric, *beside]),
         )
     ]
 
@@ -550,11 +553,23 @@ def _finished(cell: dict, metric: str, keep_none: bool = False) -> dict[str, flo
 
 
 def _metric_values(cell: dict, metric: str) -> dict[str, float]:
-    """A metric by seed where it is known; a diverged run's time is that of another amount of work."""
-    if metric == "seconds_per_epoch":
-        return {seed: value / cell["num_epochs"] for seed, value in _finished(cell, "seconds").items()}
+    """A metric by seed where it is known."""
     values = cell["metrics"].get(metric, {}).get("values", {})
     return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _unsteady(schedules: dict, rows: list[str], margin: float) -> str | None:
+    """Why times can't tell rows apart by ``margin``: epochs of one run differ by more; None if they can."""
+    slowdowns = [v for row in rows for v in _metric_values(schedules[row], "epoch_slowdown").values()]
+    if not slowdowns:
+        return "no run has two epochs, which would show how steady the machine was"
+    typical = float(np.median(slowdowns))
+    if typical <= margin:
+        return None
+    return (
+        f"a run's median epoch took {100 * typical:.0f}% longer than its fastest, more than the "
+        f"{100 * margin:.0f}% in question: the machine did other work"
+    )
 
 
 def _differences(

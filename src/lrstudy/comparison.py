@@ -34,7 +34,7 @@ _OF_DIVERGED = {"accuracy": 0.0, "f1": 0.0, "loss": None}
 
 _OF_WORKING = (
     "generalization_gap", "train/accuracy", "validation/loss", "best_epoch", "turning_epoch", "overfitting",
-    "epochs_to_target", "seconds_to_target",
+    "epochs_to_target", "seconds_to_target", "seconds_per_epoch", "epoch_slowdown",
 )  # fmt: skip
 """Metrics that are undefined without a working model."""
 
@@ -90,9 +90,12 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
       where the loss never turned.
     - ``overfitting``: validation loss after the last epoch minus the lowest of the run.
     - ``epochs_to_target``, ``seconds_to_target``: the first epoch at whose end the headline metric on
-      validation data is at least what ``reference`` ended with at the same seed, and the seconds of training
-      until then; None where that never happened or there is no such reference.
-    - ``seconds``: of training, all epochs.
+      validation data is at least what ``reference`` ended with at the same seed, and the product of these
+      epochs and ``seconds_per_epoch``; None where that never happened or there is no such reference.
+    - ``seconds_per_epoch``: of the run's fastest epoch. Whatever else the machine did can only have added to
+      it, and a schedule has no epochs that cost less than the others.
+    - ``epoch_slowdown``: how much longer than that the median epoch took, as a share; large where the machine
+      did other work, None for a single epoch.
     """
     target_name = HEADLINE[cell["training"]["dataset"]].replace("test/", "validation/")
     targets = _last_values(reference, target_name) if reference is not None else {}
@@ -118,12 +121,15 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
                 "turning_epoch": lowest["epoch"] if turned else None,
                 "overfitting": last["validation/loss"] - lowest["validation/loss"],
             }
+            fastest = float(min(run["seconds"]))
+            found["seconds_per_epoch"] = fastest
+            if len(run["seconds"]) > 1:
+                found["epoch_slowdown"] = float(np.median(run["seconds"])) / fastest - 1
             if seed in targets:
                 reached = next((row["epoch"] for row in rows if row[target_name] >= targets[seed]), None)
                 if reached is not None:
                     found["epochs_to_target"] = reached
-                    found["seconds_to_target"] = float(sum(run["seconds"][: int(reached)]))
-        found["seconds"] = float(sum(run["seconds"]))
+                    found["seconds_to_target"] = reached * fastest
         for name, value in found.items():
             values.setdefault(name, {})[seed] = value
     return values
