@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+import known_study
+import lrstudy.stages.report as report_stage
+from lrstudy.comparison import curves
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.report import document
 from lrstudy.stages.compare import read_history, theory
 from lrstudy.stages.evaluate import prediction_table, score_saved
 from lrstudy.stages.publish import champions
@@ -189,6 +193,36 @@ def test_a_report_of_a_fresh_clone_takes_the_theorys_figures_that_are_there(tmp_
     shutil.rmtree("artifacts")
     assert bring_theory(comparison) == [drawn] == [Path("reports/figures/late_decay_toy.svg")]
     assert drawn.read_text() == "<svg/>"
+
+
+@pytest.mark.parametrize(("num_epochs", "beginnings"), [(10, False), (20, True)])
+def test_the_papers_figures_are_drawn_at_ten_epochs_too_where_the_study_has_more(
+    tmp_path, monkeypatch, num_epochs, beginnings
+):
+    monkeypatch.chdir(tmp_path)
+    study = known_study.comparison(known_study.cells())
+    study["cells"]["resnet"]["static"]["num_epochs"] = num_epochs
+    seen = []
+
+    def spy(rows, titles, *args, **options):
+        seen.append((list(titles), {row["schedule"] for row in rows}, max(row["epoch"] for row in rows)))
+        return drawn(rows, titles, *args, **options)
+
+    drawn = report_stage.loss_figure
+    monkeypatch.setattr(report_stage, "loss_figure", spy)
+    rows = [
+        row | {"epoch": float(epoch)}
+        for row in curves(known_study.cells())
+        if row["epoch"] == 1
+        for epoch in range(1, num_epochs + 1)
+    ]
+    names = {path.name for path in report_stage.draw(study, rows)}
+    (section,) = (section for section in document(study).sections if section.title == "Curves")
+    assert {figure.name for figure in section.figures} <= names  # each figure that the report shows is there
+    ten = {"losses_10.svg", "train_accuracy_10.svg", "validation_accuracy_10.svg"}
+    assert {name for name in names if "_10" in name} == (ten if beginnings else set())
+    assert ten <= {figure.name for figure in section.figures} or not beginnings
+    assert seen[1:] == ([(["resnet"], {"static"}, 10.0)] if beginnings else [])
 
 
 def test_the_champion_of_a_data_set_is_the_run_of_lowest_validation_loss_that_did_not_diverge():

@@ -15,6 +15,10 @@ from typing import Any
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError
 
+PAPER_EPOCHS = 10
+"""What the figures of the paper show (seed 000), which trained for 10 and for 20 epochs. At a constant rate a
+training of 10 epochs is the beginning of a longer one."""
+
 
 @dataclass
 class Table:
@@ -137,6 +141,16 @@ def ranks(comparison: dict) -> dict[str, tuple[dict[str, float], float]]:
         for model, found in comparison["models"].items()
         if found["critical_difference"] is not None
     }
+
+
+def models_beyond_the_paper(comparison: dict) -> list[str]:
+    """The models that the reference trained for more epochs than the paper's figures show."""
+    reference = comparison["protocol"]["reference"]
+    return [
+        model
+        for model, schedules in comparison["cells"].items()
+        if reference in schedules and schedules[reference]["num_epochs"] > PAPER_EPOCHS
+    ]
 
 
 def document(comparison: dict) -> Document:
@@ -722,6 +736,15 @@ def _curves(comparison: dict) -> Section:
         Figure("validation_loss.svg", "Validation loss by epoch.", "curves.csv", everything),
         Figure("rates.svg", "The learning rate at the end of each epoch.", "curves.csv", everything),
     ]
+    if longer := models_beyond_the_paper(comparison):
+        beginnings = [f"{model}-{reference}" for model in longer]
+        for number, name, what in (
+            (1, "losses", "Training and validation loss"),
+            (2, "train_accuracy", "Training accuracy"),
+            (3, "validation_accuracy", "Validation accuracy"),
+        ):
+            caption = f"{what}: the first {PAPER_EPOCHS} epochs under {reference} (figure {number})."
+            figures.append(Figure(f"{name}_{PAPER_EPOCHS}.svg", caption, "curves.csv", beginnings))
     return Section("Curves", text=["Means over seeds; bands are one standard deviation."], figures=figures)
 
 

@@ -8,7 +8,9 @@ from lrstudy.errors import StudyError
 from lrstudy.figures import curve_figure, difference_figure, loss_figure, rank_figure, save_figure, style
 from lrstudy.files import write_atomically
 from lrstudy.report import (
+    PAPER_EPOCHS,
     differences,
+    models_beyond_the_paper,
     ranks,
     read_comparison,
     render_html,
@@ -56,6 +58,11 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
         }
         if any(row["schedule"] == reference for row in rows):
             drawn["losses"] = loss_figure(rows, titles, reference)
+        if longer := {model: titles[model] for model in models_beyond_the_paper(comparison)}:
+            first = [row for row in rows if row["schedule"] == reference and row["epoch"] <= PAPER_EPOCHS]
+            drawn[f"losses_{PAPER_EPOCHS}"] = loss_figure(first, longer, reference)
+            for name in ("train_accuracy", "validation_accuracy"):
+                drawn[f"{name}_{PAPER_EPOCHS}"] = curve_figure(first, longer, *CURVES[name])
         if panels := differences(comparison):
             drawn["differences"] = difference_figure(
                 {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
