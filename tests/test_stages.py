@@ -17,7 +17,7 @@ from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.report import document
 from lrstudy.stages.compare import read_history, theory
-from lrstudy.stages.evaluate import prediction_table, score_saved
+from lrstudy.stages.evaluate import load_weights, prediction_table, score_saved
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
 
@@ -193,6 +193,29 @@ def test_a_report_of_a_fresh_clone_takes_the_theorys_figures_that_are_there(tmp_
     shutil.rmtree("artifacts")
     assert bring_theory(comparison) == [drawn] == [Path("reports/figures/late_decay_toy.svg")]
     assert drawn.read_text() == "<svg/>"
+
+
+def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    model, path = torch.nn.Linear(2, 1), tmp_path / "last.safetensors"
+
+    def refused(why: str) -> None:
+        with pytest.raises(StudyError) as error:
+            load_weights(model, path, "cpu", "train@lstm-step")
+        assert str(error.value).startswith(f"{path}: {why}")
+        assert "`dvc repro --force -s train@lstm-step` makes it anew" in str(error.value)
+
+    refused("not found")
+    path.write_bytes(b"not weights at all")
+    refused("not a file of weights (")
+    save_file(torch.nn.Linear(3, 1).state_dict(), path)
+    refused("the weights of another model (")
+    other = torch.nn.Linear(2, 1)
+    save_file(other.state_dict(), path)
+    assert load_weights(model, path, "cpu", "train@lstm-step").keys() == {"weight", "bias"}
+    assert torch.equal(model.weight, other.weight)
 
 
 @pytest.mark.parametrize(("num_epochs", "beginnings"), [(10, False), (20, True)])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
+from lrstudy.errors import StudyError
 from lrstudy.evaluation import BATCH_SIZES, predict, score, softmax
 from lrstudy.files import write_atomically, write_json
 from lrstudy.parallel import run_all
@@ -36,6 +37,7 @@ def main() -> None:
         {
             "seed": int(seed),
             "folder": str(trained / f"seed-{seed}"),
+            "made_by": f"train@{model}-{schedule}",
             "data": str(folder),
             "settings": settings,
             # A run that diverged is a result; its weights are no model that anyone would load.
@@ -87,7 +89,6 @@ def main() -> None:
 def predict_seed(task: dict) -> dict:
     """Class probabilities of one seed's last and best weights on the test split; the last become a model."""
     import torch
-    from safetensors.torch import load_file
 
     from lrstudy.batches import make_split
     from lrstudy.data import read_split
@@ -107,8 +108,9 @@ def predict_seed(task: dict) -> dict:
         model = model.to(memory_format=torch.channels_last)
     found = {"seed": task["seed"], "index": arrays["index"], "label": arrays["labels"]}
     for weights in WEIGHTS:
-        values = load_file(Path(task["folder"]) / f"{weights}.safetensors", device=str(device))
-        model.load_state_dict(values)
+        values = load_weights(
+            model, Path(task["folder"]) / f"{weights}.safetensors", str(device), task["made_by"]
+        )
         logits = predict(model, split, BATCH_SIZES[meta["kind"]], device, dtype)
         found[weights] = softmax(logits).astype("float32")
         if weights == "last" and task["model"]:
@@ -120,6 +122,30 @@ def predict_seed(task: dict) -> dict:
                 meta["num_classes"],
             )
     return found
+
+
+def load_weights(model, path: Path, device: str, made_by: str) -> dict:
+    """Give ``model`` the weights in ``path``, a file of the stage ``made_by``, and return them.
+
+    Raises:
+        StudyError: there is no such file, it is damaged, or it is of another model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    again = f"`dvc repro --force -s {made_by}` makes it anew; trainings that are done are not repeated."
+    try:
+        values = load_file(path, device=device)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: not found; {again}") from None
+    except SafetensorError as error:
+        raise StudyError(f"{path}: not a file of weights ({error}); {again}") from None
+    try:
+        model.load_state_dict(values)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise StudyError(f"{path}: the weights of another model ({reason:.200}); {again}") from None
+    return values
 
 
 def prediction_table(found: dict):
