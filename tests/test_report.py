@@ -182,9 +182,9 @@ def test_the_findings_name_the_best_schedule_its_lead_and_how_sure_it_is():
     few, many = findings(known()), findings(comparison(with_seeds(7)))
     assert few == [
         "**resnet on CIFAR-10**: the best dynamic schedule is exponential, +3.00 points of test/accuracy against "
-        "static (interval +1.00 to +5.00, p 0.5 after Holm). That is not told apart from chance.",
+        "static (interval +1.00 to +5.00, p 0.5 after Holm). 3 seeds tell no difference from chance, whatever its size.",
         "**lstm on IMDB**: the best dynamic schedule is cosine, +5.00 points of test/f1 against static "
-        "(interval +4.00 to +6.00, p 0.5 after Holm). That is not told apart from chance.",
+        "(interval +4.00 to +6.00, p 0.5 after Holm). 3 seeds tell no difference from chance, whatever its size.",
     ]
     assert many[1].startswith("**lstm on IMDB**: the best dynamic schedule is cosine, ")
     assert many[1].endswith("p 0.0312 after Holm). This is more than chance.")

@@ -232,10 +232,13 @@ def findings(comparison: dict) -> list[str]:
         if found["interval"] is not None:
             low, high = (100 * bound for bound in found["interval"])
             words += f" (interval {low:+.2f} to {high:+.2f}, p {found['p_holm']:.3g} after Holm)"
-            decided = found["p_holm"] <= _level(comparison)
-            words += ". " + (
-                "This is more than chance." if decided else "That is not told apart from chance."
-            )
+            level = _level(comparison)
+            if found["smallest_p_holm"] > level:
+                words += f". {_num_seeds(comparison)} tell no difference from chance, whatever its size."
+            elif found["p_holm"] <= level:
+                words += ". This is more than chance."
+            else:
+                words += ". That is not told apart from chance."
         else:
             words += ": a single seed, from which nothing can be concluded."
         paragraphs.append(words)
@@ -307,7 +310,8 @@ def _results(comparison: dict) -> Section:
         "Test metrics after the last epoch",
         text=[
             "Accuracy of CIFAR-10 and F1 of IMDB are in percent, differences in points; spread is the "
-            "standard deviation over seeds. Intervals are percentile bootstraps over seeds. p is the "
+            "standard deviation over seeds. Intervals are percentile bootstraps over seeds, too narrow for "
+            "fewer than about ten. p is the "
             "exact two-sided "
             "Wilcoxon signed-rank test of the paired differences, adjusted after Holm over the schedules "
             f"of a model{_power(comparison)}. The generalization gap is training accuracy minus test "
