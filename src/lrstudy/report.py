@@ -497,7 +497,7 @@ def _other_metrics(comparison: dict) -> Section:
                     f"epochs to {reference}'s end",
                     f"seconds to {reference}'s end",
                     "seconds per epoch",
-                    "median epoch slower by",
+                    "median epoch slower by, %",
                     "interventions",
                 ],
                 rows,
@@ -654,8 +654,8 @@ def _search(comparison: dict) -> Iterator[Section]:
             + ". Half and twice: how much the validation loss would change if that value alone were off "
             "by a factor "
             "of 2, as a Gaussian process fitted to the trials has it, with the 95% of its own "
-            "uncertainty; wide "
-            "intervals mean few trials."
+            "uncertainty; wide intervals mean few trials. Costs compare by epochs; minutes are those of the "
+            "trainings, with whatever else the machine did."
         ],
     )
     sides = {"half": "halved", "double": "doubled"}
