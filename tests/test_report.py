@@ -318,7 +318,7 @@ class Page(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.addresses, self.anchors, self.ids = [], [], set()
+        self.addresses, self.anchors, self.ids = [], [], []
         self.cells, self.headings, self.scripts = [], [], 0
         self._into = None
         self.feed(text)
@@ -331,7 +331,7 @@ class Page(HTMLParser):
             elif name in found:
                 self.addresses.append(found[name])
         if "id" in found:
-            self.ids.add(found["id"])
+            self.ids.append(found["id"])
         self.scripts += tag == "script"
         if tag in ("td", "h1", "h2", "h3"):
             self._into = self.cells if tag == "td" else self.headings
@@ -353,11 +353,22 @@ def html(study: dict) -> str:
     )
 
 
+def test_a_file_behind_several_figures_is_in_the_page_once():
+    study, address = known(), "data:text/csv;base64,MQ=="
+    figures = [figure for section in document(study).sections for figure in section.figures]
+    names = [figure.name for figure in figures if figure.data == "curves.csv"]
+    images = dict.fromkeys([*(figure.name for figure in figures), "differences.svg"], IMAGE)
+    page = render_html(study, images, {"curves.csv": address})
+    assert page.count(address) == page.count('id="file-curves.csv"') == 1
+    assert page.count('href="#file-curves.csv"') == len(names) > 1
+
+
 def test_html_and_markdown_say_the_same():
     study = known()
     page = Page(html(study))
     report = document(study)
-    assert page.headings == [report.title, *(section.title for section in report.sections)]
+    sections = [section.title for section in report.sections]
+    assert page.headings == [report.title, *sections, "The data behind the figures"]
     markdown = render_markdown(study)
     for section in report.sections:
         assert f"{'#' * section.level} {section.title}" in markdown
@@ -375,8 +386,8 @@ def test_the_page_needs_no_other_file_and_its_links_lead_somewhere():
     assert all(address.startswith("data:") for address in page.addresses)
     assert not re.search(r"@import|url\(|https?://", html(known()))
     assert page.anchors
-    assert set(page.anchors) <= page.ids
-    assert len(set(page.anchors)) == len(page.anchors)
+    assert set(page.anchors) <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
 
 
 def test_what_comes_from_outside_is_escaped():

@@ -75,6 +75,15 @@ def test_the_interval_holds_the_mean_and_grows_with_the_confidence():
     assert min(values) <= wide[0] < narrow[0] < np.mean(values) < narrow[1] < wide[1] <= max(values)
 
 
+@pytest.mark.parametrize(("num_seeds", "covered"), [(3, 0.75), (5, 0.84), (10, 0.90)])
+def test_of_normal_values_the_interval_covers_the_mean_as_often_as_the_report_says(num_seeds, covered):
+    """Of three, 95% reach from the smallest to the largest: 1 - 2 / 2^3."""
+    samples = np.random.default_rng(0).standard_normal((1000, num_seeds))
+    bounds = [bootstrap_interval(values, num_resamples=500) for values in samples]
+    share = np.mean([low <= 0 <= high for low, high in bounds])
+    assert share == pytest.approx(covered, abs=3 * math.sqrt(covered * (1 - covered) / len(samples)))
+
+
 def test_equal_values_have_an_interval_without_width_and_one_value_has_none():
     assert bootstrap_interval([0.7, 0.7, 0.7]) == (0.7, 0.7)
     assert bootstrap_interval([0.7]) is None
