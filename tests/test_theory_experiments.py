@@ -454,7 +454,23 @@ def test_a_stage_that_runs_again_trains_nothing_and_says_the_same(workspace, cap
     before = (folder / "artifacts/theory/level_sets.json").read_text()
     shutil.rmtree(folder / "artifacts/theory")
     run_stage(patch, "level_sets")
-    assert " epoch " not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert " epoch " not in said
+    assert "paths between solutions:" not in said
+    assert (folder / "artifacts/theory/level_sets.json").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_stage_that_was_killed_keeps_what_it_had_measured(workspace, capsys):
+    folder, patch = workspace
+    before = (folder / "artifacts/theory/level_sets.json").read_text()
+    kept = (folder / "checkpoints/theory/measured").glob("*.json")
+    paths_kept = [file for file in kept if "over_the_top" in json.loads(file.read_text())]
+    assert len(paths_kept) == 2
+    paths_kept[0].unlink()
+    run_stage(patch, "level_sets")
+    said = [line for line in capsys.readouterr().err.splitlines() if "paths between solutions:" in line]
+    assert said == ["level_sets lstm paths between solutions: 2 of 2"]
     assert (folder / "artifacts/theory/level_sets.json").read_text() == before
 
 

@@ -24,6 +24,7 @@ from lrstudy.theory.records import (
     HEADLINE,
     follow,
     log_once,
+    measure_all,
     measuring,
     parent_journal,
     publish,
@@ -143,24 +144,23 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
 
     outcomes = {place(*at): known_outcome(task) for *at, task in experiment.paths()}
     finished = [path for path in experiment.paths() if is_finished(outcomes[place(*path[:2])])]
-    tests = {
-        found["name"]: found
-        for found in run_all(
-            measurements.test_metrics,
-            [
-                measuring(task, place(seed, epoch), asked.num_examples)
-                | {"file": str(weights_file(task["folder"], num_epochs))}
-                for seed, epoch, task in finished
-            ],
-            *params.workers,
-        )
-    }
+    tests = measure_all(
+        f"late_decay {model} test metrics",
+        measurements.test_metrics,
+        [
+            measuring(task, place(seed, epoch), asked.num_examples)
+            | {"file": str(weights_file(task["folder"], num_epochs))}
+            for seed, epoch, task in finished
+        ],
+        params,
+        root,
+    )
     for seed, epoch, task in finished:
         found = tests[place(seed, epoch)]
         journal = Journal(task["folder"], task["key"])
         log_once(journal, {f"test/{name}": [(0, found[name])] for name in ("accuracy", "f1", "loss")})
         finish(journal, "finished")
-    along = sharpness(params, experiment, finished, epochs, num_epochs)
+    along = sharpness(params, model, root, finished, epochs, num_epochs)
 
     def metric(name: str, epoch: int | None) -> list[float | None]:
         return [tests.get(place(seed, epoch), {}).get(name) for seed in params.theory.seeds]
@@ -204,7 +204,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     drawn = {f"branches_{model}": draw_branches(result)}
     if panels := sharpness_panels(along):
         drawn[f"sharpness_{model}"] = figures.lines_figure(panels, "epoch")
-    if landscape := survey(params, experiment, finished, epochs, num_epochs):
+    if landscape := survey(params, model, finished, epochs, num_epochs):
         plane, x, y, losses, paths, seed = landscape
         result["landscape"] = {
             "seed": seed,
@@ -277,7 +277,7 @@ def train_all(params: Params, experiment: Branching, parent: Journal, tags: dict
 
 
 def sharpness(
-    params: Params, experiment: Branching, finished: list, epochs: list[int], num_epochs: int
+    params: Params, model: str, root: Path, finished: list, epochs: list[int], num_epochs: int
 ) -> list[dict]:
     """Norm, losses and sharpness of every trunk at its branching epochs and end, and of every branch's
     end."""
@@ -297,15 +297,15 @@ def sharpness(
         }
         for seed, epoch, task in finished
     ]
-    found = {one["name"]: one["epochs"] for one in run_all(measurements.at_epochs, tasks, *params.workers)}
+    found = measure_all(f"late_decay {model} norm and sharpness", measurements.at_epochs, tasks, params, root)
     return [
-        {"seed": seed, "branch_epoch": epoch, "epochs": found[place(seed, epoch)]}
+        {"seed": seed, "branch_epoch": epoch, "epochs": found[place(seed, epoch)]["epochs"]}
         for seed, epoch, _ in finished
     ]
 
 
 def survey(
-    params: Params, experiment: Branching, finished: list, epochs: list[int], num_epochs: int
+    params: Params, model: str, finished: list, epochs: list[int], num_epochs: int
 ) -> tuple[Plane, np.ndarray, np.ndarray, dict, dict, int] | None:
     """The landscape around the first seed's trajectories; None where its trunk did not finish."""
     asked, seed = params.theory.late_decay, params.theory.seeds[0]
@@ -325,7 +325,7 @@ def survey(
         },
     }
     order = list(dict.fromkeys(str(file) for path in files.values() for file in path))
-    task = measuring(mine[None], "plane", asked.num_examples)
+    task = measuring(mine[None], f"late_decay {model} landscape", asked.num_examples)
     (points,) = run_all(measurements.weight_vectors, [task | {"files": order}], *params.workers)
     plane = principal_plane(points)
     x, y = grid(plane.coordinates, asked.resolution, asked.margin)

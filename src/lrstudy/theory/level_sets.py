@@ -31,6 +31,7 @@ from lrstudy.theory.records import (
     HEADLINE,
     follow,
     log_once,
+    measure_all,
     measuring,
     parent_journal,
     publish,
@@ -123,39 +124,38 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         pass
     outcomes = {at: outcome_of(task["folder"]) for at, task in tasks.items()}
     solved = {at: task for at, task in tasks.items() if outcomes[at]["status"] == "finished"}
-    tests = {
-        found["name"]: found
-        for found in run_all(
-            measurements.test_metrics,
-            [
-                measuring(task, named(*at), asked.num_examples)
-                | {"file": str(weights_file(task["folder"], num_epochs))}
-                for at, task in solved.items()
-            ],
-            *params.workers,
-        )
-    }
+    tests = measure_all(
+        f"level_sets {model} test metrics",
+        measurements.test_metrics,
+        [
+            measuring(task, named(*at), asked.num_examples)
+            | {"file": str(weights_file(task["folder"], num_epochs))}
+            for at, task in solved.items()
+        ],
+        params,
+        root,
+    )
     for at, task in tasks.items():
         journal = Journal(task["folder"], task["key"])
         if at in solved:
             found = tests[named(*at)]
             log_once(journal, {f"test/{name}": [(0, found[name])] for name in ("accuracy", "f1", "loss")})
         finish(journal, outcomes[at]["status"])
-    along = {
-        found["name"]: found["epochs"]
-        for found in run_all(
-            measurements.at_epochs,
-            [
-                measuring(task, named(*at), asked.num_examples)
-                | {
-                    "files": {e: str(weights_file(task["folder"], e)) for e in range(1, num_epochs + 1)},
-                    "hessian": None,
-                }
-                for at, task in solved.items()
-            ],
-            *params.workers,
-        )
-    }
+    measured = measure_all(
+        f"level_sets {model} losses by epoch",
+        measurements.at_epochs,
+        [
+            measuring(task, named(*at), asked.num_examples)
+            | {
+                "files": {e: str(weights_file(task["folder"], e)) for e in range(1, num_epochs + 1)},
+                "hessian": None,
+            }
+            for at, task in solved.items()
+        ],
+        params,
+        root,
+    )
+    along = {name: found["epochs"] for name, found in measured.items()}
     metric = f"test/{HEADLINE[meta['kind']]}"
     schedules = {
         name: {
@@ -175,7 +175,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         }
         for name in cells
     }
-    joined = join_all(params, list(cells), solved, num_epochs)
+    joined = join_all(params, model, root, list(cells), solved, num_epochs)
     result = {
         "data": {key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")},
         "metric": metric,
@@ -204,7 +204,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             },
             "epoch",
         )
-    if slices := cut(params, solved, num_epochs):
+    if slices := cut(params, model, solved, num_epochs):
         x, y, losses, paths, result["plane"] = slices
         drawn[f"plane_{model}"] = figures.plane_figure(
             x,
@@ -303,7 +303,9 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
     return {"source": "tuned", "values": best_trial(trials)["values"], "trials": trials}
 
 
-def join_all(params: Params, schedules: list[str], solved: dict, num_epochs: int) -> list[dict]:
+def join_all(
+    params: Params, model: str, root: Path, schedules: list[str], solved: dict, num_epochs: int
+) -> list[dict]:
     """Every pair of solutions with its paths, in the order of :func:`lrstudy.theory.connectivity.pairs`."""
     asked = params.theory.level_sets
     wanted = [
@@ -329,14 +331,14 @@ def join_all(params: Params, schedules: list[str], solved: dict, num_epochs: int
                 "seed": 0,
             }
         )
-    found = {one["name"]: one for one in run_all(measurements.join, tasks, *params.workers)}
+    found = measure_all(f"level_sets {model} paths between solutions", measurements.join, tasks, params, root)
     return [
         pair | found[task["name"]] | {"ends": [list(end) for end in pair["ends"]]}
         for pair, task in zip(wanted, tasks, strict=True)
     ]
 
 
-def cut(params: Params, solved: dict, num_epochs: int) -> tuple | None:
+def cut(params: Params, model: str, solved: dict, num_epochs: int) -> tuple | None:
     """The plane through the first seed's trajectories and the level sets in it; None without three
     points."""
     asked, seed = params.theory.level_sets, params.theory.seeds[0]
@@ -344,7 +346,7 @@ def cut(params: Params, solved: dict, num_epochs: int) -> tuple | None:
     if not mine:
         return None
     order = [str(weights_file(task["folder"], e)) for task in mine.values() for e in range(1, num_epochs + 1)]
-    task = measuring(next(iter(mine.values())), "plane", asked.num_examples)
+    task = measuring(next(iter(mine.values())), f"level_sets {model} plane", asked.num_examples)
     (points,) = run_all(measurements.weight_vectors, [task | {"files": order}], *params.workers)
     if len(np.unique(points, axis=0)) < 3:  # schedules that agree, as in a training of one epoch
         print("level_sets: fewer than three different weights: no plane through them", file=sys.stderr)

@@ -1,12 +1,17 @@
 """What the theory stages share: where their files go, what MLflow is told, and tasks of measurements."""
 
+import hashlib
+import json
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from lrstudy.config import Params
+from lrstudy.files import write_json
 from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import fingerprint
 from lrstudy.study import finish
@@ -15,6 +20,7 @@ from lrstudy.theory.landscape import Plane
 from lrstudy.tracking import Journal, Sender
 
 FOLDER = Path("artifacts/theory")
+_MEASURING = ("connectivity", "curvature", "landscape", "measurements", "network")
 HEADLINE = {"image": "accuracy", "text": "f1"}  # the study's own test metric for a kind of data
 
 
@@ -71,8 +77,37 @@ def follow(sender: Sender, *journals: Journal) -> None:
         sender.follow(journal.folder)
 
 
+def measure_all(
+    what: str, function: Callable[[dict], dict], tasks: list[dict], params: Params, root: Path
+) -> dict[str, dict]:
+    """What ``function`` of :mod:`lrstudy.theory.measurements` finds for every task, by the task's name.
+
+    Each is kept as it comes, by its task and the code that measures, so a stage that was killed goes on; how
+    far it is goes to stderr.
+    """
+    folder = root / "checkpoints" / "theory" / "measured"
+    code = {name: hashlib.sha256(_source(name).read_bytes()).hexdigest() for name in _MEASURING}
+    files = {
+        task["name"]: folder
+        / f"{fingerprint({'function': function.__name__, 'task': task, 'code': code}, '')}.json"
+        for task in tasks
+    }
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    for one in run_all(function, [task for task in tasks if task["name"] not in found], *params.workers):
+        write_json(files[one["name"]], one)
+        found[one["name"]] = one
+        print(f"{what}: {len(found)} of {len(tasks)}", file=sys.stderr, flush=True)
+    return found
+
+
+def _source(module: str) -> Path:
+    return Path(__file__).with_name(f"{module}.py")
+
+
 def surfaces(params: Params, task: dict, plane: Plane, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """Losses on the grid, its rows shared out over the workers."""
+    size = f"{len(x)} x {len(y)} points"
+    print(f"{task['name']}: training and test loss at {size}", file=sys.stderr, flush=True)
     parts = [part for part in np.array_split(y, min(len(y), num_workers(*params.workers))) if len(part)]
     tasks = [task | {"plane": plane, "x": x, "y": part, "part": n} for n, part in enumerate(parts)]
     found = {one["part"]: one["losses"] for one in run_all(measurements.surface, tasks, *params.workers)}
