@@ -16,7 +16,7 @@ from composed import composed_params
 from lrstudy.batches import make_split
 from lrstudy.config import check_params
 from lrstudy.errors import StudyError
-from lrstudy.theory import branching, effects, measurements, paths
+from lrstudy.theory import branching, effects, late_decay, measurements, paths
 from lrstudy.theory.network import Network
 from lrstudy.tracking import Journal
 from lrstudy.training import train
@@ -209,6 +209,20 @@ def test_one_case_refutes_and_none_proves():
     assert effects.refutation([0.0, 0.05], [0.1, 0.1], 0.95)["verdict"] == "does not refute"
     assert effects.refutation([], [], 0.95)["verdict"] == "not measured"
     assert effects.refutation([math.inf], [0.1], 0.95)["verdict"] == "refutes"
+
+
+def test_a_gap_that_grows_with_the_branching_epoch_contradicts_that_late_decay_closes_it():
+    """Test metrics and gaps that both grow at every seed: better on test data, and further from training."""
+    growing = np.array([[0.1, 0.2, 0.4, 0.5, 0.9], [0.2, 0.3, 0.5, 0.7, 0.8], [0.0, 0.1, 0.2, 0.6, 0.7]])
+    measured = {
+        "trend": branching.trend(growing),
+        "late_minus_early": branching.late_minus_early(growing, 0.95, 1000),
+    }
+    one = measured | {"gap": measured, "metric": "test/accuracy", "data": {"label": "images"}}
+    better, gap = late_decay.claims({"toy": {"powers": {}}, "models": {"resnet": one}}, 0.95)
+    assert (better["id"], better["verdict"]) == ("late_decay_network", "supported")
+    assert (gap["id"], gap["verdict"]) == ("late_decay_gap", "contradicted")
+    assert better["p"] == gap["p"] == pytest.approx(2 / math.factorial(5) ** 3)
 
 
 def test_a_summary_counts_what_is_finite_and_keeps_the_places():
@@ -417,6 +431,11 @@ def test_a_stage_writes_every_number_its_figures_and_verdicts(workspace, name, m
         (trunk,) = [path for path in one["along"] if path["branch_epoch"] is None]
         assert [at["epoch"] for at in trunk["epochs"]] == [1, 2]
         assert trunk["epochs"][0]["trace_standard_error"] >= 0
+        (branch,) = [path for path in one["along"] if path["branch_epoch"] == 1]
+        end = branch["epochs"][-1]
+        assert one["branches"]["1"]["gap"]["values"] == [end["test/loss"] - end["train/loss"]]
+        networks = [claim["id"] for claim in found["claims"] if claim["where"].startswith("resnet")]
+        assert networks == ["late_decay_network", "late_decay_gap"]
     else:
         verdicts = {claim["id"]: claim["verdict"] for claim in found["claims"]}
         assert verdicts["over_the_top_superlevel"] == "does not refute"

@@ -535,8 +535,10 @@ def _claims(comparison: dict) -> Section | None:
 _THEORY_CAPTIONS = {
     "toy.": "Toy model under label noise: test loss, norm and trace of the Hessian after the last update, "
     "against the update at which the rate decayed; bands are intervals over seeds.",
-    "branches_": "Branches that leave a trunk of constant rate and decay: the test metric at the end against "
-    "the epoch of branching.",
+    "branches_": "Branches that leave a trunk of constant rate and decay: test metric, losses and the gap "
+    "between them at the end against the epoch of branching; thin lines are seeds.",
+    "sharpness_": "Weight norm and sharpness of the training loss along the trunk and at the branches' ends, "
+    "means over seeds.",
     "landscape_": "Training and test loss on the plane of the trajectories' two principal directions, with "
     "trunk and branches.",
     "paths_": "Losses along the straight line, a trained Bezier curve and the path over the top between two "

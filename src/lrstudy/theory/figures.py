@@ -67,8 +67,8 @@ def branching_figure(
                 axes.fill_between(epochs, low, high, color=PALETTE[0], alpha=0.15, linewidth=0)
             axes.axhline(np.mean(trunk[label]), label="trunk, never decayed", **line_style(1))
             axes.set_xticks(epochs)
-            axes.set_xlabel("epoch at which the branch leaves")
-            axes.set_ylabel(label)
+            axes.set_xlabel("branching epoch")
+            axes.set_title(label, loc="left")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure

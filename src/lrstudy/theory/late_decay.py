@@ -169,9 +169,16 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         ends = [outcomes[place(seed, epoch)] for seed in params.theory.seeds]
         return [end["epochs"][-1][name] if is_finished(end) else None for end in ends]
 
+    ends = {(path["seed"], path["branch_epoch"]): path["epochs"][-1] for path in along}
+
+    def gap(epoch: int | None) -> list[float | None]:
+        found = [ends.get((seed, epoch)) for seed in params.theory.seeds]
+        return [end and end["test/loss"] - end["train/loss"] for end in found]
+
     def summaries(epoch: int | None) -> dict:
         measured = {f"test/{name}": metric(name, epoch) for name in ("accuracy", "f1", "loss")}
         measured |= {name: last(name, epoch) for name in ("train/loss", "validation/loss", "weight_norm")}
+        measured["gap"] = gap(epoch)
         return {
             name: summary(np.array(values, dtype=float), compare.confidence, compare.num_resamples)
             for name, values in measured.items()
@@ -179,8 +186,17 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
 
     headline = f"test/{HEADLINE[meta['kind']]}"
     branches = {str(epoch): summaries(epoch) for epoch in epochs}
-    table = np.array([branches[str(epoch)][headline]["values"] for epoch in epochs], dtype=float).T
-    whole = table[np.isfinite(table).all(axis=1)]
+
+    def against_the_epoch(name: str) -> dict:
+        table = np.array([branches[str(epoch)][name]["values"] for epoch in epochs], dtype=float).T
+        whole = table[np.isfinite(table).all(axis=1)]
+        return {
+            "trend": trend(whole) if len(whole) else None,
+            "late_minus_early": late_minus_early(whole, compare.confidence, compare.num_resamples)
+            if len(whole) and len(epochs) > 1
+            else None,
+        }
+
     result = {
         "data": {key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")},
         "metric": headline,
@@ -194,10 +210,8 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         "trunk": summaries(None),
         "branches": branches,
         "not_finished": [name for name, outcome in outcomes.items() if not is_finished(outcome)],
-        "trend": trend(whole) if len(whole) else None,
-        "late_minus_early": late_minus_early(whole, compare.confidence, compare.num_resamples)
-        if len(whole) and len(epochs) > 1
-        else None,
+        **against_the_epoch(headline),
+        "gap": against_the_epoch("gap"),
         "along": along,
         "landscape": None,
     }
@@ -365,7 +379,13 @@ def seconds(experiment: Branching, outcomes: dict[str, dict | None]) -> dict:
 
 def draw_branches(result: dict):
     """The branches' ends against the epoch at which they left."""
-    names = {result["metric"]: result["metric"], "test/loss": "test loss", "train/loss": "training loss"}
+    metric = result["metric"]
+    names = {
+        metric: {"test/accuracy": "test accuracy", "test/f1": "test F1"}[metric],
+        "test/loss": "test loss",
+        "train/loss": "training loss",
+        "gap": "test less training loss",
+    }
     shown = {}
     for name, label in names.items():
         cells = [result["branches"][str(epoch)][name] for epoch in result["branch_epochs"]]
@@ -382,28 +402,24 @@ def draw_branches(result: dict):
 
 
 def sharpness_panels(along: list[dict]) -> dict:
-    """Norm, largest eigenvalue and trace of the first seed: along the trunk, and of the branches' ends."""
-    if not along:
-        return {}
-    seed = along[0]["seed"]
+    """Norm, largest eigenvalue and trace: means over seeds along the trunks, and of the branches' ends."""
     titles = {"norm": "weight norm", "eigenvalue": "largest Hessian eigenvalue", "trace": "Hessian trace"}
+    trunk, ends = "trunk, at the epoch", "end of the branch that left at the epoch"
     panels: dict[str, dict] = {}
     for name, title in titles.items():
-        lines = {}
-        ends = []
+        values: dict[str, dict[int, list[float]]] = {}
         for path in along:
-            if path["seed"] != seed:
-                continue
             if path["branch_epoch"] is None:
-                lines["trunk, at the epoch"] = (
-                    [at["epoch"] for at in path["epochs"]],
-                    [at[name] for at in path["epochs"]],
-                )
+                for at in path["epochs"]:
+                    values.setdefault(trunk, {}).setdefault(at["epoch"], []).append(at[name])
             else:
-                ends.append((path["branch_epoch"], path["epochs"][-1][name]))
-        if ends:
-            lines["end of the branch that left at the epoch"] = tuple(zip(*ends, strict=True))
-        panels[title] = lines
+                by_epoch = values.setdefault(ends, {})
+                by_epoch.setdefault(path["branch_epoch"], []).append(path["epochs"][-1][name])
+        if values:
+            panels[title] = {
+                line: (list(found), [float(np.mean(seeds)) for seeds in found.values()])
+                for line, found in values.items()
+            }
     return panels
 
 
@@ -427,23 +443,41 @@ def claims(result: dict, confidence: float) -> list[dict]:
             }
         )
     for model, one in result["models"].items():
-        effect = one["late_minus_early"]
-        p = one["trend"]["p"] if one["trend"] else None
-        judged = verdict(effect, p, confidence) if effect else "undecided"
-        found.append(
-            {
-                "id": "late_decay_network",
-                "where": f"{model}, {one['data']['label']}",
-                "claim": "The later a branch decays, the better it ends on test data.",
-                "effect": f"{one['metric']} of the later branching epochs minus that of the earlier ones; "
-                "the p is that of Page's test of a trend over all of them",
-                "verdict": judged,
-                "p": p,
-                **{key: effect[key] if effect else None for key in ("mean", "interval", "n")},
-                "rho": one["trend"]["rho"] if one["trend"] else None,
-                "why": _why(effect, p),
-            }
+        statements = (
+            (
+                "late_decay_network",
+                one,
+                1,
+                "The later a branch decays, the better it ends on test data.",
+                one["metric"],
+            ),
+            (
+                "late_decay_gap",
+                one["gap"],
+                -1,
+                "The later a branch decays, the less its test loss exceeds its training loss.",
+                "test loss less training loss (theory.late_decay.num_examples examples of either, in "
+                "evaluation mode)",
+            ),
         )
+        for name, measured, better, claim, what in statements:
+            effect = measured["late_minus_early"]
+            p = measured["trend"]["p"] if measured["trend"] else None
+            judged = verdict(effect, p, confidence, better=better) if effect else "undecided"
+            found.append(
+                {
+                    "id": name,
+                    "where": f"{model}, {one['data']['label']}",
+                    "claim": claim,
+                    "effect": f"{what} of the later branching epochs minus that of the earlier ones; the p "
+                    "is that of Page's test of a trend over all of them",
+                    "verdict": judged,
+                    "p": p,
+                    **{key: effect[key] if effect else None for key in ("mean", "interval", "n")},
+                    "rho": measured["trend"]["rho"] if measured["trend"] else None,
+                    "why": _why(effect, p),
+                }
+            )
     return found
 
 
