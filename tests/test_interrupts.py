@@ -164,3 +164,35 @@ def test_killed_stages_end_like_one_left_alone(tmp_path):
     for stage in ("train", "tune"):
         assert (found[stage]["kills"], found[stage]["differences"]) == (2, 0), found
         assert found[stage]["moments"] > 50
+
+
+STAGE = """
+import sys
+from lrstudy.stages import run_stage
+
+def main():
+    sys.stderr.write("begun\\n")
+    open(sys.argv[1]).read()  # a training without end: nobody writes to the pipe
+
+sys.argv[0] = "stage"
+sys.modules["__main__"].__spec__ = sys.modules["lrstudy.stages"].__spec__
+run_stage(main)
+"""
+DVC = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+@pytest.mark.parametrize("sent", ["SIGTERM", "SIGKILL"])
+def test_a_stage_ends_with_the_dvc_that_runs_it(tmp_path, sent):
+    """`kill` ends DVC alone: it passes nothing on."""
+    os.mkfifo(tmp_path / "pipe")
+    dvc = subprocess.Popen(
+        [sys.executable, "-c", DVC, STAGE, str(tmp_path / "pipe")],
+        env=os.environ | {"DVC_STAGE": "train@resnet-step"}, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert dvc.stderr.readline() == "begun\n"
+    dvc.send_signal(signal.Signals[sent])
+    _, said = dvc.communicate(timeout=120)  # the stage has the pipe too: it ends when both have ended
+    assert said == "terminated; finished epochs and trials are kept, run it again to go on\n"

@@ -7,10 +7,9 @@ path on every machine (docs/cluster.md): workers read data and code there, and l
 import os
 import platform
 import shutil
+import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -93,17 +92,23 @@ def run_all(
         yield from pool(delayed(function)(task) for task in tasks)
 
 
+def end_with_parent(number: signal.Signals) -> None:
+    """Have Linux send this process the signal when its parent is gone; elsewhere nothing."""
+    if platform.system() != "Linux":
+        return
+    import ctypes
+
+    pr_set_pdeathsig = 1  # linux/prctl.h
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, number)
+
+
 def _begin_worker() -> None:
     """Leave this forked worker's end to the process that forked it.
 
     Linux kills it when that process dies: it would wait for work for ever. An interrupt, which a terminal
     sends to both, would end one task and begin the next; and the handler of SIGTERM is the stage's.
     """
-    import ctypes
-    import signal
-
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -191,6 +196,9 @@ def _room(ray: ModuleType, demands: dict[str, float]) -> int:
 def _on_cluster(
     function: Callable[[dict], object], tasks: list[dict], cluster: Cluster, threads: int
 ) -> Iterator[object]:
+    import tempfile
+    from importlib.metadata import version
+
     ray = _connect()
     demands = _demands(cluster, threads)
     _room(ray, demands)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from lrstudy.errors import StudyError
+from lrstudy.parallel import end_with_parent
 
 
 def cell_arguments() -> tuple[str, str]:
@@ -29,7 +30,11 @@ def run_stage(main: Callable[[], None], *, warm: Literal["no", "ahead", "join", 
     ``warm`` says what the stage has to do with the process that has torch, mlflow and others imported
     (:mod:`lrstudy.warm`), where it is allowed: ``start``: run in a child of it, started if need be; ``join``:
     in a child if it is there; ``ahead``: run here, and start it for the stages that follow.
+
+    On Linux a stage of DVC's gets SIGTERM when DVC is gone, which passes that signal on to nobody.
     """
+    if "DVC_STAGE" in os.environ:
+        end_with_parent(signal.SIGTERM)
     _use_this_checkout()
     if warm != "no":
         from lrstudy.warm import is_wanted, run_warm, start_ahead
