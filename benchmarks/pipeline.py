@@ -3,11 +3,17 @@
     python benchmarks/pipeline.py                       # what `make smoke` runs
     python benchmarks/pipeline.py -S data=sample        # preset smoke with all models and schedules
     python benchmarks/pipeline.py --preset cpu -S data=hub
+    python benchmarks/pipeline.py --preset cpu -S data=hub --trained .    # hours less: see below
 
 The last commit is cloned, its params.yaml composed, and `dvc repro` run there. What a stage costs is the time
 of its process, start to end; training is the time in which at least one training of it was in an epoch (from
 the trainings' own clocks); DVC is the time in which none of the stages' processes ran: its start, hashing,
 writing dvc.lock. All that is not training is the pipeline's cost.
+
+With --trained the finished trainings of another folder's checkpoints/ are there from the start, so that all
+that runs is what is not training, the same stages with the same journals to send. What the training took is
+then reckoned: of every training its fastest epoch times its epochs (others may have been held up by other
+work), divided by the cores.
 
 Measured beside it: starting Python, importing each stage's script, `dvc repro` with nothing to do, sending
 the whole study's journals to an empty MLflow database. On Linux. Results: benchmarks/results/pipeline.json
@@ -105,6 +111,19 @@ def epochs(root: Path) -> list[Interval]:
     ]
 
 
+def bring_trainings(source: Path, root: Path) -> float:
+    """Copy the trainings in ``source``, not yet sent to MLflow; the seconds that they took, on one core."""
+    seconds = 0.0
+    for path in (source / "checkpoints").glob("*/*/outcome.json"):
+        folder = root / path.parent.relative_to(source)
+        shutil.copytree(path.parent, folder, ignore=shutil.ignore_patterns("sent.json"))
+        trained = json.loads(path.read_text())["epochs"]
+        seconds += len(trained) * min(epoch["seconds"] for epoch in trained)
+    if not seconds:
+        raise SystemExit(f"{source / 'checkpoints'}: no finished trainings; give a folder where a study ran.")
+    return seconds
+
+
 def by_stage(processes: list[tuple[str, Interval]], trained: list[Interval], ended: float) -> dict[str, dict]:
     """Per stage: processes, their seconds, those of them in training, and DVC's until the next one began."""
     found: dict[str, dict] = {}
@@ -157,13 +176,15 @@ def send_again(root: Path, folder: Path, environment: dict[str, str]) -> dict:
     return {"events": events, "seconds": took}
 
 
-def measure(overrides: list[str]) -> dict:
-    """Run the study once from nothing and take its time apart."""
+def measure(overrides: list[str], trained_in: Path | None) -> dict:
+    """Run the study once from nothing, or with the trainings of another folder, and take its time apart."""
     with tempfile.TemporaryDirectory(prefix="lrstudy-pipeline-") as temporary:
         folder = Path(temporary).resolve()
         root, beside = folder / "study", folder / "clock"
         beside.mkdir()
         environment = clone(root, overrides)
+        cores = len(os.sched_getaffinity(0))
+        before = bring_trainings(trained_in, root) / cores if trained_in else 0.0
         clocked, log = with_clock(environment, beside)
         load, began = os.getloadavg()[0], time.time()
         subprocess.run(["dvc", "repro"], cwd=root, env=clocked, check=True, stdout=sys.stderr)
@@ -171,19 +192,26 @@ def measure(overrides: list[str]) -> dict:
         processes, trained = read_processes(log), epochs(root)
         stages = by_stage(processes, trained, ended)
         training = sum(row["training"] for row in stages.values())
+        if trained_in and training:
+            raise SystemExit(
+                f"{trained_in}: has not all trainings of this study ({training:.0f} s of training were "
+                "left): its code, data or parameters differ, or it is not done."
+            )
+        not_training = ended - began - training
         return {
             "overrides": overrides,
-            "seconds": ended - began,
-            "training": training,
-            "not_training": ended - began - training,
-            "share_not_training": 1 - training / (ended - began),
+            "trained_before": before,
+            "seconds": ended - began + before,
+            "training": training + before,
+            "not_training": not_training,
+            "share_not_training": not_training / (ended - began + before),
             "dvc_before_the_first_stage": processes[0][1][0] - began,
             "stages": stages,
             "nothing_to_do": seconds_of(["dvc", "repro"], cwd=root, env=environment),
             "start_up": start_up(root, environment),
             "mlflow": send_again(root, folder / "again", environment),
             "machine": {
-                "cores": len(os.sched_getaffinity(0)),
+                "cores": cores,
                 "load_before": load,
                 "system": platform.platform(),
                 "python": platform.python_version(),
@@ -197,13 +225,19 @@ def table(found: dict) -> str:
     """One study's figures in Markdown."""
     about = found["machine"]
     preset = found["overrides"][0].removeprefix("preset=")
+    reckoned = (
+        f" The trainings were done before: {found['trained_before']:,.0f} s of {about['cores']} cores, "
+        "reckoned from their fastest epochs."
+        if found.get("trained_before")
+        else ""
+    )
     lines = [
         f"### {' '.join(found['overrides'])}",
         "",
         f"{found['seconds']:.1f} s in all, {found['training']:.1f} s of it training, "
         f"{found['not_training']:.1f} s not ({found['share_not_training']:.0%}); {about['cores']} cores, "
         f"load average at the start {about['load_before']:.1f}, Python {about['python']}, "
-        f"torch {about['torch']}, DVC {about['dvc']}, commit {about['commit'][:10]}.",
+        f"torch {about['torch']}, DVC {about['dvc']}, commit {about['commit'][:10]}.{reckoned}",
         "",
         "| stage | times | seconds | of them training | not | DVC until the next stage "
         "| Python and imports alone |",
@@ -246,11 +280,12 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="as for dvc exp run; those of make smoke",
     )
+    parser.add_argument("--trained", type=Path, metavar="FOLDER", help="where the same study ran before")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/pipeline.json")
     arguments = parser.parse_args()
     overrides = [f"preset={arguments.preset}", *(arguments.overrides or SMOKE)]
     every = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    found = every[" ".join(overrides)] = measure(overrides)
+    found = every[" ".join(overrides)] = measure(overrides, arguments.trained and arguments.trained.resolve())
     write_json(arguments.output, every)
     arguments.output.with_suffix(".md").write_text("\n".join(table(one) for one in every.values()))
     print(table(found))
