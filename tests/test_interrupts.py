@@ -174,8 +174,6 @@ def main():
     sys.stderr.write("begun\\n")
     open(sys.argv[1]).read()  # a training without end: nobody writes to the pipe
 
-sys.argv[0] = "stage"
-sys.modules["__main__"].__spec__ = sys.modules["lrstudy.stages"].__spec__
 run_stage(main)
 """
 DVC = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"

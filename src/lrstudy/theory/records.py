@@ -86,7 +86,8 @@ def measure_all(
     far it is goes to stderr.
     """
     folder = root / "checkpoints" / "theory" / "measured"
-    code = {name: hashlib.sha256(_source(name).read_bytes()).hexdigest() for name in _MEASURING}
+    sources = {name: Path(__file__).with_name(f"{name}.py") for name in _MEASURING}
+    code = {name: hashlib.sha256(source.read_bytes()).hexdigest() for name, source in sources.items()}
     files = {
         task["name"]: folder
         / f"{fingerprint({'function': function.__name__, 'task': task, 'code': code}, '')}.json"
@@ -98,10 +99,6 @@ def measure_all(
         found[one["name"]] = one
         print(f"{what}: {len(found)} of {len(tasks)}", file=sys.stderr, flush=True)
     return found
-
-
-def _source(module: str) -> Path:
-    return Path(__file__).with_name(f"{module}.py")
 
 
 def surfaces(params: Params, task: dict, plane: Plane, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
