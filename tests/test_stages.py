@@ -1,5 +1,6 @@
 """The stages' own functions: predictions and what is scored from them, the histories that compare reads."""
 
+import hashlib
 import io
 import math
 import shutil
@@ -178,21 +179,38 @@ def test_compare_takes_what_the_theory_stages_wrote(tmp_path, monkeypatch):
             {"experiment": "level_sets", "id": "c"},
         ],
         "figures": {"late_decay": ["toy.svg", "b_lstm.svg"], "level_sets": []},
+        "sha256": {
+            name: hashlib.sha256(Path(f"artifacts/theory/{name}.json").read_bytes()).hexdigest()
+            for name in ("late_decay", "level_sets")
+        },
     }
 
 
-def test_a_report_of_a_fresh_clone_takes_the_theorys_figures_that_are_there(tmp_path, monkeypatch):
+def test_a_report_takes_the_theorys_results_that_were_compared_wherever_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    comparison = {"theory": {"figures": {"late_decay": ["toy.svg"]}}}
-    with pytest.raises(StudyError, match=r"late_decay\.json: not found; `dvc repro late_decay` makes it"):
-        bring_theory(comparison)
-    write_json("artifacts/theory/late_decay.json", {"claims": []})
+    write_json("artifacts/theory/level_sets.json", {"claims": [], "models": {}})
+    toy = {"figures": ["toy.svg"]}
+    write_json("artifacts/theory/late_decay.json", {"claims": [], "toy": toy, "models": {}})
     Path("artifacts/theory/late_decay").mkdir()
     Path("artifacts/theory/late_decay/toy.svg").write_text("<svg/>")
+    comparison = {"theory": theory()}
     (drawn,) = bring_theory(comparison)
-    shutil.rmtree("artifacts")
-    assert bring_theory(comparison) == [drawn] == [Path("reports/figures/late_decay_toy.svg")]
-    assert drawn.read_text() == "<svg/>"
+    assert drawn == Path("reports/figures/late_decay_toy.svg")
+    numbers = Path("reports/late_decay.json").read_text()
+
+    # A run of something else: its numbers are not the study's.
+    write_json("artifacts/theory/late_decay.json", {"claims": [{"id": "another"}], "toy": toy, "models": {}})
+    Path("artifacts/theory/late_decay/toy.svg").write_text("<svg>another</svg>")
+    assert bring_theory(comparison) == [drawn]
+    assert (drawn.read_text(), Path("reports/late_decay.json").read_text()) == ("<svg/>", numbers)
+
+    shutil.rmtree("artifacts")  # a fresh clone
+    assert bring_theory(comparison) == [drawn]
+    drawn.unlink()
+    with pytest.raises(
+        StudyError, match=r"late_decay\.json: not there, or not what .* `dvc repro late_decay"
+    ):
+        bring_theory(comparison)
 
 
 def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it(tmp_path):

@@ -4,6 +4,7 @@ Writes reports/comparison.json, gaps.json and curves.csv, and metrics.json.
 """
 
 import csv
+import hashlib
 import io
 import sys
 from pathlib import Path
@@ -98,12 +99,15 @@ def theory() -> dict:
 
     Returns:
         ``claims``, each with its ``experiment`` and as they wrote it; ``figures``: by experiment the names of
-        the SVG files in artifacts/theory/<experiment>/.
+        the SVG files in artifacts/theory/<experiment>/; ``sha256``: by experiment that of its JSON file.
     """
     claimed: list[dict] = []
     figures: dict[str, list[str]] = {}
+    hashes: dict[str, str] = {}
     for name in ("late_decay", "level_sets"):
-        found = read_json(Path("artifacts/theory") / f"{name}.json", name, keys=("claims", "models"))
+        path = Path("artifacts/theory") / f"{name}.json"
+        found = read_json(path, name, keys=("claims", "models"))
+        hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         claimed += [{"experiment": name, **claim} for claim in found["claims"]]
         parts = [found["toy"]] if "toy" in found else []
         figures[name] = [
@@ -112,7 +116,7 @@ def theory() -> dict:
             for file in part["figures"]
             if file.endswith(".svg")
         ]
-    return {"claims": claimed, "figures": figures}
+    return {"claims": claimed, "figures": figures, "sha256": hashes}
 
 
 def read_history(path: Path, cell: str) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 from pathlib import Path
 
 from lrstudy.errors import StudyError
@@ -78,29 +79,32 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
 def bring_theory(comparison: dict) -> list[Path]:
     """Copy the theory stages' numbers and figures into reports/; returns the figures' paths.
 
-    Where those stages did not run, as in a fresh clone, what reports/ has is taken.
+    Only those that ``comparison`` was made from: where artifacts/ has none or others, as in a fresh clone or
+    after a run on the sample, what reports/ has is taken.
 
     Raises:
-        StudyError: a file is in neither place.
+        StudyError: they are in neither place.
     """
-
-    def bring(source: Path, target: Path, experiment: str) -> Path:
-        if source.exists():
-            write_atomically(target, source.read_bytes())
-        elif not target.exists():
-            raise StudyError(f"{source}: not found; `dvc repro {experiment}` makes it.")
-        return target
-
     figures = []
     for experiment, names in comparison["theory"]["figures"].items():
-        bring(THEORY / f"{experiment}.json", REPORTS / f"{experiment}.json", experiment)
-        figures += [
-            bring(
-                THEORY / experiment / name, REPORTS / "figures" / theory_figure(experiment, name), experiment
+        source, target = (folder / f"{experiment}.json" for folder in (THEORY, REPORTS))
+        there = {name: REPORTS / "figures" / theory_figure(experiment, name) for name in names}
+        wanted = comparison["theory"].get("sha256", {}).get(experiment)
+        if source.exists() and _sha256(source) == wanted:
+            write_atomically(target, source.read_bytes())
+            for name, path in there.items():
+                write_atomically(path, (THEORY / experiment / name).read_bytes())
+        elif not (target.exists() and _sha256(target) == wanted and all(p.exists() for p in there.values())):
+            raise StudyError(
+                f"{source}: not there, or not what {REPORTS / 'comparison.json'} was made from; "
+                f"`dvc repro {experiment} compare` makes both anew."
             )
-            for name in names
-        ]
+        figures += there.values()
     return figures
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_curves(path: Path) -> list[dict]:
