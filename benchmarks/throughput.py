@@ -28,7 +28,7 @@ import platform
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -243,9 +243,7 @@ def run(job: dict) -> dict:
 
     settings, meta = job["settings"], read_meta(job["data"])
     torch.set_num_threads(settings["threads"])
-    arrays = {
-        name: take_share(read_split(job["data"], name), job["share"]) for name in ("train", "validation")
-    }
+    arrays = {name: take_share(read_split(job["data"], name), share) for name, share in job["shares"].items()}
     loop = plain_loop if job["way"] == "plain" else our_loop
     records = loop(settings, arrays, meta, _wait_before_the_last(settings["num_epochs"]))
     count = len(arrays["train"]["labels"])
@@ -286,10 +284,10 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def in_fresh_processes(job: dict, seeds: list[int], together: bool) -> list[dict]:
-    """The same job with each seed, at a time, each in its own process; ``together``: the last epochs too."""
+def in_fresh_processes(job: dict, seeds: list[int]) -> list[dict]:
+    """The same job with each seed, each in its own process; they begin their last epochs together."""
     context = get_context("spawn")
-    barrier = context.Barrier(len(seeds)) if together else None
+    barrier = context.Barrier(len(seeds))
     with ProcessPoolExecutor(len(seeds), mp_context=context, initializer=_join, initargs=(barrier,)) as pool:
         return list(pool.map(run, [job | {"settings": job["settings"] | {"seed": s}} for s in seeds]))
 
@@ -321,7 +319,8 @@ def job_of(params: Params, model: str, schedule: str, way: str, arguments: argpa
     }
     if not arguments.accuracy:
         settings["num_epochs"] = 2  # one to warm up, one that counts
-    return {"way": way, "settings": settings, "data": str(data), "share": share}
+    shares = {"train": share, "validation": 1.0 if arguments.accuracy else share}
+    return {"way": way, "settings": settings, "data": str(data), "shares": shares}
 
 
 def throughput(params: Params, model: str, arguments: argparse.Namespace) -> dict:
@@ -331,7 +330,7 @@ def throughput(params: Params, model: str, arguments: argparse.Namespace) -> dic
         for way in WAYS:
             job = job_of(params, model, "static", way, arguments)
             seeds = [1 + n for n in range(arguments.cores if way == "all cores" else 1)]
-            results = in_fresh_processes(job, seeds, together=True)
+            results = in_fresh_processes(job, seeds)
             seconds = max(result["records"][-1]["seconds"] for result in results)
             examples = sum(result["examples"] for result in results)
             full = read_meta(job["data"])["num_examples"]["train"]
@@ -441,22 +440,37 @@ def accuracy(params: Params, models: list[str], arguments: argparse.Namespace) -
     """Train five seeds each way to the end; keeps every training as it ends, so that it can go on."""
     output = arguments.output.with_name("accuracy.json")
     found = json.loads(output.read_text()) if output.exists() else {"machine": machine(arguments), "runs": {}}
+    left = []
     for model in models:
         for way in ("plain", "ours"):
             job = job_of(params, model, "cosine", way, arguments)
-            fingerprint = read_meta(job["data"])["fingerprint"]
-            name = f"{model} {way} {fingerprint[:12]} {json.dumps(job['settings'], sort_keys=True)}"
+            meta, settings = read_meta(job["data"]), job["settings"]
+            share = job["shares"]["train"]
+            data = f"{share:.4f} of {meta['fingerprint'][:12]}"
+            name = f"{model} {way} {data} {json.dumps(settings, sort_keys=True)}"
             runs = found["runs"].setdefault(
-                name, {"model": model, "way": way, "data": read_meta(job["data"])["label"], "seeds": {}}
+                name,
+                {
+                    "model": model,
+                    "way": way,
+                    "data": meta["label"],
+                    "examples": round(share * meta["num_examples"]["train"]),
+                    "epochs": settings["num_epochs"],
+                    "seeds": {},
+                },
             )
-            left = [seed for seed in ACCURACY_SEEDS if str(seed) not in runs["seeds"]]
-            for start in range(0, len(left), arguments.cores):
-                seeds = left[start : start + arguments.cores]
-                for seed, result in zip(seeds, in_fresh_processes(job, seeds, together=False), strict=True):
-                    last = result["records"][-1]["validation/accuracy"]
-                    runs["seeds"][str(seed)] = last
-                    print(f"{model:<12} {way:<6} seed {seed} validation accuracy {last:.4f}", file=sys.stderr)
-                write_json(output, found)
+            left += [(runs, job, seed) for seed in ACCURACY_SEEDS if str(seed) not in runs["seeds"]]
+    with ProcessPoolExecutor(arguments.cores, get_context("spawn"), max_tasks_per_child=1) as pool:
+        under_way = {
+            pool.submit(run, job | {"settings": job["settings"] | {"seed": seed}}): (runs, seed)
+            for runs, job, seed in left
+        }
+        for done in as_completed(under_way):
+            runs, seed = under_way[done]
+            last = done.result()["records"][-1]["validation/accuracy"]
+            runs["seeds"][str(seed)] = last
+            write_json(output, found)
+            print(f"{runs['model']:<12} {runs['way']:<6} seed {seed} accuracy {last:.4f}", file=sys.stderr)
     output.with_suffix(".md").write_text(accuracy_table(found))
     print(accuracy_table(found))
 
@@ -466,22 +480,23 @@ def accuracy_table(found: dict) -> str:
     from scipy.stats import ttest_ind
 
     lines = [
-        "Validation accuracy after the last epoch, in percent; the study's epochs, cosine schedule.",
+        "Validation accuracy after the last epoch, in percent; cosine schedule. Intervals are Welch's.",
         "",
-        "| model | data | seeds | plain | ours | ours less plain, 95% interval |",
-        "|---|---|---|---|---|---|",
+        "| model | data | examples an epoch | epochs | seeds | plain | ours | ours less plain (95%) |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    by_model: dict[str, dict[str, dict]] = {}
+    by_budget: dict[tuple, dict[str, dict]] = {}
     for runs in found["runs"].values():
-        by_model.setdefault(runs["model"], {})[runs["way"]] = runs
-    for model, ways in by_model.items():
+        budget = (runs["model"], runs["data"], runs["examples"], runs["epochs"])
+        by_budget.setdefault(budget, {})[runs["way"]] = runs
+    for (model, data, examples, epochs), ways in by_budget.items():
         if len(ways) < 2:
             continue
         plain, ours = (100 * np.array(list(ways[way]["seeds"].values())) for way in ("plain", "ours"))
         interval = ttest_ind(ours, plain, equal_var=False).confidence_interval()
         lines.append(
-            f"| {model} | {ways['ours']['data']} | {len(plain)} and {len(ours)} | {plain.mean():.2f} "
-            f"| {ours.mean():.2f} "
+            f"| {model} | {data} | {examples:,} | {epochs} | {len(plain)} and {len(ours)} "
+            f"| {plain.mean():.2f} | {ours.mean():.2f} "
             f"| {ours.mean() - plain.mean():+.2f} ({interval.low:+.2f} to {interval.high:+.2f}) |"
         )
     return "\n".join(lines) + "\n"
@@ -508,9 +523,7 @@ def profile(job: dict, rows: int = 20) -> str:
     meta = read_meta(job["data"])
     from lrstudy.batches import take_share
 
-    arrays = {
-        name: take_share(read_split(job["data"], name), job["share"]) for name in ("train", "validation")
-    }
+    arrays = {name: take_share(read_split(job["data"], name), share) for name, share in job["shares"].items()}
     our_loop(job["settings"] | {"seed": 1}, arrays, meta, before_epoch)
     profiler.stop()
     return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows)
@@ -520,7 +533,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument(
-        "--batches", type=int, help="per epoch, 0: the whole training split; 100, with --accuracy 0"
+        "--batches", type=int, help="per epoch, 0: the whole training split (default: 100, with --accuracy 0)"
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
