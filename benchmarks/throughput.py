@@ -3,6 +3,7 @@
     python benchmarks/throughput.py [--models resnet lstm] [--batches 100] [--repeats 3]
     python benchmarks/throughput.py --accuracy      # are the results as good? five seeds each, hours
     python benchmarks/throughput.py --profile       # where ours spends its time
+    python benchmarks/throughput.py --ceiling       # how near ours is to the processor's matrix products
 
 Three ways to train the same network on the same data with the same batch size, optimizer and seed:
 
@@ -529,6 +530,66 @@ def profile(job: dict, rows: int = 20) -> str:
     return profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows)
 
 
+# -------------------------------------------------------------------------------------------------- ceiling
+
+
+def multiply(size: int = 1024, seconds: float = 5.0) -> float:
+    """FLOP/s of float32 matrix products on one thread; the processes begin together."""
+    import torch
+
+    torch.set_num_threads(1)
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    c = a @ b
+    _barrier.wait()
+    count, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds:
+        torch.mm(a, b, out=c)
+        count += 1
+    return 2 * size**3 * count / passed
+
+
+def operations(job: dict) -> float:
+    """FLOP of convolutions and matrix products per training example, forward and backward."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lrstudy.batches import make_split
+    from lrstudy.models import make_model
+
+    meta, settings = read_meta(job["data"]), job["settings"]
+    count = settings["batch_size"]
+    arrays = {name: values[:count] for name, values in read_split(job["data"], "train").items()}
+    split = make_split(arrays, meta, torch.device("cpu"))
+    model = make_model(settings["model"], meta)
+    inputs, labels, _ = next(split.evaluation_batches(count))
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.cross_entropy(model(*inputs), labels).backward()
+    return counter.get_total_flops() / count
+
+
+def ceiling(params: Params, models: list[str], arguments: argparse.Namespace) -> None:
+    """Print the arithmetic rate of "all cores" beside that of bare matrix products on as many processes.
+
+    For the networks of images: torch does not count the operations of a fused LSTM, and how many a review
+    takes depends on the reviews it is batched with.
+    """
+    context = get_context("spawn")
+    barrier = context.Barrier(arguments.cores)
+    with ProcessPoolExecutor(arguments.cores, context, initializer=_join, initargs=(barrier,)) as pool:
+        bare = sum(task.result() for task in [pool.submit(multiply) for _ in range(arguments.cores)])
+    measured = json.loads(arguments.output.read_text())["models"]
+    print(f"matrix products of 1024 x 1024 float32, {arguments.cores} x 1 thread: {bare / 1e9:.0f} GFLOP/s\n")
+    print("| model | MFLOP an example | all cores, examples/s | GFLOP/s | of the matrix products' |")
+    print("|---|---|---|---|---|")
+    for model in models:
+        job = job_of(params, model, "static", "all cores", arguments)
+        if read_meta(job["data"])["kind"] != "image" or model not in measured:
+            continue
+        each, rate = operations(job), measured[model]["median"]["all cores"]["examples_per_second"]
+        speed, share = each * rate / 1e9, each * rate / bare
+        print(f"| {model} | {each / 1e6:.0f} | {rate:,.0f} | {speed:.0f} | {share:.0%} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -541,6 +602,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/processed"))
     parser.add_argument("--accuracy", action="store_true", help="five seeds each way, to the end")
     parser.add_argument("--profile", action="store_true", help="print where one training of ours spends time")
+    parser.add_argument("--ceiling", action="store_true", help="compare what was measured with bare products")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/throughput.json")
     arguments = parser.parse_args()
     if arguments.batches is None:
@@ -548,6 +610,9 @@ def main() -> None:
     params = composed(arguments.models, "cosine" if arguments.accuracy else "static")
     if arguments.accuracy:
         accuracy(params, arguments.models, arguments)
+        return
+    if arguments.ceiling:
+        ceiling(params, arguments.models, arguments)
         return
     if arguments.profile:
         for model in arguments.models:
