@@ -287,6 +287,21 @@ def test_the_gradient_of_a_batch_is_that_of_training_without_dropout(network):
     assert (ahead - behind) / 2e-2 == pytest.approx(gradient.norm().item(), rel=0.02)
 
 
+def test_a_curve_is_trained_on_the_whole_training_split(data):
+    """On the few measured examples it would learn these, and the barrier be gone for them alone."""
+    folder = str(data("resnet"))
+    few, all_of_them = (
+        Network(settings("resnet"), folder, num_examples=count) for count in (8, SIZES["train"])
+    )
+    weights = few.vector(few.model.state_dict())
+    gradients = [
+        found.batch_gradient(weights, SIZES["train"], torch.Generator().manual_seed(0))
+        for found in (few, all_of_them)
+    ]
+    assert len(few.splits["train"]) == 8
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize("model", ["lstm", "resnet"])
 def test_a_hessian_product_is_the_second_derivative_of_the_loss(network, model):
     torch.manual_seed(1)

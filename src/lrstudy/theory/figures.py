@@ -144,6 +144,8 @@ def lines_figure(
             shown = np.concatenate([np.asarray(y, dtype=float) for _, y in lines.values()])
             if logarithmic and shown.min() > 0 and shown.max() > 20 * shown.min():
                 axes.set_yscale("log")
+            elif (shown == shown.round()).all():  # counts
+                axes.yaxis.get_major_locator().set_params(integer=True)
             axes.set_title(title, loc="left")
             axes.set_xlabel(x_label)
             if x_label == "epoch":

@@ -1,12 +1,13 @@
 """A network's losses as functions of its weights alone, written as one vector."""
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrstudy.batches import make_split, take_share
+from lrstudy.batches import Split, make_split, take_share
 from lrstudy.data import read_meta, read_split
 from lrstudy.devices import choose_device
 from lrstudy.evaluation import BATCH_SIZES, predict
@@ -25,7 +26,8 @@ class Network:
         settings: of a training, as :meth:`lrstudy.cells.Cell.settings` gives them, with ``device``.
         data: the processed data set's folder.
         num_examples: how many training and test examples, in the classes' proportions; all if there are
-        fewer. num_batches: into how many parts the training examples are cut for the family of losses.
+            fewer.
+        num_batches: into how many parts the training examples are cut for the family of losses.
     """
 
     def __init__(self, settings: dict, data: str, *, num_examples: int, num_batches: int = 1):
@@ -34,6 +36,7 @@ class Network:
         self.model = make_model(settings["model"], self.meta).to(self.device)
         if self.meta["kind"] == "image":
             self.model = self.model.to(memory_format=torch.channels_last)
+        self.data = data
         self.splits = {}
         for name in ("train", "test"):
             arrays = read_split(data, name)
@@ -45,6 +48,11 @@ class Network:
         self.batch_size = BATCH_SIZES[self.meta["kind"]]
         shuffled = np.random.default_rng(0).permutation(len(self.labels["train"]))
         self.batches = np.array_split(shuffled, num_batches)
+
+    @cached_property
+    def training(self) -> Split:
+        """The whole training split: what is trained on the few measured examples alone would learn them."""
+        return make_split(read_split(self.data, "train"), self.meta, self.device)
 
     def vector(self, state: Mapping[str, Tensor]) -> Tensor:
         """The weights of a saved model (its ``state_dict``) as one vector."""
@@ -94,11 +102,11 @@ class Network:
         }
 
     def batch_gradient(self, weights: Tensor, size: int, generator: torch.Generator) -> Tensor:
-        """The loss' gradient (P,) on one random batch of training examples, without dropout.
+        """The loss' gradient (P,) on one random batch of the whole training split, without dropout.
 
         Batch norm takes the batch's own statistics, as in training.
         """
-        split = self.splits["train"]
+        split = self.training
         inputs, labels, _ = next(split.training_batches(min(size, len(split)), generator))
         self.put(weights)
         self.model.train()
