@@ -461,6 +461,7 @@ def accuracy(params: Params, models: list[str], arguments: argparse.Namespace) -
                 },
             )
             left += [(runs, job, seed) for seed in ACCURACY_SEEDS if str(seed) not in runs["seeds"]]
+    left.sort(key=lambda task: task[2])  # so that both ways have the same seeds if it is stopped
     with ProcessPoolExecutor(arguments.cores, get_context("spawn"), max_tasks_per_child=1) as pool:
         under_way = {
             pool.submit(run, job | {"settings": job["settings"] | {"seed": seed}}): (runs, seed)
