@@ -102,7 +102,7 @@ import sys
 from concurrent.futures import process
 from pathlib import Path
 import torch
-from lrstudy.parallel import run_all
+from lrstudy.parallel import run_all, workers_ready
 from lrstudy.stages import exit_status
 
 def task(number):
@@ -111,8 +111,9 @@ def task(number):
     open(sys.argv[2]).read()  # a training without end: nobody writes to the pipe
 
 def main():
-    for _ in run_all(task, [{"number": n} for n in range(6)], 1, "cpu"):
-        pass
+    with workers_ready(1, "cpu"):
+        for _ in run_all(task, [{"number": n} for n in range(6)], 1, "cpu"):
+            pass
 
 sys.exit(exit_status(main))
 """

@@ -1,18 +1,22 @@
 """Independent runs side by side: the same results however many there are at a time."""
 
+import builtins
+import contextlib
+import importlib
 import multiprocessing
 import os
 import platform
+import signal
 import sys
+import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import joblib
 import pytest
 
 from lrstudy import parallel
 from lrstudy.errors import StudyError
-from lrstudy.parallel import num_workers, run_all
+from lrstudy.parallel import num_workers, run_all, workers_ready
 from lrstudy.runs import read_outcome, train_run
 from tiny_data import settings, write_dataset
 
@@ -23,22 +27,38 @@ def worker_and_square(task: dict) -> tuple[int, int, int]:
     return os.getpid(), task["number"], task["number"] ** 2
 
 
+def kill_the_worker(task: dict) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def import_it(task: dict) -> int:
+    sys.path.insert(0, task["folder"])
+    return importlib.import_module("slow_to_import").NUMBER
+
+
+@pytest.fixture
+def can_fork(monkeypatch):
+    """This process has torch to give to its workers."""
+    if platform.system() != "Linux":
+        pytest.skip("forks on Linux only")
+    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", object()))
+    monkeypatch.setattr(parallel, "has_accelerator", lambda: False)
+
+
 @pytest.fixture(params=["forked", "fresh"])
-def start(request, monkeypatch):
+def ready(request):
     """Workers are forked from a process that has torch, or start afresh, as they do where forking is unsafe."""
-    if request.param == "forked":
-        if platform.system() != "Linux":
-            pytest.skip("forks on Linux only")
-        monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", object()))
-        monkeypatch.setattr(parallel, "has_accelerator", lambda: False)
-    else:
-        monkeypatch.setattr(parallel, "platform", SimpleNamespace(system=lambda: "another"))
+    if request.param == "fresh":
+        return contextlib.nullcontext
+    request.getfixturevalue("can_fork")
+    return lambda: workers_ready(1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_every_task_gives_its_result_once(start, monkeypatch, workers):
+def test_every_task_gives_its_result_once(ready, monkeypatch, workers):
     monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
-    results = list(run_all(worker_and_square, ({"number": n} for n in range(6)), threads=1))
+    with ready():
+        results = list(run_all(worker_and_square, ({"number": n} for n in range(6)), threads=1))
     assert sorted(result[1:] for result in results) == [(n, n**2) for n in range(6)]
     processes = {result[0] for result in results}
     assert (processes == {os.getpid()}) == (workers == 1)
@@ -55,27 +75,70 @@ def test_a_single_task_needs_no_worker(monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_task_that_fails_tells_the_caller(start, monkeypatch, workers):
+def test_a_task_that_fails_tells_the_caller(ready, monkeypatch, workers):
     monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
-    with pytest.raises(StudyError, match="task 2 is wrong"):
+    with pytest.raises(StudyError, match="task 2 is wrong"), ready():
         list(run_all(worker_and_square, [{"number": n, "fails": 2} for n in range(4)], threads=1))
 
 
-@pytest.mark.skipif(platform.system() != "Linux", reason="forks on Linux only")
-def test_forked_workers_that_are_ended_take_no_others_along(monkeypatch):
+def test_a_worker_that_is_killed_is_said_and_not_waited_for(ready, monkeypatch):
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    with pytest.raises(StudyError, match=r"was killed from outside.* run it again"), ready():
+        list(run_all(kill_the_worker, [{"number": n} for n in range(4)], threads=1))
+
+
+def test_workers_that_are_ready_serve_every_call(can_fork, monkeypatch):
+    """A second search asks for no second fork: threads may have begun since."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    tasks = [{"number": n} for n in range(4)]
+    with workers_ready(1):
+        forked = {child.pid for child in multiprocessing.active_children()}
+        for _ in range(2):
+            assert {pid for pid, *_ in run_all(worker_and_square, tasks, threads=1)} <= forked
+        assert {child.pid for child in multiprocessing.active_children()} == forked
+    assert not forked & {child.pid for child in multiprocessing.active_children()}
+
+
+def test_a_thread_in_the_middle_of_an_import_holds_no_worker_up(can_fork, tmp_path, monkeypatch):
+    """A process that was forked then would wait for the import's lock, which nobody in it would release."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "slow_to_import.py").write_text(
+        "import threading\n"
+        "if threading.current_thread().name == 'importer':\n"
+        "    begun.set(); go_on.wait(60)\n"
+        "NUMBER = 3\n"
+    )
+    begun, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(builtins, "begun", begun, raising=False)
+    monkeypatch.setattr(builtins, "go_on", go_on, raising=False)
+    tasks = [{"folder": str(tmp_path)}] * 4
+    importer = threading.Thread(target=import_it, args=(tasks[0],), name="importer")
+    with workers_ready(1):
+        importer.start()
+        try:
+            assert begun.wait(60)
+            assert list(run_all(import_it, tasks, threads=1)) == [3] * 4
+        finally:
+            go_on.set()
+            importer.join()
+            sys.modules.pop("slow_to_import", None)
+
+
+def test_nothing_is_forked_that_was_not_made_ready(can_fork, monkeypatch):
+    """Threads may be about by then: fresh workers are slower, and safe."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+    results = list(run_all(worker_and_square, [{"number": n} for n in range(4)], threads=1))
+    assert sorted(number for _, number, _ in results) == list(range(4))
+
+
+def test_forked_workers_that_are_ended_take_no_others_along(can_fork, monkeypatch):
     """Of one process: joblib's workers wait for the next call."""
     monkeypatch.setenv("LRSTUDY_WORKERS", "2")
-    monkeypatch.setattr(parallel, "has_accelerator", lambda: False)
     tasks = [{"number": n} for n in range(4)]
-
-    def by_joblib() -> set[int]:
-        with monkeypatch.context() as elsewhere:
-            elsewhere.setattr(parallel, "platform", SimpleNamespace(system=lambda: "another"))
-            return {pid for pid, *_ in run_all(worker_and_square, tasks, threads=1)}
-
-    waiting = by_joblib()
-    monkeypatch.setitem(sys.modules, "torch", sys.modules.get("torch", object()))
-    with pytest.raises(StudyError, match="task 2 is wrong"):
+    waiting = {pid for pid, *_ in run_all(worker_and_square, tasks, threads=1)}
+    with pytest.raises(StudyError, match="task 2 is wrong"), workers_ready(1):
         list(run_all(worker_and_square, [task | {"fails": 2} for task in tasks], threads=1))
     workers = [child for child in multiprocessing.active_children() if child.pid in waiting]
     assert {worker.pid for worker in workers} == waiting
@@ -118,7 +181,7 @@ def test_a_number_of_workers_that_is_none_is_named(monkeypatch, asked):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_trainings_do_not_depend_on_the_number_of_workers(start, tmp_path, monkeypatch):
+def test_trainings_do_not_depend_on_the_number_of_workers(ready, tmp_path, monkeypatch):
     data = write_dataset("text", tmp_path / "imdb")
     found = {}
     for workers in (1, 2):
@@ -135,7 +198,8 @@ def test_trainings_do_not_depend_on_the_number_of_workers(start, tmp_path, monke
             }
             for seed in (1, 2)
         ]
-        folders = [Path(folder) for folder in run_all(train_run, tasks, threads=1)]
+        with ready():
+            folders = [Path(folder) for folder in run_all(train_run, tasks, threads=1)]
         found[workers] = {}
         for folder in folders:
             losses = [record["steps"]["train/loss"] for record in read_outcome(folder)["epochs"]]

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,7 @@ if __name__ == "__main__":
 def stage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm")
     (folder / "a_stage.py").write_text(STAGE)
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", folder)
     (folder / "tmp").mkdir()
 
     def command(*arguments, **options):

@@ -4,6 +4,7 @@ The only importer of joblib and of Ray. On a cluster the folder that the stage r
 path on every machine (docs/cluster.md): workers read data and code there, and leave checkpoints there.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -53,6 +54,31 @@ def has_accelerator() -> bool:
     return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
 
 
+@contextlib.contextmanager
+def workers_ready(threads: int, device: str = "cpu", cluster: Cluster | None = None) -> Iterator[None]:
+    """Fork the workers for every :func:`run_all` inside now, where this process has torch to give to them.
+
+    Forked workers need not import it again. But a process may be forked only while no other thread of it
+    works: the child has a copy of each lock that such a thread holds at that moment (of an import, of a
+    database), and nobody who would release it. So enter this before a thread is started, as that which sends
+    to MLflow; outside of it nothing is forked. No workers are made for a single one, off Linux, where an
+    accelerator is in play and on a cluster. The arguments are those of :func:`run_all`.
+    """
+    global _forked
+    workers = 0 if cluster is not None else num_workers(threads, device)
+    if workers <= 1 or "torch" not in sys.modules or platform.system() != "Linux" or has_accelerator():
+        yield
+        return
+    _forked = _ForkedWorkers(workers)
+    try:
+        yield
+    except BaseException:
+        _end_forked(at_once=True)
+        raise
+    finally:
+        _end_forked(at_once=False)
+
+
 def run_all(
     function: Callable[[dict], object],
     tasks: Iterable[dict],
@@ -62,10 +88,9 @@ def run_all(
 ) -> Iterator[object]:
     """Yield ``function(task)`` for every task as it ends, in any order.
 
-    Each runs in a worker process; a single worker is this process itself. The first exception ends all, an
-    interrupt too.
-    ``threads`` and ``device`` are those of :func:`num_workers`. Where this process has torch already and no
-    accelerator is in play, workers are forked: they need not import it again.
+    Each runs in a worker process: one of :func:`workers_ready`, else a fresh one. A single worker is this
+    process itself. The first exception ends all, an interrupt too. ``threads`` and ``device`` are those of
+    :func:`num_workers`.
 
     Args:
         cluster: run the tasks on the Ray cluster at ``RAY_ADDRESS``. Each takes ``num_cpus`` (None:
@@ -73,8 +98,8 @@ def run_all(
             worker or machine dies runs again, on another, at most ``max_retries`` times.
 
     Raises:
-        StudyError: the cluster is out of reach or has no machine with that much; a machine sees another
-            folder or has other versions; a task's worker died too often.
+        StudyError: a worker was killed; the cluster is out of reach or has no machine with that much; a
+            machine sees another folder or has other versions; a task's worker died too often.
     """
     tasks = list(tasks)
     if cluster is not None:
@@ -83,13 +108,25 @@ def run_all(
     workers = min(num_workers(threads, device), len(tasks))
     if workers <= 1:
         yield from map(function, tasks)
-    elif "torch" in sys.modules and platform.system() == "Linux" and not has_accelerator():
-        yield from _forked(function, tasks, workers)
-    else:
-        from joblib import Parallel, delayed
+        return
+    from concurrent.futures.process import BrokenProcessPool  # joblib's is one too
 
-        pool = Parallel(n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="all")
-        yield from pool(delayed(function)(task) for task in tasks)
+    try:
+        if _forked is not None:
+            yield from _forked.run(function, tasks)
+        else:
+            from joblib import Parallel, delayed
+
+            pool = Parallel(
+                n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="all"
+            )
+            yield from pool(delayed(function)(task) for task in tasks)
+    except BrokenProcessPool as error:
+        raise StudyError(
+            f"a worker process was killed from outside while {workers} ran at a time; a machine that is "
+            "short of memory does that. What was finished is kept: run it again to go on, with a smaller "
+            "LRSTUDY_WORKERS if memory was short (docs/scaling.md)."
+        ) from error
 
 
 def end_with_parent(number: signal.Signals) -> None:
@@ -106,31 +143,61 @@ def _begin_worker() -> None:
     """Leave this forked worker's end to the process that forked it.
 
     Linux kills it when that process dies: it would wait for work for ever. An interrupt, which a terminal
-    sends to both, would end one task and begin the next; and the handler of SIGTERM is the stage's.
+    sends to both, would end one task and begin the next; and the handler of SIGTERM is the stage's. What was
+    sent before it came this far has waited.
     """
     end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STAGES_OWN)
 
 
-def _forked(function: Callable[[dict], object], tasks: list[dict], workers: int) -> Iterator[object]:
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from multiprocessing import active_children, get_context
+_STAGES_OWN = (signal.SIGINT, signal.SIGTERM)
 
-    others = active_children()  # joblib's, if it was used before
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("fork"), initializer=_begin_worker)
-    with pool:
-        running = [pool.submit(function, task) for task in tasks]
+
+class _ForkedWorkers:
+    """A pool of processes forked from this one when it is made."""
+
+    def __init__(self, workers: int):
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import active_children, get_context
+
+        others = active_children()  # joblib's, if it was used before
+        self.pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin_worker)
+        # A worker begins with the stage's handlers: a signal in that moment would end it with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STAGES_OWN)
         try:
-            for done in as_completed(running):
+            self.pool.submit(os.getpid)  # the first task makes the pool fork them all
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.processes = [child for child in active_children() if child not in others]
+
+    def run(self, function: Callable[[dict], object], tasks: list[dict]) -> Iterator[object]:
+        from concurrent.futures import as_completed
+
+        try:
+            for done in as_completed([self.pool.submit(function, task) for task in tasks]):
                 yield done.result()
         except BaseException:
-            for worker in active_children():  # the pool would wait until they have trained to the end
-                if worker not in others:
-                    worker.terminate()
+            _end_forked(at_once=True)
             raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    def end(self, *, at_once: bool) -> None:
+        if at_once:
+            for process in self.processes:  # the pool would wait until they have trained to the end
+                process.terminate()
+        self.pool.shutdown(wait=not at_once, cancel_futures=True)
+
+
+_forked: _ForkedWorkers | None = None
+
+
+def _end_forked(*, at_once: bool) -> None:
+    """Have no forked workers any more."""
+    global _forked
+    ending, _forked = _forked, None
+    if ending is not None:
+        ending.end(at_once=at_once)
 
 
 def _connect() -> ModuleType:

@@ -76,7 +76,13 @@ def run_warm(module: str, arguments: list[str], *, start: bool = True) -> int | 
     if connection is None:
         return None
     request = json.dumps(
-        {"module": module, "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+        {
+            "module": module,
+            "heavy": start,
+            "arguments": arguments,
+            "folder": os.getcwd(),
+            "environment": dict(os.environ),
+        }
     ).encode()
     with connection, sigterm_as_exception():
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
@@ -176,9 +182,7 @@ def _be_the_stage(connection: socket.socket) -> None:
         os.environ.update(request["environment"])
         threading.Thread(target=_follow_client, args=(connection,), daemon=True).start()
         sys.argv = [request["module"], *request["arguments"]]
-        import importlib
-
-        status = exit_status(importlib.import_module(request["module"]).main)
+        status = exit_status(lambda: _run(request["module"], request["heavy"]))
     except BaseException:
         import traceback
 
@@ -190,6 +194,18 @@ def _be_the_stage(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection.sendall(bytes([status]))
         os._exit(status)
+
+
+def _run(module: str, heavy: bool) -> None:
+    """Run the stage; the workers of a heavy one are forked before it starts threads and opens databases."""
+    import importlib
+
+    from lrstudy.config import load_params
+    from lrstudy.parallel import workers_ready
+
+    main = importlib.import_module(module).main
+    with workers_ready(*load_params().workers) if heavy else contextlib.nullcontext():
+        main()
 
 
 def _follow_client(connection: socket.socket) -> None:
