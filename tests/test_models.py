@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from lrstudy.errors import StudyError
-from lrstudy.models import LSTM, BasicBlock, EncoderBlock, ResNet, Transformer, count_parameters, make_model
+from lrstudy.models import (
+    LSTM,
+    BasicBlock,
+    EncoderBlock,
+    ResNet,
+    Transformer,
+    attend_to,
+    count_parameters,
+    make_model,
+)
 from tiny_data import MODELS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -213,6 +222,30 @@ def test_dropout_acts_in_training_alone(name):
     assert not torch.equal(model(*inputs), model(*inputs))
     model.eval()
     assert torch.equal(model(*inputs), model(*inputs))
+
+
+def test_attention_begins_as_torchs_does():
+    """Xavier: uniform within sqrt(6 / (inputs + outputs)), for query, key and value as one matrix."""
+    torch.manual_seed(0)
+    block = EncoderBlock(64, 4, 256, 0.0)
+    bound = (6 / (64 + 3 * 64)) ** 0.5
+    largest = block.query_key_value.weight.abs().max().item()
+    assert 0.99 * bound < largest <= bound
+    assert not block.query_key_value.bias.any()
+    assert not block.output.bias.any()
+
+
+def test_attention_on_a_cpu_is_computed_in_float32_whatever_the_rest_is():
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 6, 8)
+    mask = torch.arange(6) < torch.tensor([[6], [3]])[:, None, None]
+    rounded = [part.bfloat16() for part in (query, key, value)]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend_to(*rounded, mask)
+    scores = rounded[0].float() @ rounded[1].float().transpose(-1, -2) / 8**0.5
+    expected = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ rounded[2].float()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_an_encoder_block_is_torchs_pre_norm_layer():
