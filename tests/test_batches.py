@@ -190,14 +190,22 @@ def test_zero_share_of_images_counts_black_values():
 
 def padded_by_a_loop(arrays: dict, rows: list[int]) -> tuple[list[list[int]], list[int]]:
     reviews = [arrays["tokens"][slice(*arrays["offsets"][row : row + 2])].tolist() for row in rows]
-    longest = max(map(len, reviews))
-    return [review + [0] * (longest - len(review)) for review in reviews], [len(review) for review in reviews]
+    length = max(map(len, reviews))
+    while length % 16 and length < max(np.diff(arrays["offsets"])):
+        length += 1
+    return [review + [0] * (length - len(review)) for review in reviews], [len(review) for review in reviews]
 
 
-def test_reviews_are_padded_with_zeros_to_the_longest_of_the_batch():
-    arrays = text_arrays(70)
-    split = make("text", 70)
+def test_reviews_are_padded_with_zeros_to_a_multiple_of_16_or_the_longest_of_all():
+    lengths = np.random.default_rng(0).integers(1, 41, 70)
+    arrays = {
+        "tokens": np.arange(1, lengths.sum() + 1),
+        "offsets": np.concatenate([[0], lengths.cumsum()]),
+        "labels": np.zeros(70, np.int64),
+    }
+    split = TextSplit(arrays, CPU)
     batches = [*split.training_batches(16, seeded()), *split.evaluation_batches(16)]
+    assert {tokens.shape[1] for (tokens, _), _, _ in batches} == {16, 32, 40}
     assert len(batches) == 4 + 5
     for (tokens, lengths), _, rows in batches:
         expected = padded_by_a_loop(arrays, rows.tolist())
@@ -234,4 +242,4 @@ def test_zero_share_of_reviews_counts_padding():
     split = make("text", 40)
     for (tokens, _), _, rows in split.training_batches(8, seeded()):
         assert split.zero_share(rows) == pytest.approx((tokens == 0).float().mean().item())
-    assert split.zero_share(torch.tensor([3])) == 0
+    assert split.zero_share(split.lengths.argmax()[None]) == 0

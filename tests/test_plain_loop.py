@@ -1,7 +1,8 @@
 """What makes training fast changes no mathematics: the loop against one written as plainly as possible.
 
 The plain one makes every example by itself, keeps images in the default memory order, reads the loss of every
-step, evaluates one example at a time and uses torch's optimizers directly. Both see the same batches.
+step, evaluates one example at a time and uses torch's optimizers directly. Both see the same batches, padded to
+the same length, since dropout draws a number for each place.
 """
 
 import numpy as np
@@ -35,10 +36,13 @@ def example(arrays: dict[str, np.ndarray], row: int, meta: dict) -> torch.Tensor
     return torch.tensor(arrays["tokens"][start:end].tolist())
 
 
-def inputs(examples: list[torch.Tensor], meta: dict) -> tuple[torch.Tensor, ...]:
+def inputs(examples: list[torch.Tensor], meta: dict, longest: int = 0) -> tuple[torch.Tensor, ...]:
     if meta["kind"] == "image":
         return (torch.stack(examples),)
-    return pad_sequence(examples, batch_first=True), torch.tensor([len(review) for review in examples])
+    lengths = torch.tensor([len(review) for review in examples])
+    padded = pad_sequence(examples, batch_first=True)
+    room = max(0, longest - padded.shape[1])
+    return F.pad(padded, (0, min(-padded.shape[1] % 16, room))), lengths
 
 
 def train_plainly(chosen: dict, splits: dict, meta: dict, batches: list[list[list[int]]]) -> tuple:
@@ -53,6 +57,7 @@ def train_plainly(chosen: dict, splits: dict, meta: dict, batches: list[list[lis
     optimizer = OPTIMIZERS[chosen["optimizer"]["name"]](groups, base_lr)
     losses, validation_losses = [], []
     training, validation = splits["train"], splits["validation"]
+    longest = int(np.diff(training["offsets"]).max()) if meta["kind"] == "text" else 0
     for epoch, rows_of_batches in enumerate(batches):
         model.train()
         for index, rows in enumerate(rows_of_batches):
@@ -60,7 +65,7 @@ def train_plainly(chosen: dict, splits: dict, meta: dict, batches: list[list[lis
             for group in optimizer.param_groups:
                 group["lr"] = base_lr * (0.1 + 0.9 * (1 + np.cos(np.pi * t / len(batches))) / 2)
             labels = torch.tensor(training["labels"][rows])
-            logits = model(*inputs([example(training, row, meta) for row in rows], meta))
+            logits = model(*inputs([example(training, row, meta) for row in rows], meta, longest))
             loss = F.cross_entropy(logits, labels)
             optimizer.zero_grad()
             loss.backward()

@@ -14,6 +14,9 @@ from torch import Tensor
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]
 
 _SORT_WINDOW = 50  # batches that are sorted by length together: long enough to save padding, still shuffled
+_LENGTH_STEP = (
+    16  # batches of few different lengths: allocators find room for the next where the last one was
+)
 
 
 class ImageSplit:
@@ -61,7 +64,9 @@ class ImageSplit:
 
 
 class TextSplit:
-    """Token ids of reviews, flat with offsets, given to the model padded with 0 to the batch's longest.
+    """Token ids of reviews, flat with offsets, given to the model padded with 0.
+
+    A batch is as long as its longest review, rounded up to a multiple of 16, at most the split's longest.
 
     Training batches hold reviews of like length: the shuffled reviews are sorted by length within windows of
     50 batches, and the batches are shuffled again.
@@ -71,6 +76,7 @@ class TextSplit:
         self.tokens = torch.from_numpy(arrays["tokens"].astype(np.int32)).to(device)
         self.offsets = torch.from_numpy(arrays["offsets"].astype(np.int64))
         self.lengths = self.offsets.diff()
+        self.longest = int(self.lengths.max())
         self.labels = torch.from_numpy(arrays["labels"]).to(device)
         self.device = device
 
@@ -95,11 +101,14 @@ class TextSplit:
     def zero_share(self, rows: Tensor) -> float:
         """Share of padded positions in the batch that these reviews make."""
         lengths = self.lengths[rows]
-        return 1 - lengths.sum().item() / (lengths.max().item() * len(rows))
+        return 1 - lengths.sum().item() / (self._padded_length(lengths) * len(rows))
+
+    def _padded_length(self, lengths: Tensor) -> int:
+        return min(-(-int(lengths.max()) // _LENGTH_STEP) * _LENGTH_STEP, self.longest)
 
     def _batch(self, rows: Tensor) -> Batch:
         lengths = self.lengths[rows]
-        positions = torch.arange(int(lengths.max()))
+        positions = torch.arange(self._padded_length(lengths))
         real = positions < lengths[:, None]
         flat = (self.offsets[rows][:, None] + positions).where(real, 0)
         tokens = self.tokens[flat.to(self.device)].long().where(real.to(self.device), 0)
