@@ -10,15 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import torch
 
 import known_study
 import lrstudy.stages.report as report_stage
+import tiny_data
 from lrstudy.comparison import curves
+from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.report import document
+from lrstudy.stages import evaluate as evaluate_stage
 from lrstudy.stages.compare import read_history, theory
-from lrstudy.stages.evaluate import load_weights, prediction_table, score_saved
+from lrstudy.stages.evaluate import load_weights, predict_seed, prediction_table, score_saved
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
 
@@ -45,6 +49,32 @@ def saved(*predictions: dict) -> pa.Table:
         pa.concat_tables(prediction_table(one) for one in predictions), file, compression="zstd"
     )
     return pa.parquet.read_table(file)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_best_epochs_weights_are_predicted_with_only_if_they_are_other_ones(tmp_path, monkeypatch, same):
+    from safetensors.torch import save_file
+
+    from lrstudy.evaluation import predict
+    from lrstudy.models import make_model
+
+    data = tiny_data.write_dataset("text", tmp_path / "imdb")
+    settings = tiny_data.settings("lstm")
+    for seed, name in enumerate(("last", "best")):
+        torch.manual_seed(0 if same else seed)
+        model = make_model(settings["model"], read_meta(data))
+        save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
+    calls = []
+    monkeypatch.setattr(evaluate_stage, "predict", lambda *given: calls.append(given) or predict(*given))
+    found = predict_seed(
+        {
+            "seed": 1, "folder": str(tmp_path), "made_by": "train", "data": str(data), "settings": settings,
+            "model": None,
+        }
+    )  # fmt: skip
+    assert len(calls) == (1 if same else 2)
+    assert np.array_equal(found["best"], found["last"]) == same
+    assert found["best"].shape == (len(found["label"]), 2)
 
 
 def test_the_table_has_a_row_per_seed_kind_of_weights_and_example():
