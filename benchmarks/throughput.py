@@ -317,6 +317,7 @@ def job_of(params: Params, model: str, schedule: str, way: str, arguments: argpa
         "device": arguments.device,
         "augment": "none",
         "gradient_clip": None,
+        "compile": arguments.compile,
     }
     if not arguments.accuracy:
         settings["num_epochs"] = 2  # one to warm up, one that counts
@@ -601,6 +602,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="default: all")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="cpu")
     parser.add_argument("--data", type=Path, default=Path("data/processed"))
+    parser.add_argument("--compile", action="store_true", help="ours with torch.compile")
     parser.add_argument("--accuracy", action="store_true", help="five seeds each way, to the end")
     parser.add_argument("--profile", action="store_true", help="print where one training of ours spends time")
     parser.add_argument("--ceiling", action="store_true", help="compare what was measured with bare products")

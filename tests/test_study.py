@@ -53,6 +53,7 @@ def test_a_task_has_all_that_a_training_depends_on_and_a_folder_named_after_it()
         "device": PARAMS.train.device,
         "augment": PARAMS.train.augment,
         "gradient_clip": PARAMS.train.gradient_clip,
+        "compile": PARAMS.train.compile,
     }
     assert found["folder"] == f"/work/checkpoints/resnet-step/{found['key'][:16]}"
     assert (found["keep_weights"], found["journal"]) == (True, False)

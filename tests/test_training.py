@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -478,3 +479,35 @@ def test_a_device_that_is_asked_for_by_name_must_be_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device("auto").type == "cuda"
     assert choose_device("cpu") == CPU
+
+
+# ------------------------------------------------------------------------------------------------- torch.compile
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("model", ["resnet", "transformer"])
+def test_compiled_kernels_change_the_history_by_rounding_alone(model):
+    """Dropout draws the same numbers, reviews of any length fit. 1e-5 at first, 1e-2 after three epochs."""
+    eager, compiled = (run(model, precision="float32", compile=chosen) for chosen in (False, True))
+    assert steps(eager, "train/loss") != steps(compiled, "train/loss")  # it was compiled
+    for name in ("train/loss", "gradient_norm"):
+        np.testing.assert_allclose(steps(compiled, name)[0], steps(eager, name)[0], rtol=1e-5)
+        np.testing.assert_allclose(steps(compiled, name), steps(eager, name), rtol=1e-2)
+    validation = [[e["validation/loss"] for e in progress.epochs] for progress in (eager, compiled)]
+    np.testing.assert_allclose(*validation, rtol=1e-2)
+    assert compiled.last_weights.keys() == eager.last_weights.keys()
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_says_what_is_missing(monkeypatch):
+    from torch._inductor import config
+    from torch._inductor.utils import fresh_cache
+
+    torch._dynamo.reset()  # kernels that other tests made
+    monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/c++"))
+    with (
+        fresh_cache(),
+        pytest.raises(StudyError, match=r"train\.compile: .*/nowhere/c\+\+.*g\+\+; install one"),
+    ):
+        run("resnet", num_epochs=1, compile=True)

@@ -108,6 +108,7 @@ def settings(name: str = "lstm", **changes) -> dict:
         "device": "cpu",
         "augment": "none",
         "gradient_clip": None,
+        "compile": False,
     }
     base = copy.deepcopy(base)
     for key, value in changes.items():

@@ -60,6 +60,7 @@ class TrainParams(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     augment: Literal["none", "crop_flip"]
     gradient_clip: PositiveFloat | None
+    compile: bool
 
 
 class TuneParams(_Section):

@@ -1,8 +1,10 @@
 """Where and in which precision a run computes."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor, nn
 
 from lrstudy.errors import StudyError
 
@@ -44,3 +46,25 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Mixed precision in ``dtype``; nothing for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def compiled(model: nn.Module) -> Callable[..., Tensor]:
+    """``model`` by way of torch.compile: the same weights, kernels made for it at the first call.
+
+    Raises:
+        StudyError: at a call, if the kernels cannot be made here.
+    """
+    # Dropout draws as it does without: the histories are the same up to rounding.
+    network = torch.compile(model, options={"fallback_random": True})
+
+    def forward(*inputs: Tensor) -> Tensor:
+        try:
+            return network(*inputs)
+        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise StudyError(
+                f"train.compile: torch.compile cannot make kernels here ({reason}). It needs a C++ compiler, "
+                "such as Debian's g++; install one, or set train.compile=false."
+            ) from error
+
+    return forward

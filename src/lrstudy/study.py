@@ -80,6 +80,7 @@ def run_task(
         "device": train.device,
         "augment": train.augment,
         "gradient_clip": train.gradient_clip,
+        "compile": train.compile,
     }
     key = fingerprint(settings, meta["fingerprint"])
     return {

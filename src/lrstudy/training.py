@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lrstudy.batches import Split, num_steps
 from lrstudy.controllers import make_controller
-from lrstudy.devices import autocast, choose_device, choose_dtype
+from lrstudy.devices import autocast, choose_device, choose_dtype, compiled
 from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
 from lrstudy.models import count_parameters, make_model
 from lrstudy.optimizers import evaluation_weights, make_optimizer, refresh_batch_norm, snapshot, update_ratio
@@ -52,7 +52,7 @@ def train(
 
     Args:
         settings: what :meth:`lrstudy.cells.Cell.settings` gives, and ``seed``, ``device``, ``threads``,
-            ``gradient_clip``.
+            ``gradient_clip``, ``compile``.
         training, validation: the splits, on the device.
         meta: the data set's meta.json.
         state: a checkpoint of the same settings to go on from.
@@ -69,6 +69,7 @@ def train(
     model = make_model(settings["model"], meta).to(device)
     if meta["kind"] == "image":
         model = model.to(memory_format=torch.channels_last)
+    forward = compiled(model) if settings["compile"] else model
     weights = list(model.parameters())
     options = dict(settings["optimizer"])
     optimizer_name, base_lr = options.pop("name"), options["base_lr"]
@@ -129,7 +130,7 @@ def train(
                 group["lr"] = lr
 
             with autocast(device, dtype):
-                logits = model(*inputs)
+                logits = forward(*inputs)
                 loss = nn.functional.cross_entropy(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             (loss * loss_scale if controller.scales_loss else loss).backward()
