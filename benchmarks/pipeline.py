@@ -15,7 +15,8 @@ that runs is what is not training, the same stages with the same journals to sen
 then reckoned: of every training its fastest epoch times its epochs (others may have been held up by other
 work), divided by the cores.
 
-Measured beside it: starting Python, importing each stage's script, `dvc repro` with nothing to do, sending
+Measured beside it: the peak memory of the study's largest process and of all together (looked at every second;
+pages that processes share count once), starting Python, importing each stage's script, `dvc repro` with nothing to do, sending
 the whole study's journals to an empty MLflow database. On Linux. Results: benchmarks/results/pipeline.json
 and .md, an entry per choice of overrides.
 """
@@ -29,7 +30,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -124,6 +128,37 @@ def bring_trainings(source: Path, root: Path) -> float:
     return seconds
 
 
+@contextmanager
+def memory_of(root: Path, every: float = 1.0) -> Iterator[dict[str, int]]:
+    """Watch the processes whose folder is ``root``; the dict has their peaks in bytes once it is left."""
+    peaks = {"process": 0, "together": 0}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every):
+            together = 0
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError, KeyError):  # it has ended, or is somebody else's
+                    if (process / "cwd").readlink() == root:
+                        highest = _kilobytes(process / "status")["VmHWM"]
+                        peaks["process"] = max(peaks["process"], 1024 * highest)
+                        together += 1024 * _kilobytes(process / "smaps_rollup")["Pss"]
+            peaks["together"] = max(peaks["together"], together)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _kilobytes(file: Path) -> dict[str, int]:
+    lines = (line.partition(":") for line in file.read_text().splitlines())
+    return {name: int(value.split()[0]) for name, _, value in lines if value.endswith(" kB")}
+
+
 def by_stage(processes: list[tuple[str, Interval]], trained: list[Interval], ended: float) -> dict[str, dict]:
     """Per stage: processes, their seconds, those of them in training, and DVC's until the next one began."""
     found: dict[str, dict] = {}
@@ -187,8 +222,9 @@ def measure(overrides: list[str], trained_in: Path | None) -> dict:
         before = bring_trainings(trained_in, root) / cores if trained_in else 0.0
         clocked, log = with_clock(environment, beside)
         load, began = os.getloadavg()[0], time.time()
-        subprocess.run(["dvc", "repro"], cwd=root, env=clocked, check=True, stdout=sys.stderr)
-        ended = time.time()
+        with memory_of(root) as peaks:
+            subprocess.run(["dvc", "repro"], cwd=root, env=clocked, check=True, stdout=sys.stderr)
+            ended = time.time()
         processes, trained = read_processes(log), epochs(root)
         stages = by_stage(processes, trained, ended)
         training = sum(row["training"] for row in stages.values())
@@ -207,6 +243,7 @@ def measure(overrides: list[str], trained_in: Path | None) -> dict:
             "share_not_training": not_training / (ended - began + before),
             "dvc_before_the_first_stage": processes[0][1][0] - began,
             "stages": stages,
+            "peak_bytes": peaks,
             "nothing_to_do": seconds_of(["dvc", "repro"], cwd=root, env=environment),
             "start_up": start_up(root, environment),
             "mlflow": send_again(root, folder / "again", environment),
@@ -258,6 +295,11 @@ def table(found: dict) -> str:
         f"the study's {found['mlflow']['events']} events to an empty MLflow database: "
         f"{found['mlflow']['seconds']:.1f} s.",
     ]
+    if peaks := found.get("peak_bytes"):
+        lines[-1] += (
+            f" Peak memory: {peaks['process'] / 1e9:.2f} GB of a process, {peaks['together'] / 1e9:.2f} GB of "
+            "all together."
+        )
     if preset in GOALS:
         unit, goal = GOALS[preset]
         value = found["not_training"] if unit == "seconds" else found["share_not_training"]
