@@ -15,10 +15,10 @@ that runs is what is not training, the same stages with the same journals to sen
 then reckoned: of every training its fastest epoch times its epochs (others may have been held up by other
 work), divided by the cores.
 
-Measured beside it: the peak memory of the study's largest process and of all together (looked at every second;
-pages that processes share count once), starting Python, importing each stage's script, `dvc repro` with nothing to do, sending
-the whole study's journals to an empty MLflow database. On Linux. Results: benchmarks/results/pipeline.json
-and .md, an entry per choice of overrides.
+Measured beside it: the peak memory of the study's largest process and of all together (looked at every
+second; pages that processes share count once), starting Python, importing each stage's script, `dvc repro`
+with nothing to do, sending the whole study's journals to an empty MLflow database. On Linux. Results:
+benchmarks/results/pipeline.json and .md, an entry per choice of overrides.
 """
 
 import argparse
@@ -297,8 +297,8 @@ def table(found: dict) -> str:
     ]
     if peaks := found.get("peak_bytes"):
         lines[-1] += (
-            f" Peak memory: {peaks['process'] / 1e9:.2f} GB of a process, {peaks['together'] / 1e9:.2f} GB of "
-            "all together."
+            f" Peak memory: {peaks['process'] / 1e9:.2f} GB of a process, {peaks['together'] / 1e9:.2f} GB "
+            "of all together."
         )
     if preset in GOALS:
         unit, goal = GOALS[preset]
