@@ -18,6 +18,7 @@ from lrstudy import parallel
 from lrstudy.errors import StudyError
 from lrstudy.parallel import num_workers, run_all, workers_ready
 from lrstudy.runs import read_outcome, train_run
+from lrstudy.stages import sigterm_as_exception
 from tiny_data import settings, write_dataset
 
 
@@ -85,6 +86,15 @@ def test_a_worker_that_is_killed_is_said_and_not_waited_for(ready, monkeypatch):
     monkeypatch.setenv("LRSTUDY_WORKERS", "2")
     with pytest.raises(StudyError, match=r"was killed from outside.* run it again"), ready():
         list(run_all(kill_the_worker, [{"number": n} for n in range(4)], threads=1))
+
+
+def test_a_worker_that_is_ended_as_it_begins_says_nothing(can_fork, monkeypatch, capfd):
+    """It was forked with the stage's handler of SIGTERM, which raises: a traceback below the stage's own words."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    monkeypatch.setattr(parallel, "end_with_parent", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StudyError, match="was killed from outside"), sigterm_as_exception(), workers_ready(1):
+        list(run_all(worker_and_square, [{"number": n} for n in range(4)], threads=1))
+    assert capfd.readouterr().err == ""
 
 
 def test_workers_that_are_ready_serve_every_call(can_fork, monkeypatch):
