@@ -440,15 +440,23 @@ def _reached(goal: bool) -> str:
 
 def accuracy(params: Params, models: list[str], arguments: argparse.Namespace) -> None:
     """Train five seeds each way to the end; keeps every training as it ends, so that it can go on."""
+    import torch
+
+    from lrstudy.devices import choose_device, choose_dtype
+
     output = arguments.output.with_name("accuracy.json")
-    found = json.loads(output.read_text()) if output.exists() else {"machine": machine(arguments), "runs": {}}
+    found = json.loads(output.read_text()) if output.exists() else {"runs": {}}
     left = []
     for model in models:
         for way in ("plain", "ours"):
             job = job_of(params, model, "cosine", way, arguments)
-            meta, settings = read_meta(job["data"]), job["settings"]
+            meta, settings = read_meta(job["data"]), dict(job["settings"])
             share = job["shares"]["train"]
             data = f"{share:.4f} of {meta['fingerprint'][:12]}"
+            if way == "plain":  # what that loop does not know
+                settings |= {"precision": "float32", "compile": False}
+            dtype = choose_dtype(settings["precision"], choose_device(arguments.device))
+            settings["precision"] = str(dtype).removeprefix("torch.")
             name = f"{model} {way} {data} {json.dumps(settings, sort_keys=True)}"
             runs = found["runs"].setdefault(
                 name,
@@ -458,6 +466,9 @@ def accuracy(params: Params, models: list[str], arguments: argparse.Namespace) -
                     "data": meta["label"],
                     "examples": round(share * meta["num_examples"]["train"]),
                     "epochs": settings["num_epochs"],
+                    "precision": settings["precision"],
+                    "instructions": torch.backends.cpu.get_cpu_capability(),
+                    "commit": git_revision(),
                     "seeds": {},
                 },
             )
@@ -485,8 +496,9 @@ def accuracy_table(found: dict) -> str:
     lines = [
         "Validation accuracy after the last epoch, in percent; cosine schedule. Intervals are Welch's.",
         "",
-        "| model | data | examples an epoch | epochs | seeds | plain | ours | ours less plain (95%) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | data | examples an epoch | epochs | seeds | plain, float32 | ours | in "
+        "| ours less plain (95%) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     by_budget: dict[tuple, dict[str, dict]] = {}
     for runs in found["runs"].values():
@@ -499,7 +511,7 @@ def accuracy_table(found: dict) -> str:
         interval = ttest_ind(ours, plain, equal_var=False).confidence_interval()
         lines.append(
             f"| {model} | {data} | {examples:,} | {epochs} | {len(plain)} and {len(ours)} "
-            f"| {plain.mean():.2f} | {ours.mean():.2f} "
+            f"| {plain.mean():.2f} | {ours.mean():.2f} | {ways['ours']['precision']} "
             f"| {ours.mean() - plain.mean():+.2f} ({interval.low:+.2f} to {interval.high:+.2f}) |"
         )
     return "\n".join(lines) + "\n"
