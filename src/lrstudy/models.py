@@ -120,12 +120,13 @@ class LSTM(nn.Module):
 def attend_to(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(d)) value over the keys where ``mask`` is true; (..., length, d) each.
 
-    On a CPU always in float32: torch's bfloat16 kernel is nearly twice as slow there, forward and backward.
+    On a CPU in float32 at least: torch's bfloat16 kernel is nearly twice as slow there, forward and backward.
     """
     if query.device.type != "cpu":
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    dtype = torch.promote_types(query.dtype, torch.float32)
     with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(query.float(), key.float(), value.float(), attn_mask=mask)
+        return F.scaled_dot_product_attention(query.to(dtype), key.to(dtype), value.to(dtype), attn_mask=mask)
 
 
 class EncoderBlock(nn.Module):
