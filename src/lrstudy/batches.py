@@ -14,9 +14,7 @@ from torch import Tensor
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]
 
 _SORT_WINDOW = 50  # batches that are sorted by length together: long enough to save padding, still shuffled
-_LENGTH_STEP = (
-    16  # batches of few different lengths: allocators find room for the next where the last one was
-)
+_LENGTH_STEP = 16  # few lengths, so that an allocator finds room for a batch where an earlier one was
 
 
 class ImageSplit:

@@ -63,8 +63,8 @@ def compiled(model: nn.Module) -> Callable[..., Tensor]:
         except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise StudyError(
-                f"train.compile: torch.compile cannot make kernels here ({reason}). It needs a C++ compiler, "
-                "such as Debian's g++; install one, or set train.compile=false."
+                f"train.compile: torch.compile cannot make kernels here ({reason}). On a CPU it needs a C++ "
+                "compiler, such as Debian's g++; install one, or set train.compile=false."
             ) from error
 
     return forward

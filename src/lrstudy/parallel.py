@@ -18,6 +18,7 @@ from lrstudy.errors import StudyError
 
 Cluster = Mapping[str, float | None]
 
+_SENT_TO_STAGES = (signal.SIGINT, signal.SIGTERM)
 _SAME_EVERYWHERE = ("torch", "numpy")  # what a result may depend on; Ray compares Python and itself
 
 
@@ -149,10 +150,7 @@ def _begin_worker() -> None:
     end_with_parent(signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STAGES_OWN)
-
-
-_STAGES_OWN = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SENT_TO_STAGES)
 
 
 class _ForkedWorkers:
@@ -165,7 +163,7 @@ class _ForkedWorkers:
         others = active_children()  # joblib's, if it was used before
         self.pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin_worker)
         # A worker begins with the stage's handlers: a signal in that moment would end it with a traceback.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STAGES_OWN)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SENT_TO_STAGES)
         try:
             self.pool.submit(os.getpid)  # the first task makes the pool fork them all
         finally:
