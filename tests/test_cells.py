@@ -250,3 +250,12 @@ def test_a_range_without_an_end_is_refused(bound, value):
         match=rf"schedule\.step\.search\.gamma\.{bound}: found (nan|-?inf); input should be a finite",
     ):
         check_params(content)
+
+
+@pytest.mark.parametrize("section", ["num_epochs", "batch_size"])
+def test_a_data_set_without_epochs_or_batches_is_named(section):
+    with pytest.raises(
+        StudyError,
+        match=rf"params\.yaml: {section}: found imdb \d+; the model 'resnet' trains on cifar10, so add `cifar10",
+    ):
+        cell(**{section: {"imdb": PARAMS[section]["imdb"]}})

@@ -109,11 +109,24 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
     controller = row.controller or params.controller
     if isinstance(controller, str):
         controller = ControllerParams(name=controller)
-    num_epochs, batch_size = params.num_epochs[settings.dataset], params.batch_size[settings.dataset]
+    num_epochs, batch_size = (
+        _for_dataset(params, section, settings.dataset, model) for section in ("num_epochs", "batch_size")
+    )
     cell = Cell(model, schedule, settings, row, optimizer, controller, num_epochs, batch_size)
     _check_row(schedule, row, "params.yaml")
     _check_cell(cell, "params.yaml")
     return cell
+
+
+def _for_dataset(params: Params, section: str, dataset: str, model: str) -> int:
+    values = getattr(params, section)
+    if dataset not in values:
+        found = ", ".join(f"{name} {value}" for name, value in values.items()) or "nothing"
+        raise StudyError(
+            f"params.yaml: {section}: found {found}; the model '{model}' trains on {dataset}, so add "
+            f"`{dataset}: ...` (>= 1) to it, in conf/preset/ if `dvc exp run` is to keep it."
+        )
+    return values[dataset]
 
 
 def default_values(cell: Cell) -> dict:
