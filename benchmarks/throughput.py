@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py [--models resnet lstm] [--batches 100] [--repeats 3]
     python benchmarks/throughput.py --accuracy      # are the results as good? five seeds each, hours
+    python benchmarks/throughput.py --compile       # ours with torch.compile
     python benchmarks/throughput.py --profile       # where ours spends its time
     python benchmarks/throughput.py --ceiling       # how near ours is to the processor's matrix products
 
