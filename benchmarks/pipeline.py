@@ -12,7 +12,7 @@ writing dvc.lock. All that is not training is the pipeline's cost.
 
 With --trained the finished trainings of another folder's checkpoints/ are there from the start, so that all
 that runs is what is not training, the same stages with the same journals to send. What the training took is
-then reckoned: of every training its fastest epoch times its epochs (others may have been held up by other
+then reckoned: of every training its cheapest epoch times its epochs (others may have been held up by other
 work), divided by the cores.
 
 Measured beside it: the peak memory of the study's largest process and of all together (looked at every
@@ -122,7 +122,7 @@ def bring_trainings(source: Path, root: Path) -> float:
         folder = root / path.parent.relative_to(source)
         shutil.copytree(path.parent, folder, ignore=shutil.ignore_patterns("sent.json"))
         trained = json.loads(path.read_text())["epochs"]
-        seconds += len(trained) * min(epoch["seconds"] for epoch in trained)
+        seconds += len(trained) * min(epoch["compute_seconds"] for epoch in trained)
     if not seconds:
         raise SystemExit(f"{source / 'checkpoints'}: no finished trainings; give a folder where a study ran.")
     return seconds

@@ -198,7 +198,7 @@ def found_after_train(folder: Path) -> dict:
     output = folder / f"artifacts/train/{MODEL}/{SCHEDULE}"
     training = json.loads((output / "training.json").read_text())
     for seed in training["seeds"].values():
-        del seed["seconds"], seed["run_id"]
+        del seed["compute_seconds"], seed["run_id"]
     del training["cell"]["run_id"]
     weights = {str(p.relative_to(output)): p.read_bytes() for p in sorted(output.rglob("*.safetensors"))}
     return {
@@ -253,7 +253,7 @@ def mlflow_rows(path: Path) -> dict:
         metrics = database.execute("SELECT run_uuid, key, step, value, is_nan FROM metrics").fetchall()
         params = database.execute("SELECT run_uuid, key, value FROM params").fetchall()
         tags = database.execute("SELECT run_uuid, key, value FROM tags").fetchall()
-    clock = ("seconds",)
+    clock = ("seconds", "compute_seconds")
     named = {"mlflow.parentRunId": lambda value: key_of.get(value, value)}
     return {
         "MLflow runs": sorted((key, status, name) for _, key, status, name in rows),

@@ -126,7 +126,7 @@ def _cell(model: str, schedule: str) -> dict:
                     "best_epoch": int(seed) % 2 + 1,  # 2, 1, 2
                     "num_parameters": 1000,
                     "interventions": [],
-                    "seconds": [1.5, 2.0] if accuracy else [1.5],
+                    "compute_seconds": [1.5, 2.0] if accuracy else [1.5],
                 }
                 for seed, accuracy in by_seed.items()
             },

@@ -531,7 +531,7 @@ def test_times_of_a_busy_machine_decide_nothing():
     rows["static"]["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456", 0.1)
     found = judged("dynamic_costs_more", study({"resnet": rows}))
     assert (found["verdict"], found["n"]) == ("undecided", 0)
-    assert "median epoch took 15% longer than its fastest, more than the 5% in question" in found["why"]
+    assert "median epoch cost 15% more seconds than its cheapest, more than the 5% in question" in found["why"]
     for row in rows.values():
         row["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456")
     found = judged("dynamic_costs_more", study({"resnet": rows}))
@@ -780,7 +780,7 @@ def test_what_compare_writes_has_what_the_claims_read():
     for schedules in study.values():
         for one in schedules.values():
             for run in one["training"]["seeds"].values():
-                run["seconds"] = [1.5, 1.52]
+                run["compute_seconds"] = [1.5, 1.52]
     compared = json.loads(json.dumps(comparison(study)))
     found = {claim["id"]: claim for claim in claims(compared, curves(study))}
     # by hand: +0.04 and +0.055, and -0.345 where cosine diverged; +0.025, +0.015 and +0.04

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import joblib
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lrstudy import parallel
 from lrstudy.errors import StudyError
-from lrstudy.parallel import num_workers, run_all, workers_ready
+from lrstudy.parallel import in_first_round, num_workers, run_all, workers_ready
 from lrstudy.runs import read_outcome, train_run
 from lrstudy.stages import sigterm_as_exception
 from tiny_data import settings, write_dataset
@@ -187,6 +189,42 @@ def test_a_number_of_workers_that_is_none_is_named(monkeypatch, asked):
     monkeypatch.setenv("LRSTUDY_WORKERS", asked)
     with pytest.raises(StudyError, match=r"LRSTUDY_WORKERS: found .*a whole number of at least 1"):
         num_workers(1)
+
+
+@pytest.mark.parametrize(("workers", "tasks", "at_once"), [(2, 1, 1), (2, 2, 2), (2, 3, 3), (2, 4, 2), (2, 5, 3), (3, 4, 4), (3, 5, 3), (4, 6, 6), (4, 7, 4), (8, 9, 9), (8, 3, 3), (1, 5, 1)])  # fmt: skip
+def test_a_last_round_that_is_half_full_at_most_joins_the_first(workers, tasks, at_once):
+    assert in_first_round(tasks, workers) == at_once
+
+
+@given(tasks=st.integers(1, 200), workers=st.integers(1, 64))
+def test_the_first_round_leaves_whole_rounds_and_never_takes_half_as_many_again(tasks, workers):
+    first = in_first_round(tasks, workers)
+    assert min(tasks, workers) <= first <= min(tasks, workers + workers // 2)
+    if first > workers:
+        assert (tasks - first) % workers == 0
+
+
+def meet(task: dict) -> tuple[int, int]:
+    """How many run at this moment; not before as many as it says are here."""
+    with here.get_lock():
+        here.value += 1
+    barriers[task["meets"]].wait(60)
+    found = here.value
+    barriers[task["meets"]].wait(60)
+    with here.get_lock():
+        here.value -= 1
+    return task["number"], found
+
+
+def test_five_tasks_on_two_processors_run_three_then_two_at_a_time(can_fork, no_answer, monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setitem(globals(), "here", context.Value("i", 0))
+    monkeypatch.setitem(globals(), "barriers", {n: context.Barrier(n) for n in (2, 3)})
+    tasks = [{"number": n, "meets": 3 if n < 3 else 2} for n in range(5)]
+    with workers_ready(1):
+        found = dict(run_all(meet, tasks, threads=1))
+    assert found == {0: 3, 1: 3, 2: 3, 3: 2, 4: 2}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import io
 import math
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from lrstudy import training
 from lrstudy.batches import make_split
 from lrstudy.controllers import CONTROLLERS
-from lrstudy.devices import choose_device, choose_dtype
+from lrstudy.devices import choose_device, choose_dtype, compute_clock
 from lrstudy.errors import StudyError
 from lrstudy.evaluation import accuracy_and_f1, cross_entropy, predict
 from lrstudy.models import make_model
@@ -40,7 +41,7 @@ def run(name: str = "lstm", /, state: dict | None = None, on_epoch=None, **chang
 
 
 def without_clock(epochs: list[dict]) -> list[dict]:
-    return [{k: v for k, v in record.items() if k not in ("seconds", "time")} for record in epochs]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "compute_seconds", "time")} for record in epochs]
 
 
 def assert_same(first: Progress, second: Progress) -> None:
@@ -178,6 +179,7 @@ def test_a_record_is_what_its_parts_say():
         assert record["controller_factor"] == 1
         assert record["interventions"] == []
         assert record["seconds"] > 0
+        assert record["compute_seconds"] > 0
         assert 0 < record["validation/loss_standard_error"] < record["validation/loss"]
         for name in ("train/accuracy", "train/f1", "validation/accuracy", "validation/f1"):
             assert 0 <= record[name] <= 1
@@ -466,6 +468,14 @@ def test_the_precision_of_auto_is_what_the_device_computes_natively(monkeypatch)
         assert choose_dtype("auto", CPU) == dtype
         assert choose_dtype("float32", CPU) == torch.float32
         assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+
+
+def test_what_a_training_costs_is_processor_time_on_a_cpu_and_the_clocks_on_an_accelerator(monkeypatch):
+    monkeypatch.setattr(time, "process_time", lambda: 12.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: 70.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert compute_clock(CPU) == 4.0
+    assert compute_clock(torch.device("cuda")) == compute_clock(torch.device("mps")) == 70.0
 
 
 def test_a_device_that_is_asked_for_by_name_must_be_there(monkeypatch):

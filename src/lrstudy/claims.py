@@ -567,7 +567,7 @@ def _unsteady(schedules: dict, rows: list[str], margin: float) -> str | None:
     if typical <= margin:
         return None
     return (
-        f"a run's median epoch took {100 * typical:.0f}% longer than its fastest, more than the "
+        f"a run's median epoch cost {100 * typical:.0f}% more seconds than its cheapest, more than the "
         f"{100 * margin:.0f}% in question: the machine did other work"
     )
 

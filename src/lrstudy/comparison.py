@@ -92,9 +92,10 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
     - ``epochs_to_target``, ``seconds_to_target``: the first epoch at whose end the headline metric on
       validation data is at least what ``reference`` ended with at the same seed, and the product of these
       epochs and ``seconds_per_epoch``; None where that never happened or there is no such reference.
-    - ``seconds_per_epoch``: of the run's fastest epoch. Whatever else the machine did can only have added to
-      it, and a schedule has no epochs that cost less than the others.
-    - ``epoch_slowdown``: how much longer than that the median epoch took, as a share; large where the machine
+    - ``seconds_per_epoch``: of the run's cheapest epoch, in seconds of computing
+      (:func:`lrstudy.devices.compute_clock`). Whatever else the machine did can only have added to it, and a
+      schedule has no epochs that cost less than the others.
+    - ``epoch_slowdown``: how much more than that the median epoch cost, as a share; large where the machine
       did other work, None for a single epoch.
     """
     target_name = HEADLINE[cell["training"]["dataset"]].replace("test/", "validation/")
@@ -121,15 +122,15 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
                 "turning_epoch": lowest["epoch"] if turned else None,
                 "overfitting": last["validation/loss"] - lowest["validation/loss"],
             }
-            fastest = float(min(run["seconds"]))
-            found["seconds_per_epoch"] = fastest
-            if len(run["seconds"]) > 1:
-                found["epoch_slowdown"] = float(np.median(run["seconds"])) / fastest - 1
+            cheapest = float(min(run["compute_seconds"]))
+            found["seconds_per_epoch"] = cheapest
+            if len(run["compute_seconds"]) > 1:
+                found["epoch_slowdown"] = float(np.median(run["compute_seconds"])) / cheapest - 1
             if seed in targets:
                 reached = next((row["epoch"] for row in rows if row[target_name] >= targets[seed]), None)
                 if reached is not None:
                     found["epochs_to_target"] = reached
-                    found["seconds_to_target"] = reached * fastest
+                    found["seconds_to_target"] = reached * cheapest
         for name, value in found.items():
             values.setdefault(name, {})[seed] = value
     return values

@@ -1,5 +1,6 @@
 """Where and in which precision a run computes."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -46,6 +47,15 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Mixed precision in ``dtype``; nothing for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def compute_clock(device: torch.device) -> float:
+    """Seconds on a clock by which two trainings' costs compare, whatever else the machine does.
+
+    On a CPU this process's processor time over the number of its threads; wall-clock time on an accelerator,
+    where the processor only hands the work out. Only differences have a meaning.
+    """
+    return time.process_time() / torch.get_num_threads() if device.type == "cpu" else time.perf_counter()
 
 
 def compiled(model: nn.Module) -> Callable[..., Tensor]:

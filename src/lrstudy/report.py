@@ -483,8 +483,9 @@ def _other_metrics(comparison: dict) -> Section:
             "Means over seeds. The validation loss turns at the epoch of its lowest value, if it is higher "
             "at the end; overfitting is how much higher. Time to target: until validation accuracy (F1 of "
             f"IMDB) first reached what {reference} had at its end at the same seed. Seconds are those of the "
-            "run's fastest epoch, on the machine that ran the cell, and of as many such epochs; beside them, "
-            "how much longer the median epoch took, which is much where the machine did other work."
+            "run's cheapest epoch, on the machine that ran the cell, and of as many such epochs: processor "
+            "time on a CPU, by the clock on a GPU. Beside them, how much more the median epoch cost, which "
+            "is much where the machine did other work."
         ],
         tables=[
             Table(

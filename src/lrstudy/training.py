@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lrstudy.batches import Split, num_steps
 from lrstudy.controllers import make_controller
-from lrstudy.devices import autocast, choose_device, choose_dtype, compiled
+from lrstudy.devices import autocast, choose_device, choose_dtype, compiled, compute_clock
 from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
 from lrstudy.models import count_parameters, make_model
 from lrstudy.optimizers import evaluation_weights, make_optimizer, refresh_batch_norm, snapshot, update_ratio
@@ -24,8 +24,9 @@ Weights = dict[str, Tensor]
 class Progress:
     """How far a training has come.
 
-    ``epochs`` has one record per finished epoch: metrics by name, ``seconds``, the wall-clock ``time`` of its
-    end, ``interventions`` of the controller, and ``steps``, the values of every update.
+    ``epochs`` has one record per finished epoch: metrics by name, ``seconds``, ``compute_seconds``
+    (:func:`lrstudy.devices.compute_clock`), the wall-clock ``time`` of its end, ``interventions`` of the
+    controller, and ``steps``, the values of every update.
     """
 
     status: str = "running"  # running | finished | diverged
@@ -111,7 +112,7 @@ def train(
     for epoch in range(len(progress.epochs), settings["num_epochs"]):
         if progress.status == "diverged":
             break
-        started = time.perf_counter()
+        started, clock = time.perf_counter(), compute_clock(device)
         model.train()
         losses = torch.zeros(steps_per_epoch, device=device)
         gradient_norms = torch.zeros(steps_per_epoch, device=device)
@@ -191,6 +192,7 @@ def train(
             "controller_factor": controller.factor,
             "interventions": controller.interventions[num_interventions:],
             "seconds": time.perf_counter() - started,
+            "compute_seconds": compute_clock(device) - clock,
             "time": time.time(),
             "steps": {
                 "lr": rates,

@@ -27,7 +27,7 @@ from lrstudy.study import (
 )
 from lrstudy.tracking import Journal, Sender
 
-_NOT_IN_HISTORY = ("steps", "interventions", "seconds", "time")  # the clock's are no part of the result
+_NOT_IN_HISTORY = ("steps", "interventions", "seconds", "compute_seconds", "time")  # the clock's are no part of the result
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def main() -> None:
                     "best_epoch": outcomes[seed]["best_epoch"],
                     "num_parameters": outcomes[seed]["num_parameters"],
                     "interventions": [i for e in outcomes[seed]["epochs"] for i in e["interventions"]],
-                    "seconds": [epoch["seconds"] for epoch in outcomes[seed]["epochs"]],
+                    "compute_seconds": [epoch["compute_seconds"] for epoch in outcomes[seed]["epochs"]],
                 }
                 for seed, task in tasks.items()
             },

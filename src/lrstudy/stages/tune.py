@@ -247,7 +247,7 @@ def judge(outcomes: list[dict], share: float) -> tuple[float, dict]:
     known = {
         "status": "diverged" if diverged else "finished",
         "epochs_of_full_data": share * sum(len(outcome["epochs"]) for outcome in outcomes),
-        "seconds": sum(epoch["seconds"] for outcome in outcomes for epoch in outcome["epochs"]),
+        "seconds": sum(epoch["compute_seconds"] for outcome in outcomes for epoch in outcome["epochs"]),
         "ended": int(max(outcome["epochs"][-1]["time"] for outcome in outcomes) * 1000),
     }
     if diverged:

@@ -366,12 +366,12 @@ def is_finished(outcome: dict | None) -> bool:
 
 
 def seconds(experiment: Branching, outcomes: dict[str, dict | None]) -> dict:
-    """Seconds of training: as it was done, and what it would have been had no path shared the trunk's
+    """Seconds of computing: as it was done, and what it would have been had no path shared the trunk's
     epochs."""
     shared = alone = 0.0
     for seed, epoch, _ in experiment.paths():
         if outcome := outcomes[place(seed, epoch)]:
-            every = [record["seconds"] for record in outcome["epochs"]]
+            every = [record["compute_seconds"] for record in outcome["epochs"]]
             alone += sum(every)
             shared += sum(every[epoch or 0 :])
     return {"trained": shared, "without_sharing": alone}
