@@ -3,12 +3,15 @@
     python benchmarks/pipeline.py                       # what `make smoke` runs
     python benchmarks/pipeline.py -S data=sample        # preset smoke with all models and schedules
     python benchmarks/pipeline.py --preset cpu -S data=hub
+    python benchmarks/pipeline.py --preset cpu -S data=hub --keep ../measured
     python benchmarks/pipeline.py --preset cpu -S data=hub --trained .    # hours less: see below
 
 The last commit is cloned, its params.yaml composed, and `dvc repro` run there. What a stage costs is the time
 of its process, start to end; training is the time in which at least one training of it was in an epoch (from
 the trainings' own clocks); DVC is the time in which none of the stages' processes ran: its start, hashing,
 writing dvc.lock. All that is not training is the pipeline's cost.
+
+The clone is deleted at the end; with --keep it is the folder named, and stays whatever happens.
 
 With --trained the finished trainings of another folder's checkpoints/ are there from the start, so that all
 that runs is what is not training, the same stages with the same journals to send. What the training took is
@@ -211,11 +214,11 @@ def send_again(root: Path, folder: Path, environment: dict[str, str]) -> dict:
     return {"events": events, "seconds": took}
 
 
-def measure(overrides: list[str], trained_in: Path | None) -> dict:
+def measure(overrides: list[str], trained_in: Path | None, keep: Path | None) -> dict:
     """Run the study once from nothing, or with the trainings of another folder, and take its time apart."""
     with tempfile.TemporaryDirectory(prefix="lrstudy-pipeline-") as temporary:
         folder = Path(temporary).resolve()
-        root, beside = folder / "study", folder / "clock"
+        root, beside = keep or folder / "study", folder / "clock"
         beside.mkdir()
         environment = clone(root, overrides)
         cores = len(os.sched_getaffinity(0))
@@ -323,11 +326,15 @@ def main() -> None:
         help="as for dvc exp run; those of make smoke",
     )
     parser.add_argument("--trained", type=Path, metavar="FOLDER", help="where the same study ran before")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder to run in, left as it is")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/pipeline.json")
     arguments = parser.parse_args()
     overrides = [f"preset={arguments.preset}", *(arguments.overrides or SMOKE)]
     every = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
-    found = every[" ".join(overrides)] = measure(overrides, arguments.trained and arguments.trained.resolve())
+    trained_in, keep = (path and path.resolve() for path in (arguments.trained, arguments.keep))
+    if keep and keep.exists():
+        parser.error(f"--keep {keep}: is there already; name a folder to make.")
+    found = every[" ".join(overrides)] = measure(overrides, trained_in, keep)
     write_json(arguments.output, every)
     arguments.output.with_suffix(".md").write_text("\n".join(table(one) for one in every.values()))
     print(table(found))

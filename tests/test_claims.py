@@ -531,7 +531,9 @@ def test_times_of_a_busy_machine_decide_nothing():
     rows["static"]["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456", 0.1)
     found = judged("dynamic_costs_more", study({"resnet": rows}))
     assert (found["verdict"], found["n"]) == ("undecided", 0)
-    assert "median epoch cost 15% more seconds than its cheapest, more than the 5% in question" in found["why"]
+    assert (
+        "median epoch cost 15% more seconds than its cheapest, more than the 5% in question" in found["why"]
+    )
     for row in rows.values():
         row["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456")
     found = judged("dynamic_costs_more", study({"resnet": rows}))

@@ -204,6 +204,9 @@ def test_the_first_round_leaves_whole_rounds_and_never_takes_half_as_many_again(
         assert (tasks - first) % workers == 0
 
 
+here = barriers = None  # shared with the workers, which are forked
+
+
 def meet(task: dict) -> tuple[int, int]:
     """How many run at this moment; not before as many as it says are here."""
     with here.get_lock():
@@ -219,8 +222,8 @@ def meet(task: dict) -> tuple[int, int]:
 def test_five_tasks_on_two_processors_run_three_then_two_at_a_time(can_fork, no_answer, monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     context = multiprocessing.get_context("fork")
-    monkeypatch.setitem(globals(), "here", context.Value("i", 0))
-    monkeypatch.setitem(globals(), "barriers", {n: context.Barrier(n) for n in (2, 3)})
+    monkeypatch.setattr(sys.modules[__name__], "here", context.Value("i", 0))
+    monkeypatch.setattr(sys.modules[__name__], "barriers", {n: context.Barrier(n) for n in (2, 3)})
     tasks = [{"number": n, "meets": 3 if n < 3 else 2} for n in range(5)]
     with workers_ready(1):
         found = dict(run_all(meet, tasks, threads=1))

@@ -283,7 +283,7 @@ WRONG = [
     ("a seed twice", {"train.seeds": [1, 1]}, "params.yaml: train.seeds has a seed twice"),
     ("tuning on the final seeds", {"tune.seeds": [1]}, "params.yaml: tune.seeds and train.seeds share [1]"),
     ("a depth that is not 6n + 2", {"model.resnet.depth": 9}, "params.yaml: model.resnet: depth 9 is not 6n + 2"),
-    ("heads that do not divide", {"model.transformer.num_heads": 5}, "params.yaml: model.transformer: embedding_size 64"),
+    ("heads that do not divide", {"model.transformer.num_heads": 5}, "params.yaml: model.transformer: embedding_size 32"),
     ("an unknown network", {"model.resnet.architecture": "vgg"}, "params.yaml: model.resnet: found"),
     ("dropout of 1", {"model.lstm.dropout": 1.0}, "params.yaml: model.lstm.dropout: found 1.0;"),
     ("a rate of 0", {"model.lstm.optimizer.base_lr": 0.0}, "params.yaml: model.lstm.optimizer.base_lr: found 0.0;"),

@@ -83,7 +83,10 @@ def uninterrupted(tmp_path_factory, data_folder) -> Path:
 
 
 def without_clock(outcome: dict) -> dict:
-    epochs = [{k: v for k, v in e.items() if k not in ("seconds", "compute_seconds", "time")} for e in outcome["epochs"]]
+    epochs = [
+        {k: v for k, v in e.items() if k not in ("seconds", "compute_seconds", "time")}
+        for e in outcome["epochs"]
+    ]
     return outcome | {"epochs": epochs}
 
 

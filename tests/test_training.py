@@ -41,7 +41,10 @@ def run(name: str = "lstm", /, state: dict | None = None, on_epoch=None, **chang
 
 
 def without_clock(epochs: list[dict]) -> list[dict]:
-    return [{k: v for k, v in record.items() if k not in ("seconds", "compute_seconds", "time")} for record in epochs]
+    return [
+        {k: v for k, v in record.items() if k not in ("seconds", "compute_seconds", "time")}
+        for record in epochs
+    ]
 
 
 def assert_same(first: Progress, second: Progress) -> None:

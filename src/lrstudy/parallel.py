@@ -113,8 +113,8 @@ def run_all(
 
     Each runs in a worker process: one of :func:`workers_ready`, else a fresh one. A single worker is this
     process itself. :func:`num_workers` run at a time, and with those of :func:`workers_ready` at first
-    :func:`in_first_round`, unless ``LRSTUDY_WORKERS`` says how many. The first exception ends all, an interrupt too. ``threads`` and ``device`` are those of
-    :func:`num_workers`.
+    :func:`in_first_round`, unless ``LRSTUDY_WORKERS`` says how many. The first exception ends all, an
+    interrupt too. ``threads`` and ``device`` are those of :func:`num_workers`.
 
     Args:
         cluster: run the tasks on the Ray cluster at ``RAY_ADDRESS``. Each takes ``num_cpus`` (None:
@@ -147,8 +147,8 @@ def run_all(
             yield from pool(delayed(function)(task) for task in tasks)
     except BrokenProcessPool as error:
         raise StudyError(
-            f"a worker process was killed from outside while {workers} or more ran at a time; a machine that is "
-            "short of memory does that. What was finished is kept: run it again to go on, with a smaller "
+            f"a worker process was killed from outside while {workers} or more were at work; a machine that "
+            "is short of memory does that. What was finished is kept: run it again to go on, with a smaller "
             "LRSTUDY_WORKERS if memory was short (docs/scaling.md)."
         ) from error
 

@@ -27,7 +27,8 @@ from lrstudy.study import (
 )
 from lrstudy.tracking import Journal, Sender
 
-_NOT_IN_HISTORY = ("steps", "interventions", "seconds", "compute_seconds", "time")  # the clock's are no part of the result
+# The clock's are no part of the result.
+_NOT_IN_HISTORY = ("steps", "interventions", "seconds", "compute_seconds", "time")
 
 
 def main() -> None:
