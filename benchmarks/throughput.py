@@ -20,7 +20,8 @@ validation included in both. Figures are medians over the repeats. For "all core
 other before the epoch that counts, and the slowest one's time is everyone's.
 
 Needs data/processed of both data sets: ``dvc repro preprocess``. Results: benchmarks/results/throughput.json
-and .md, of --accuracy accuracy.json and .md, where trainings that are done are kept.
+and .md, where the figures of models that are not asked for stay if they are of the same machine and versions;
+of --accuracy accuracy.json and .md, where trainings that are done are kept.
 """
 
 import argparse
@@ -400,9 +401,8 @@ def table(found: dict) -> str:
     lines = [
         f"{about['processor']} ({about['instructions']}), {about['cores']} cores, {about['memory_gib']} GiB, "
         f"device {about['device']}, {'' if about['native_bfloat16'] else 'no '}bfloat16 in hardware; torch "
-        f"{about['torch']}, Python {about['python']}, commit {about['commit'][:10]}. Medians of "
-        f"{about['repeats']}; {about['batches_per_epoch']} batches an epoch, validation included; load "
-        f"average at the start {about['load_before']:.1f}.",
+        f"{about['torch']}, Python {about['python']}. Medians of {about['repeats']}; "
+        f"{about['batches_per_epoch']} batches an epoch, validation included.",
         "",
         "| model | data | way | processes x threads | examples/s | epochs/min | peak of a process, MB "
         "| against plain |",
@@ -425,11 +425,11 @@ def table(found: dict) -> str:
         f"{_reached(result['all_cores_over_plain'] >= result['goal'])}), at most "
         f"{result['peak_bytes_of_a_process'] / 1e6:,.0f} MB a process (goal: under "
         f"{result['peak_goal_bytes'] / 1e6:,.0f}, "
-        f"{_reached(result['peak_bytes_of_a_process'] < result['peak_goal_bytes'])})."
+        f"{_reached(result['peak_bytes_of_a_process'] < result['peak_goal_bytes'])}); commit "
+        f"{result['commit'][:10]}, load average at the start {result['load_before']:.1f}"
+        + ("." if result["load_before"] <= about["cores"] / 4 else ": other work, not to be quoted.")
         for model, result in found["models"].items()
     ]
-    if about["load_before"] > about["cores"] / 4:
-        lines += ["", "The machine had other work: these figures are not to be quoted."]
     return "\n".join(lines) + "\n"
 
 
@@ -635,9 +635,13 @@ def main() -> None:
         for model in arguments.models:
             print(f"{model}\n{profile(job_of(params, model, 'static', 'all cores', arguments))}")
         return
-    found = {"machine": machine(arguments), "models": {}}
+    about = machine(arguments)
+    occasion = {name: about.pop(name) for name in ("commit", "load_before")}
+    found = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    if found.get("machine") != about:  # other models' figures from elsewhere don't stand beside these
+        found = {"machine": about, "models": {}}
     for model in arguments.models:
-        found["models"][model] = throughput(params, model, arguments)
+        found["models"][model] = throughput(params, model, arguments) | occasion
         write_json(arguments.output, found)
         arguments.output.with_suffix(".md").write_text(table(found))
     print(table(found))
