@@ -59,7 +59,7 @@ def in_first_round(tasks: int, workers: int) -> int:
     """How many tasks begin at once where ``workers`` have a processor each: those of a last round, too.
 
     A last round that is not full leaves processors idle; its tasks cost less as one more for some of the
-    processors from the start. Two processors train five ResNet-8 in the time of 2.6 trainings so (three, then
+    processors from the start. Two processors train five ResNet-8 in the time of 2.5 trainings so (three, then
     two), one after the other in that of 3 (docs/scaling.md). Not where the last round is more than half full:
     it would gain little, and every process needs its memory.
 
