@@ -290,8 +290,11 @@ class LossDecay(Controller):
 
 
 CONTROLLERS: dict[str, type[Controller]] = {
-    controller.name: controller
-    for controller in (Controller, ValidationMonitor, GradientModulated, Sparsity, LossDecay)
+    "none": Controller,
+    "validation_monitor": ValidationMonitor,
+    "gradient_modulated": GradientModulated,
+    "sparsity": Sparsity,
+    "loss_decay": LossDecay,
 }
 
 

@@ -44,6 +44,23 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return getattr(torch, precision)
 
 
+def resolve(task: dict) -> tuple[str, str]:
+    """What ``auto`` comes to on this machine: the kind of device and the name of the dtype.
+
+    Args:
+        task: ``device`` and ``precision``, as :func:`choose_device` and :func:`choose_dtype` take them.
+    """
+    device = choose_device(task["device"])
+    return device.type, str(choose_dtype(task["precision"], device)).removeprefix("torch.")
+
+
+def accelerator_name(kind: str) -> str | None:
+    """The accelerator's model name; None on a CPU."""
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    return "Apple MPS" if kind == "mps" else None
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Mixed precision in ``dtype``; nothing for float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -67,6 +67,31 @@ def accuracy_and_f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int)
     return float(correct.sum() / len(labels)), float(f1)
 
 
+def measure(logits: np.ndarray, labels: np.ndarray) -> dict:
+    """What test data say of a model.
+
+    Args:
+        logits: float (N, num_classes).
+        labels: int (N,).
+
+    Returns:
+        ``scores``: see :func:`score`; None each where a logit is no number, as of a training that
+        diverged. ``right``: bool (N,), whether the likeliest class is the label. ``losses``: float16 (N,),
+        -log probability of the label in nats, at most 36: probabilities are taken as at least float64's
+        epsilon, as scikit-learn's log loss takes them.
+    """
+    probabilities = softmax(logits)
+    if not np.isfinite(probabilities).all():
+        scores = dict.fromkeys(("accuracy", "f1", "loss", "confusion"))
+        return {"scores": scores, "right": None, "losses": None}
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return {
+        "scores": score(labels, probabilities),
+        "right": probabilities.argmax(axis=1) == labels,
+        "losses": -np.log(of_label.clip(np.finfo(np.float64).eps)).astype(np.float16),
+    }
+
+
 def score(labels: np.ndarray, probabilities: np.ndarray) -> dict:
     """scikit-learn's accuracy, F1 (binary for two classes, else macro), log loss and confusion matrix.
 

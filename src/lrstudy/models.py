@@ -4,6 +4,8 @@ Images come as float (batch, 3, 32, 32); texts as token ids (batch, length), 0 w
 reviews' lengths (batch,). No result depends on padding.
 """
 
+import inspect
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -207,17 +209,17 @@ def make_model(settings: dict, meta: dict) -> nn.Module:
 
     Args:
         settings: ``architecture`` and its sizes.
-        meta: the data set's meta.json: ``num_classes``, and for text ``vocab_size`` and ``max_length``.
+        meta: the data set's meta.json: ``num_classes``, and for text ``vocab_size`` and ``max_length``. A
+            network gets those that it has arguments for.
     """
     sizes = dict(settings)
     architecture = sizes.pop("architecture")
     if architecture not in ARCHITECTURES:
         raise unknown("model.architecture", architecture, ARCHITECTURES, "a network")
-    if architecture in ("lstm", "transformer"):
-        sizes["vocab_size"] = meta["vocab_size"]
-    if architecture == "transformer":
-        sizes["max_length"] = meta["max_length"]
-    return ARCHITECTURES[architecture](meta["num_classes"], **sizes)
+    network = ARCHITECTURES[architecture]
+    accepted = inspect.signature(network).parameters
+    of_the_data = {name: meta[name] for name in ("vocab_size", "max_length") if name in accepted}
+    return network(meta["num_classes"], **of_the_data, **sizes)
 
 
 def count_parameters(model: nn.Module) -> int:

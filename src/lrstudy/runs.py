@@ -1,13 +1,12 @@
-"""One training in a folder of its own: it survives being killed, and the same training is never done twice.
+"""One training in a folder of its own, and its record: it survives being killed, and is done once.
 
-The folder's name is the fingerprint of everything that the result depends on. It holds ``checkpoint.pt``
-and the one before it while the training is under way, and afterwards ``outcome.json`` with the history and,
-where asked, ``last.safetensors`` and ``best.safetensors``; beside them the journal for MLflow. What cannot be
-read is set aside, said so, and made again.
+The folder's name is the training's identity. It holds ``checkpoint.pt`` and the one before it while the
+training is under way, and afterwards ``outcome.json`` with the history of every update and, where asked,
+``last.safetensors`` and ``best.safetensors``; beside them the journal for MLflow. What cannot be read is set
+aside, said so, and made again. The folder may be deleted: what is in the ledger is not trained again.
 """
 
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -21,34 +20,15 @@ from lrstudy.files import locked, write_atomically, write_json
 from lrstudy.tracking import Journal
 
 if TYPE_CHECKING:
+    from lrstudy.ledger import Ledger, Record
     from lrstudy.training import Progress
 
-_CODE = ("batches", "controllers", "devices", "evaluation", "models", "optimizers", "schedules", "training")
 _WEIGHTS = ("last", "best")
 _CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newer first
-_WRITTEN_HERE = (".checkpoint.", ".outcome.", *(f".{name}.safetensors." for name in _WEIGHTS))
 _IN_CHECKPOINT = {
     "model", "optimizer", "controller", "order", "rng", "status", "epochs", "best_epoch", "best_weights",
     "last_weights",
 }  # fmt: skip
-
-
-def fingerprint(settings: dict, data_fingerprint: str) -> str:
-    """SHA-256 of the settings, the data, the code that trains and torch's version."""
-    from importlib.metadata import version
-
-    known = [settings, data_fingerprint, version("torch"), code_hashes()]
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-
-
-def code_hashes() -> dict[str, str]:
-    """SHA-256 of every module that a training's result depends on."""
-    return {
-        module: hashlib.sha256(
-            Path(importlib.util.find_spec(f"lrstudy.{module}").origin).read_bytes()
-        ).hexdigest()
-        for module in _CODE
-    }
 
 
 def run_folder(root: Path, cell: str, key: str) -> Path:
@@ -72,7 +52,7 @@ def begun_otherwise(folder: Path) -> str | None:
                 for name in mine | other
                 if mine.get(name) != other.get(name)
             ]
-            what = ", ".join(changed) or "other data, code or torch"
+            what = ", ".join(changed) or "other data or code"
             place = checkpoint.parent.relative_to(folder.parents[2])
             return f"begins afresh; an unfinished training with {what} stays in {place}"
     return None
@@ -123,32 +103,129 @@ def write_outcome(folder: Path, progress: "Progress", **more: object) -> None:
 
 
 def train_run(task: dict) -> str:
-    """Train what ``task`` says, from its checkpoint if it has one, unless that is done; returns the folder.
+    """Train what ``task`` says, from its checkpoint if it has one, and record it; returns the folder.
+
+    What is in the ledger is not trained again, whether its weights are here or not; what was trained here and
+    is not in the ledger is recorded.
 
     Args:
-        task: ``folder``, ``key``, ``label`` (for the progress lines), ``settings``, ``data`` (the processed
-            data set's folder), ``keep_weights``, ``journal`` (whether the history goes to the folder's
-            journal). Plain values, since it travels to a worker process.
+        task: what :func:`lrstudy.study.training_task` gives; plain values, since it travels to a worker
+            process. With ``again`` it is trained even if it is in the ledger, unless its weights are here.
     """
     folder = Path(task["folder"])
     with locked(folder / "run.lock", lambda: _say(task["label"], "another process trains this; waiting")):
-        if not _is_done(folder, task["keep_weights"], task["label"]):
-            _train(folder, task)
+        record = find_record(task)
+        again = record is not None and bool(task.get("again")) and find_weights(task, folder) is None
+        if record is None or again:
+            if again or _known_outcome(folder, task["label"]) is None:
+                _train(folder, task)
+            trained = _record(folder, task)
+            if again:
+                _say(task["label"], _difference(record, trained))
+            _ledger_of(task).add(trained)
     return str(folder)
 
 
-def _is_done(folder: Path, keep_weights: bool, label: str) -> bool:
-    """Whether the outcome is there, and the weights if they are wanted: a tuning trial kept none."""
+def _ledger_of(task: dict) -> "Ledger":
+    from lrstudy.ledger import Ledger
+
+    return Ledger(task["ledger"])
+
+
+def find_record(task: dict) -> "Record | None":
+    """The ledger's record of the task's training, or None."""
+    return _ledger_of(task).find(*task["identities"])
+
+
+def find_weights(task: dict, *folders: Path) -> "tuple[Path, Record] | None":
+    """The first of the folders that has the training's weights, and the record that they belong to; or None.
+
+    Of one training there may be several records: other processors and versions round otherwise.
+    """
+    records = _ledger_of(task).all_of(*task["identities"])
+    for folder in folders:
+        for record in records:
+            if record.weights and all(
+                _sha256(folder / f"{name}.safetensors") == sha256 for name, sha256 in record.weights.items()
+            ):
+                return folder, record
+    return None
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _known_outcome(folder: Path, label: str) -> dict | None:
+    """The outcome in the folder; None where there is none, or not with the weights that it was kept with."""
     try:
         outcome = read_outcome(folder)
     except StudyError:
         _set_aside(folder / "outcome.json", label, "not the outcome of a training")
-        return False
-    if outcome is None:
-        return False
-    return not keep_weights or all(
-        _is_whole(folder / f"{name}.safetensors", outcome.get("weights", {}).get(name), label)
-        for name in _WEIGHTS
+        return None
+    if outcome is None or not all(
+        _is_whole(folder / f"{name}.safetensors", sha256, label)
+        for name, sha256 in outcome.get("weights", {}).items()
+    ):
+        return None
+    return outcome
+
+
+def _record(folder: Path, task: dict) -> "Record":
+    """The record of the training that has ended in ``folder``."""
+    from lrstudy import machine
+    from lrstudy.devices import accelerator_name
+    from lrstudy.identity import training_definitions
+    from lrstudy.ledger.record import FORMAT, Data, Labels, Origin, Record, history_of
+    from lrstudy.meaning import digest
+
+    outcome = read_outcome(folder)
+    ledger = _ledger_of(task)
+    for definitions in training_definitions(task["settings"]).values():
+        ledger.note_code(digest(definitions), definitions)
+    return Record(
+        format=FORMAT,
+        identity=task["identities"][0],
+        settings=task["settings"],
+        data=Data(**task["described"]),
+        code=task["code"],
+        labels=Labels(**task["labels"]),
+        origin=Origin(
+            machine=machine.machine_name(),
+            processor=machine.processor(),
+            cores=os.cpu_count() or 1,
+            system=machine.system(),
+            accelerator=accelerator_name(task["settings"]["device"]),
+            versions=machine.versions(),
+            revision=task["revision"],
+            ended=outcome["epochs"][-1]["time"],
+        ),
+        status=outcome["status"],
+        best_epoch=outcome["best_epoch"],
+        num_parameters=outcome["num_parameters"],
+        history=history_of(outcome["epochs"]),
+        interventions=[i for epoch in outcome["epochs"] for i in epoch["interventions"]],
+        weights=outcome.get("weights", {}),
+        test=None,
+    )
+
+
+_OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
+
+
+def _difference(record: "Record", again: "Record") -> str:
+    """What to say of a training that was done again."""
+    differing = [
+        name
+        for name, series in record.history.items()
+        if name not in _OF_THE_CLOCK and again.history.get(name) != series
+    ]
+    if not differing and record.weights in ({}, again.weights):
+        return "trained again: the same to the bit as its record"
+    last = [one.history["validation/loss"][-1] for one in (record, again)]
+    return (
+        f"trained again: not the same to the bit as its record (validation loss {last[1]:.6f}, recorded "
+        f"{last[0]:.6f}); other processors and versions round otherwise. Both are kept"
     )
 
 
@@ -163,22 +240,10 @@ def _is_whole(path: Path, sha256: str | None, label: str) -> bool:
 
 
 def _train(folder: Path, task: dict) -> None:
-    import torch
-
-    from lrstudy.batches import make_split, take_share
-    from lrstudy.data import read_meta, read_split
-    from lrstudy.devices import choose_device
-    from lrstudy.training import train
+    from lrstudy.training import prepare, train
 
     settings = task["settings"]
-    torch.set_num_threads(settings["threads"])
-    # Numbers below 1e-38, which decayed weights become, are slow on many processors.
-    torch.set_flush_denormal(True)
-    device = choose_device(settings["device"])
-    meta = read_meta(task["data"])
-    training = take_share(read_split(task["data"], "train"), settings["training_share"])
-    training = make_split(training, meta, device, settings["augment"])
-    validation = make_split(read_split(task["data"], "validation"), meta, device)
+    training, validation, meta = prepare(settings, task["data"])
 
     for name in (
         *_CHECKPOINTS,
@@ -196,7 +261,7 @@ def _train(folder: Path, task: dict) -> None:
         _say(task["label"], f"goes on after epoch {len(done)}")
     # The process may have died between writing the checkpoint and the journal, and a run whose checkpoint
     # or weights were lost trains epochs again that the journal has: each epoch stands there once.
-    journaled = _journaled_epochs(journal) if journal else set()
+    journaled = journaled_epochs(journal) if journal else set()
 
     def keep(record: dict) -> None:
         if journal and record["epoch"] not in journaled:
@@ -278,7 +343,8 @@ def _set_aside(path: Path, label: str, reason: str) -> None:
     _say(label, f"{reason}, set aside as {aside}")
 
 
-def _journaled_epochs(journal: Journal) -> set[int]:
+def journaled_epochs(journal: Journal) -> set[int]:
+    """The epochs whose metrics stand in a training's journal."""
     return {
         epoch
         for event in journal.events()
@@ -291,7 +357,8 @@ def _journaled_epochs(journal: Journal) -> set[int]:
 def metric_values(record: dict) -> list[tuple[str, float, int, int]]:
     """An epoch's record as (name, value, step, milliseconds): updates by update, the rest by epoch.
 
-    The updates' values are named ``step/...``: their x axis counts updates, the others' counts epochs.
+    The updates' values, which the ledger does not keep, are named ``step/...``: their x axis counts updates,
+    the others' counts epochs.
     """
     when = int(record["time"] * 1000)
     epoch = record["epoch"]
@@ -300,8 +367,8 @@ def metric_values(record: dict) -> list[tuple[str, float, int, int]]:
         for name in record
         if name not in ("epoch", "time", "steps", "interventions")
     ]
-    first = (epoch - 1) * len(record["steps"]["lr"])
-    for name, series in record["steps"].items():
+    for name, series in record.get("steps", {}).items():
+        first = (epoch - 1) * len(series)
         values += [(f"step/{name}", value, first + index, when) for index, value in enumerate(series)]
     values.append(("controller_interventions", float(len(record["interventions"])), epoch, when))
     return values

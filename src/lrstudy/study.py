@@ -1,8 +1,10 @@
 """What the stages share: where things are, and the runs of a cell with their journals."""
 
 import contextlib
+import functools
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,10 @@ from lrstudy.cells import Cell
 from lrstudy.config import Params
 from lrstudy.errors import StudyError
 from lrstudy.files import is_locked, locked
-from lrstudy.runs import fingerprint, read_outcome, run_folder
+from lrstudy.identity import training_code
+from lrstudy.ledger import Ledger, Record
+from lrstudy.parallel import run_all
+from lrstudy.runs import find_record, run_folder
 from lrstudy.tracking import Journal
 
 
@@ -56,7 +61,7 @@ def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
     return found
 
 
-def run_task(
+def training_task(
     cell: Cell,
     params: Params,
     settings: dict,
@@ -66,31 +71,68 @@ def run_task(
     label: str,
     *,
     training_share: float = 1.0,
+    role: str = "final",
     **options: bool,
 ) -> dict:
     """One training as :func:`lrstudy.runs.train_run` takes it: ``settings`` and what all trainings share.
 
-    ``training_share`` of the training split is used, all of the validation split.
+    ``training_share`` of the training split is used, all of the validation split. ``auto`` becomes what it
+    means where the training will run, so that the same words on two kinds of machine are two trainings.
     """
     train = params.train
+    device, precision = _resolved(params, settings["precision"])
     settings = settings | {
+        "precision": precision,
         "training_share": training_share,
         "seed": seed,
         "threads": train.threads,
-        "device": train.device,
+        "device": device,
         "augment": train.augment,
         "gradient_clip": train.gradient_clip,
         "compile": train.compile,
     }
-    key = fingerprint(settings, meta["fingerprint"])
+    settings = json.loads(json.dumps(settings))  # as a record will have them
+    ledger, code = Ledger(ledger_folder(root)), training_code(settings)
+    identities = ledger.identities(settings, meta["fingerprint"], code)
     return {
-        "folder": str(run_folder(root, cell.name, key)),
-        "key": key,
+        "folder": str(run_folder(root, cell.name, identities[0])),
+        "key": identities[0],
+        "identities": identities,
         "label": label,
         "settings": settings,
+        "code": ledger.canonical(code),
         "data": str(data_folder(cell.dataset).resolve()),
+        "described": {key: meta[key] for key in DESCRIBED},
+        "labels": {"model": cell.model_name, "schedule": cell.schedule_name, "role": role},
+        "ledger": str(ledger.folder),
+        "revision": git_revision(),
         **options,
     }
+
+
+DESCRIBED = ("dataset", "label", "official", "fingerprint", "num_examples")
+"""What results say of the data that they are of, from meta.json."""
+
+
+def ledger_folder(root: Path) -> Path:
+    """The ledger of the workspace."""
+    return root / "ledger"
+
+
+def _resolved(params: Params, precision: str) -> tuple[str, str]:
+    """The kind of device and the dtype that a training gets: here, or where the cluster runs it."""
+    from lrstudy.devices import resolve
+
+    asked = {"device": params.train.device, "precision": precision}
+    if params.parallel.cluster is None:
+        return resolve(asked)
+    key = json.dumps([asked, params.parallel.model_dump()])
+    if key not in _on_cluster:
+        [_on_cluster[key]] = run_all(resolve, [asked], *params.workers)
+    return _on_cluster[key]
+
+
+_on_cluster: dict[str, tuple[str, str]] = {}
 
 
 def common_tags(cell: Cell, params: Params, meta: dict) -> dict[str, str]:
@@ -111,6 +153,7 @@ def common_tags(cell: Cell, params: Params, meta: dict) -> dict[str, str]:
     }
 
 
+@functools.cache
 def git_revision() -> str:
     """The checked-out commit, or nothing outside of a repository."""
     import subprocess
@@ -167,30 +210,38 @@ _CURVES = (
 )  # fmt: skip
 
 
-def mean_curves(outcomes: list[dict]) -> list[tuple[str, float, int, int]]:
+def mean_curves(histories: list[list[dict]]) -> list[tuple[str, float, int, int]]:
     """The curves by epoch as a journal takes them, each the mean over the seeds.
 
     Args:
-        outcomes: one per seed; epochs that one of them did not reach, since it diverged, are left out.
+        histories: the epochs of each seed; those that one of them did not reach, since it diverged, are left
+            out.
     """
     values = []
-    for records in zip(*(outcome["epochs"] for outcome in outcomes), strict=False):
+    for records in zip(*histories, strict=False):
         when = int(max(record["time"] for record in records) * 1000)
         for name in _CURVES:
             values.append((name, sum(r[name] for r in records) / len(records), records[0]["epoch"], when))
     return values
 
 
-def finish(journal: Journal, status: str) -> None:
+def finish(journal: Journal, status: str, ended: float | None = None) -> None:
     """End the run in the tracker unless it has ended well."""
     if ended_as(journal) != "FINISHED":
         journal.tags({"status": status})
-        journal.end()
+        journal.end(ended=ended)
 
 
-def outcome_of(folder: str | Path) -> dict:
-    """The finished training in ``folder``."""
-    outcome = read_outcome(Path(folder))
-    if outcome is None:
-        raise RuntimeError(f"{folder}: the training ended without an outcome")
-    return outcome
+def record_of(task: dict) -> Record:
+    """The record of the task's training, which has ended."""
+    record = find_record(task)
+    if record is None:
+        raise RuntimeError(f"{task['label']}: the training ended without a record")
+    return record
+
+
+def told(record: Record) -> str:
+    """Where and when the recorded training took place, in words."""
+    when = time.strftime("%Y-%m-%d", time.gmtime(record.origin.ended))
+    on = record.origin.accelerator or record.origin.processor
+    return f"trained {when} on machine {record.origin.machine} ({on}), {record.dtype}"

@@ -62,8 +62,9 @@ class Journal:
         parameters: dict[str, object] | None = None,
         parent: str | None = None,
         description: str = "",
+        began: float | None = None,
     ) -> None:
-        """Begin the run, if it has not begun; ``parent`` is the parent run's key.
+        """Begin the run, if it has not begun; ``parent`` is its parent's key, ``began`` when it did, if not now.
 
         Under ``mlflow run``, the run that it made (``MLFLOW_RUN_ID``) is the parent of what has no other.
         """
@@ -77,7 +78,7 @@ class Journal:
             parent=parent,
             outer_run=None if parent else os.environ.get("MLFLOW_RUN_ID"),
             description=description,
-            time=_milliseconds(),
+            time=_milliseconds(began),
         )
 
     def metrics(self, values: Iterable[tuple[str, float, int, int]]) -> None:
@@ -115,9 +116,9 @@ class Journal:
         """
         self._append("champion", only_once=True, name=name, of=key, description=description, tags=tags)
 
-    def end(self, status: str = "FINISHED") -> None:
-        """End the run: FINISHED, FAILED or KILLED."""
-        self._append("end", status=status, time=_milliseconds())
+    def end(self, status: str = "FINISHED", ended: float | None = None) -> None:
+        """End the run, now or when it ``ended``: FINISHED, FAILED or KILLED."""
+        self._append("end", status=status, time=_milliseconds(ended))
 
     def resume(self) -> None:
         """Go on with a run that was ended as FAILED or KILLED."""
@@ -586,5 +587,5 @@ def _as_global_store(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = before
 
 
-def _milliseconds() -> int:
-    return int(time.time() * 1000)
+def _milliseconds(seconds: float | None = None) -> int:
+    return int((time.time() if seconds is None else seconds) * 1000)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrstudy.batches import Split, num_steps
+from lrstudy.batches import Split, make_split, num_steps, take_share
 from lrstudy.controllers import make_controller
+from lrstudy.data import read_meta, read_split
 from lrstudy.devices import autocast, choose_device, choose_dtype, compiled, compute_clock
 from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
 from lrstudy.models import count_parameters, make_model
@@ -35,6 +36,25 @@ class Progress:
     best_weights: Weights | None = None
     last_weights: Weights | None = None
     num_parameters: int = 0
+
+
+def prepare(settings: dict, data: str) -> tuple[Split, Split, dict]:
+    """The training split (or the share of it), the validation split and meta.json of a data set.
+
+    Also sets how this process computes: the number of threads, and that numbers below 1e-38, which decayed
+    weights become and which are slow on many processors, are 0.
+
+    Args:
+        settings: as for :func:`train`, with ``training_share`` and ``augment``.
+        data: the processed data set's folder.
+    """
+    torch.set_num_threads(settings["threads"])
+    torch.set_flush_denormal(True)
+    device = choose_device(settings["device"])
+    meta = read_meta(data)
+    training = take_share(read_split(data, "train"), settings["training_share"])
+    training = make_split(training, meta, device, settings["augment"])
+    return training, make_split(read_split(data, "validation"), meta, device), meta
 
 
 def train(

@@ -1,30 +1,77 @@
-"""Write down the code behind a stage: python -m lrstudy.stages.code STAGE.
+"""Write down what code each stage depends on: python -m lrstudy.stages.code.
 
-Cells depend on this one file instead of on twenty modules each: DVC reads and writes all of dvc.lock after
-every stage, and most of it was these entries.
+A stage depends on one file of artifacts/code, which has the meaning (:mod:`lrstudy.meaning`) of the code
+behind it and, for cells, of the code that their trainings use: so DVC finds a cell stale when its own
+schedule's formula changed, and not when a comment, or another schedule, did.
 """
 
-import hashlib
-import sys
+import shutil
 from pathlib import Path
 
 import yaml
 
-from lrstudy.errors import unknown
+from lrstudy.cells import Cell, make_cell
+from lrstudy.config import Params, ScheduleRow, load_params, workspace_root
 from lrstudy.files import write_json
+from lrstudy.identity import LOOP, Code, code_behind, content_hash, training_code
+from lrstudy.ledger import Ledger
+from lrstudy.meaning import digest
 from lrstudy.stages import run_stage
+from lrstudy.study import ledger_folder
+from lrstudy.theory.paths import path_cell
+
+FOLDER = Path("artifacts/code")
 
 
 def main() -> None:
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    known = [name.removeprefix("code_") for name in stages if name.startswith("code_")]
-    stage = sys.argv[1] if len(sys.argv) == 2 else ""
-    if stage not in known:
-        raise unknown("stage", stage, known, "a stage whose code is written down")
-    itself = "src/lrstudy/stages/code.py"  # no part of what the stage computes
-    files = sorted(dep for dep in stages[f"code_{stage}"]["deps"] if dep.endswith(".py") and dep != itself)
-    hashes = {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
-    write_json(f"artifacts/code/{stage}.json", hashes)
+    params = load_params()
+    wanted = code_files(params, Ledger(ledger_folder(workspace_root())))
+    for file in FOLDER.rglob("*.json"):
+        if str(file.relative_to(FOLDER)) not in wanted:
+            file.unlink()
+    for folder in FOLDER.glob("*/"):
+        if not any(folder.iterdir()):
+            shutil.rmtree(folder)
+    for name, content in wanted.items():
+        write_json(FOLDER / name, content)
+
+
+def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
+    """The files of artifacts/code by name, for every stage of dvc.yaml that runs a script of this package."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
+    cells = {name: make_cell(params, one.model, one.schedule) for name, one in params.cells.items()}
+    files = {}
+    for stage, described in stages.items():
+        if stage == "code":
+            continue
+        script = f"lrstudy.stages.{stage}.main"
+        if described.get("foreach") == "${cells}":
+            # The trainings' own code stands beside it, as far as the cell uses it.
+            own = {"stage": digest(code_behind(script, without=LOOP))}
+            for name, cell in cells.items():
+                files[f"{stage}/{name}.json"] = own | ledger.canonical(training_code(cell.settings()))
+        else:
+            trained = theory_cells(params, stage)
+            files[f"{stage}.json"] = {"stage": digest(code_behind(script))} | {
+                cell.name: content_hash(training_code(cell.settings())) for cell in trained
+            }
+    return files
+
+
+def theory_cells(params: Params, stage: str) -> list[Cell]:
+    """What a theory stage trains; nothing for the other stages."""
+    if stage == "late_decay":
+        asked, rows = params.theory.late_decay, {"static": ScheduleRow(), "late_decay": ScheduleRow()}
+    elif stage == "level_sets":
+        asked, rows = params.theory.level_sets, params.theory.level_sets.rows
+    else:
+        return []
+    return [
+        path_cell(params, model, name, row, params.num_epochs[params.model[model].dataset])
+        for model in asked.models
+        if model in params.model
+        for name, row in rows.items()
+    ]
 
 
 if __name__ == "__main__":

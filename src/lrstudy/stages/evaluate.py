@@ -1,7 +1,7 @@
 """Measure a trained cell on the test split: python -m lrstudy.stages.evaluate MODEL SCHEDULE.
 
-The only stage that opens test data. Metrics are computed from the predictions as they were saved, so anyone
-can compute them again from predictions.parquet.
+The only stage that opens test data. What it finds goes into each training's record in the ledger, example by
+example; what is there already is taken from it, and needs no weights.
 """
 
 import time
@@ -10,20 +10,26 @@ from pathlib import Path
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import BATCH_SIZES, predict, score, softmax
-from lrstudy.files import write_atomically, write_json
+from lrstudy.evaluation import BATCH_SIZES, measure, predict
+from lrstudy.files import write_json
+from lrstudy.ledger import Ledger, Record
+from lrstudy.ledger.record import WEIGHTS, Test, test_of
 from lrstudy.parallel import run_all
+from lrstudy.runs import find_weights
 from lrstudy.stages import cell_arguments, run_stage
-from lrstudy.study import data_folder, evaluate_folder, read_json, train_folder
+from lrstudy.study import (
+    DESCRIBED,
+    data_folder,
+    evaluate_folder,
+    ledger_folder,
+    read_json,
+    train_folder,
+)
 from lrstudy.tracking import Journal, Sender
-
-WEIGHTS = ("last", "best")  # after the last epoch: the headline; of the lowest validation loss: beside it
 
 
 def main() -> None:
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet
 
     model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
@@ -31,63 +37,95 @@ def main() -> None:
     training = read_json(trained / "training.json", f"train@{model}-{schedule}")
     folder = data_folder(training["dataset"])
     meta = read_meta(folder)
-    settings = training["settings"] | {"threads": params.train.threads, "device": params.train.device}
     cell, *journals = _journals(training, root)
+    ledger = Ledger(ledger_folder(root))
+    journal_of = dict(zip(training["seeds"], journals, strict=True))
+    records = {seed: evaluated(ledger, seed, run) for seed, run in training["seeds"].items()}
     tasks = [
         {
-            "seed": int(seed),
+            "seed": seed,
             "folder": str(trained / f"seed-{seed}"),
             "made_by": f"train@{model}-{schedule}",
             "data": str(folder),
-            "settings": settings,
+            "settings": training["settings"] | {"seed": int(seed)},
             # A run that diverged is a result; its weights are no model that anyone would load.
-            "model": str(journal.folder / "model") if run["status"] == "finished" else None,
+            "model": str(journal_of[seed].folder / "model") if run["status"] == "finished" else None,
         }
-        for (seed, run), journal in zip(training["seeds"].items(), journals, strict=True)
+        for seed, run in training["seeds"].items()
+        if records[seed] is None
     ]
+    _need_weights(f"{model}-{schedule}", training, [task["seed"] for task in tasks])
     with Sender(root) as sender:
         for journal in (cell, *journals):
             sender.follow(journal.folder)
-        predictions = sorted(
-            run_all(predict_seed, tasks, *params.workers),
-            key=lambda found: found["seed"],
-        )
-        table = pa.concat_tables(prediction_table(found) for found in predictions)
-        output = evaluate_folder(model, schedule)
-        write_atomically(
-            output / "predictions.parquet",
-            lambda file: pa.parquet.write_table(table, file, compression="zstd"),
-        )
-
-        saved = pa.parquet.read_table(output / "predictions.parquet")
+        for seed, test in run_all(evaluate_seed, tasks, *params.workers):
+            record = trained_with(ledger, training["seeds"][seed], trained / f"seed-{seed}")
+            records[seed] = record.with_test(test)
+            ledger.add(records[seed])
         scores = {
-            seed: {
-                weights: score_saved(saved, int(seed), weights, meta["num_classes"]) for weights in WEIGHTS
-            }
-            for seed in training["seeds"]
+            seed: {weights: getattr(record.test, weights).model_dump() for weights in WEIGHTS}
+            for seed, record in records.items()
         }
         report_to_tracker(cell, journals, scores, np)
         tags = {"model": model, "schedule": schedule, "dataset": meta["dataset"], "data": meta["label"]}
-        for task, journal in zip(tasks, journals, strict=True):
+        models = {task["seed"]: task["model"] for task in tasks}
+        for seed, journal in journal_of.items():
             journal.dataset("test", meta)
-            if task["model"]:
-                journal.model(task["model"], tags | {"seed": str(task["seed"])})
+            if models.get(seed):
+                journal.model(models[seed], tags | {"seed": seed})
     write_json(
-        output / "metrics.json",
+        evaluate_folder(model, schedule) / "metrics.json",
         {
             "model": model,
             "schedule": schedule,
-            "data": {
-                key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")
-            },
+            "data": {key: meta[key] for key in DESCRIBED},
             "training": {key: value for key, value in training.items() if key not in ("model", "schedule")},
             "scores": scores,
         },
     )
 
 
-def predict_seed(task: dict) -> dict:
-    """Class probabilities of one seed's last and best weights on the test split; the last become a model."""
+def evaluated(ledger: Ledger, seed: str, run: dict) -> Record | None:
+    """The seed's record if the ledger has it with what test data said, else None.
+
+    Raises:
+        StudyError: the training itself is not in the ledger any more.
+    """
+    found = ledger.find(run["identity"])
+    if found is None:
+        raise StudyError(
+            f"{ledger.folder}: has no record of the training {run['identity'][:16]}... (seed {seed}), which the "
+            "train stage has left there; restore it, or run that stage again with `dvc repro --force -s`."
+        )
+    return found if found.test is not None else None
+
+
+def trained_with(ledger: Ledger, run: dict, folder: Path) -> Record:
+    """Of the training's records the one whose weights are those in ``folder``."""
+    found = find_weights({"ledger": str(ledger.folder), "identities": [run["identity"]]}, folder)
+    if found is None:
+        raise StudyError(
+            f"{folder}: not the weights of the training {run['identity'][:16]}... in the ledger; run the train "
+            "stage again with `dvc repro --force -s`: it brings them."
+        )
+    return found[1]
+
+
+def _need_weights(cell: str, training: dict, seeds: list[str]) -> None:
+    """Say which trainings would have to be done again for their weights, and how; none is done unasked."""
+    without = [seed for seed in seeds if not training["seeds"][seed]["weights"]]
+    if without:
+        identities = " ".join(training["seeds"][seed]["identity"][:16] for seed in without)
+        raise StudyError(
+            f"{cell}: trained and not measured on test data yet, and without weights here: seed "
+            f"{', '.join(without)}. `dvc pull` may bring the weights; else train again: "
+            f"`python -m lrstudy.ledger retrain {identities}`, then `dvc repro --force -s train@{cell}` and "
+            "`dvc repro`."
+        )
+
+
+def evaluate_seed(task: dict) -> tuple[str, Test]:
+    """The seed, and what test data say of its last and best weights; the last become a model for others."""
     import torch
 
     from lrstudy.batches import make_split
@@ -106,7 +144,7 @@ def predict_seed(task: dict) -> dict:
     model = make_model(settings["model"], meta).to(device)
     if meta["kind"] == "image":
         model = model.to(memory_format=torch.channels_last)
-    found = {"seed": task["seed"], "index": arrays["index"], "label": arrays["labels"]}
+    found = {}
     files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in WEIGHTS}
     for weights in WEIGHTS:
         values = load_weights(model, files[weights], str(device), task["made_by"])
@@ -114,7 +152,7 @@ def predict_seed(task: dict) -> dict:
             found["best"] = found["last"]  # the last epoch was the best one
             continue
         logits = predict(model, split, BATCH_SIZES[meta["kind"]], device, dtype)
-        found[weights] = softmax(logits).astype("float32")
+        found[weights] = measure(logits, arrays["labels"])
         if weights == "last" and task["model"]:
             on_cpu = {name: value.cpu() for name, value in values.items()}
             save_model(
@@ -123,7 +161,7 @@ def predict_seed(task: dict) -> dict:
                 some_examples(arrays, meta),
                 meta["num_classes"],
             )
-    return found
+    return task["seed"], test_of(found["last"], found["best"], len(arrays["labels"]))
 
 
 def load_weights(model, path: Path, device: str, made_by: str) -> dict:
@@ -135,7 +173,7 @@ def load_weights(model, path: Path, device: str, made_by: str) -> dict:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    again = f"`dvc repro --force -s {made_by}` makes it anew; trainings that are done are not repeated."
+    again = f"`dvc repro --force -s {made_by}` brings it; trainings that are done are not repeated."
     try:
         values = load_file(path, device=device)
     except FileNotFoundError:
@@ -148,45 +186,6 @@ def load_weights(model, path: Path, device: str, made_by: str) -> dict:
         reason = " ".join(str(error).split())
         raise StudyError(f"{path}: the weights of another model ({reason:.200}); {again}") from None
     return values
-
-
-def prediction_table(found: dict):
-    """A row per example and kind of weights: seed, weights, index, label, predicted, probability_0 ..."""
-    import pyarrow as pa
-
-    tables = []
-    for weights in WEIGHTS:
-        probabilities = found[weights]
-        count = len(probabilities)
-        columns = {
-            "seed": pa.array([found["seed"]] * count, pa.int64()),
-            "weights": pa.array([weights] * count, pa.string()).dictionary_encode(),
-            "index": pa.array(found["index"], pa.int64()),
-            "label": pa.array(found["label"], pa.int16()),
-            "predicted": pa.array(probabilities.argmax(axis=1), pa.int16()),
-        }
-        for number in range(probabilities.shape[1]):
-            columns[f"probability_{number}"] = pa.array(probabilities[:, number], pa.float32())
-        tables.append(pa.table(columns))
-    return pa.concat_tables(tables)
-
-
-def score_saved(table, seed: int, weights: str, num_classes: int) -> dict:
-    """The metrics of one seed and kind of weights, from the rows of predictions.parquet.
-
-    Probabilities that are not numbers, of a run that diverged, have no loss: their metrics are None.
-    """
-    import numpy as np
-    import pyarrow.compute as pc
-
-    rows = table.filter((pc.field("seed") == seed) & (pc.field("weights") == weights))
-    probabilities = np.stack(
-        [rows[f"probability_{number}"].to_numpy() for number in range(num_classes)], axis=1
-    ).astype(np.float64)
-    if not np.isfinite(probabilities).all():
-        return {"accuracy": None, "f1": None, "loss": None, "confusion": None}
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return score(rows["label"].to_numpy(), probabilities)
 
 
 def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> None:

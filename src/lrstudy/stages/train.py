@@ -3,14 +3,24 @@
 import csv
 import io
 import shutil
+import sys
 from pathlib import Path
 
 from lrstudy.cells import make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
+from lrstudy.identity import content_hash
+from lrstudy.ledger.record import WEIGHTS, Record
 from lrstudy.parallel import run_all
-from lrstudy.runs import begun_otherwise, fingerprint, train_run
+from lrstudy.runs import (
+    begun_otherwise,
+    find_record,
+    find_weights,
+    journaled_epochs,
+    metric_values,
+    train_run,
+)
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
     common_tags,
@@ -18,17 +28,18 @@ from lrstudy.study import (
     ended_as,
     finish,
     mean_curves,
-    outcome_of,
     read_json,
-    run_task,
+    record_of,
+    told,
     train_folder,
+    training_task,
     tuned_file,
     under_way,
 )
 from lrstudy.tracking import Journal, Sender
 
-# The clock's are no part of the result.
-_NOT_IN_HISTORY = ("steps", "interventions", "seconds", "compute_seconds", "time")
+# What a clock decides is no part of the result.
+_OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
 
 
 def main() -> None:
@@ -37,13 +48,12 @@ def main() -> None:
     cell = make_cell(params, model, schedule)
     meta = read_meta(data_folder(cell.dataset))
     tuned = read_json(tuned_file(model, schedule), f"tune@{cell.name}", ("values", "source"))
-    settings = cell.settings(tuned["values"])
 
     tasks = {
-        seed: run_task(
+        seed: training_task(
             cell,
             params,
-            settings,
+            cell.settings(tuned["values"]),
             seed,
             meta,
             root,
@@ -53,7 +63,9 @@ def main() -> None:
         )
         for seed in params.train.seeds
     }
-    key = fingerprint(settings | {"seeds": params.train.seeds}, meta["fingerprint"])
+    settings = {key: value for key, value in next(iter(tasks.values()))["settings"].items() if key != "seed"}
+    known = {seed: find_record(task) for seed, task in tasks.items()}
+    key = content_hash([tasks[seed]["key"] for seed in sorted(tasks)])
     tags = common_tags(cell, params, meta) | {"tuned": tuned["source"]}
     parent = Journal(root / "checkpoints" / cell.name / f"cell-{key[:16]}", f"cell-{key}")
     parent.create(
@@ -65,39 +77,36 @@ def main() -> None:
     journals = {}
     for seed, task in tasks.items():
         journals[seed] = Journal(task["folder"], task["key"])
+        first = known[seed] and known[seed].outcome()["epochs"][0]
         journals[seed].create(
             f"{cell.name} seed {seed}",
             tags | {"kind": "seed", "seed": str(seed)},
-            settings | {"seed": seed},
+            task["settings"],
             parent=parent.key,
+            began=first["time"] - first["seconds"] if first else None,
         )
         for split in ("train", "validation"):
             journals[seed].dataset(split, meta)
-        if said := begun_otherwise(journals[seed].folder):
+        if known[seed]:
+            print(f"{task['label']}: in the ledger, {told(known[seed])}", file=sys.stderr, flush=True)
+        elif said := begun_otherwise(journals[seed].folder):
             print(f"{task['label']}: {said}", flush=True)
     with Sender(root) as sender, under_way(parent, *journals.values()):
         for journal in (parent, *journals.values()):
             sender.follow(journal.folder)
         for folder in run_all(train_run, tasks.values(), *params.workers):
-            journal = next(j for j in journals.values() if str(j.folder) == folder)
-            outcome = outcome_of(folder)
-            log_interventions(journal, outcome)
-            finish(journal, outcome["status"])
-        outcomes = {seed: outcome_of(task["folder"]) for seed, task in tasks.items()}
+            seed = next(seed for seed, task in tasks.items() if task["folder"] == folder)
+            log_record(journals[seed], record_of(tasks[seed]))
+        records = {seed: record_of(task) for seed, task in tasks.items()}
         if ended_as(parent) != "FINISHED":
             # What the UI shows of a cell while its seeds are folded away.
-            parent.metrics(mean_curves(list(outcomes.values())))
-        statuses = {outcome["status"] for outcome in outcomes.values()}
+            parent.metrics(mean_curves([record.outcome()["epochs"] for record in records.values()]))
+        statuses = {record.status for record in records.values()}
         finish(parent, "diverged" if "diverged" in statuses else "finished")
 
     output = train_folder(model, schedule)
-    write_atomically(output / "history.csv", history_table(outcomes))
-    for seed, task in tasks.items():
-        (output / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
-        for name in ("last", "best"):
-            shutil.copyfile(
-                Path(task["folder"]) / f"{name}.safetensors", output / f"seed-{seed}" / f"{name}.safetensors"
-            )
+    write_atomically(output / "history.csv", history_table(records))
+    here = place_weights(tasks, output)
     write_json(
         output / "training.json",
         {
@@ -106,18 +115,21 @@ def main() -> None:
             "dataset": cell.dataset,
             "tuned": tuned["source"],
             "settings": settings,
-            "threads": params.train.threads,
-            "device": params.train.device,
             "cell": {"key": parent.key, "run_id": sender.run_ids.get(parent.key)},
             "seeds": {
                 str(seed): {
+                    "identity": records[seed].identity,
                     "key": task["key"],
                     "run_id": sender.run_ids.get(task["key"]),
-                    "status": outcomes[seed]["status"],
-                    "best_epoch": outcomes[seed]["best_epoch"],
-                    "num_parameters": outcomes[seed]["num_parameters"],
-                    "interventions": [i for e in outcomes[seed]["epochs"] for i in e["interventions"]],
-                    "compute_seconds": [epoch["compute_seconds"] for epoch in outcomes[seed]["epochs"]],
+                    "status": records[seed].status,
+                    "best_epoch": records[seed].best_epoch,
+                    "num_parameters": records[seed].num_parameters,
+                    "interventions": records[seed].interventions,
+                    "compute_seconds": records[seed].history["compute_seconds"],
+                    "weights": here[seed],
+                    "device": records[seed].device,
+                    "dtype": records[seed].dtype,
+                    "origin": records[seed].origin.model_dump(),
                 }
                 for seed, task in tasks.items()
             },
@@ -125,24 +137,55 @@ def main() -> None:
     )
 
 
-def log_interventions(journal: Journal, outcome: dict) -> None:
+def log_record(journal: Journal, record: Record) -> None:
+    """Give the tracker what the training did: its epochs, if they came from the ledger, and its end."""
+    if not journaled_epochs(journal):
+        for epoch in record.outcome()["epochs"]:
+            journal.metrics(metric_values(epoch))
+        journal.tags({"from_ledger": "true", "trained": told(record)})
+    log_interventions(journal, record.interventions)
+    finish(journal, record.status, record.origin.ended)
+
+
+def place_weights(tasks: dict[int, dict], output: Path) -> dict[int, bool]:
+    """Put the weights of every seed in ``output``, where they are here; returns for which seeds.
+
+    They may lie there already, from DVC's cache: the stage's output persists.
+    """
+    folders = {seed: output / f"seed-{seed}" for seed in tasks}
+    for folder in output.glob("seed-*"):
+        if folder not in folders.values():
+            shutil.rmtree(folder)
+    here = {}
+    for seed, task in tasks.items():
+        found = find_weights(task, folders[seed], Path(task["folder"]))
+        here[seed] = found is not None
+        if found is None:
+            shutil.rmtree(folders[seed], ignore_errors=True)
+        elif found[0] != folders[seed]:
+            folders[seed].mkdir(parents=True, exist_ok=True)
+            for name in WEIGHTS:
+                shutil.copyfile(found[0] / f"{name}.safetensors", folders[seed] / f"{name}.safetensors")
+    return here
+
+
+def log_interventions(journal: Journal, interventions: list[dict]) -> None:
     """Give the tracker what the controller did and why, as a file; nothing if it did nothing."""
-    interventions = [record for epoch in outcome["epochs"] for record in epoch["interventions"]]
     path = journal.folder / "interventions.json"
     if interventions and not path.exists():
         write_json(path, interventions)
         journal.artifact(path)
 
 
-def history_table(outcomes: dict[int, dict]) -> str:
+def history_table(records: dict[int, Record]) -> str:
     """CSV: a row per seed and epoch, floats in full precision; nothing that a clock decides."""
     text = io.StringIO()
-    names = [name for name in next(iter(outcomes.values()))["epochs"][0] if name not in _NOT_IN_HISTORY]
+    names = [name for name in next(iter(records.values())).history if name not in _OF_THE_CLOCK]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", *names])
-    for seed, outcome in outcomes.items():
-        for record in outcome["epochs"]:
-            writer.writerow([seed, *(record[name] for name in names)])
+    for seed, record in records.items():
+        for epoch in record.outcome()["epochs"]:
+            writer.writerow([seed, *(epoch[name] for name in names)])
     return text.getvalue()
 
 

@@ -1,13 +1,10 @@
 """Find a cell's base rate and schedule parameters: python -m lrstudy.stages.tune MODEL SCHEDULE."""
 
 import contextlib
-import hashlib
-import json
 import math
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from statistics import stdev
 
@@ -16,8 +13,10 @@ from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.identity import content_hash
+from lrstudy.ledger import Record
 from lrstudy.parallel import num_workers, run_all
-from lrstudy.runs import code_hashes, train_run
+from lrstudy.runs import find_record, train_run
 from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_one_standard_error
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
@@ -25,8 +24,9 @@ from lrstudy.study import (
     data_folder,
     finish,
     mean_curves,
-    outcome_of,
-    run_task,
+    record_of,
+    told,
+    training_task,
     tuned_file,
     under_way,
 )
@@ -52,7 +52,7 @@ def main() -> None:
 
     def task(number: int, values: dict, share: float, seed: int) -> dict:
         label = f"{cell.name} trial {number}" + (f" on {share:g}" if share < 1 else "") + f" seed {seed}"
-        return run_task(
+        return training_task(
             cell,
             params,
             cell.settings(values),
@@ -61,24 +61,25 @@ def main() -> None:
             root,
             label,
             training_share=share,
+            role="trial",
             keep_weights=False,
             journal=False,
         )
 
     # What the search depends on, in the words that a later search says it differs in.
     space = cell.search_space()
+    defaults = task(0, {}, 1.0, 0)
     identity = {
         "data": meta["fingerprint"],
-        **{f"{module}.py": found for module, found in code_hashes().items()},
-        "torch": version("torch"),
-        "settings": task(0, {}, 1.0, 0)["settings"],
+        **{f"code of the {part}": meaning for part, meaning in defaults["code"].items()},
+        "settings": defaults["settings"],
         "search space": {name: where.model_dump() for name, where in space.items()},
         "seeds": settings.seeds,
         "rungs": settings.rungs,
         "sampler": [settings.sampler_seed, settings.batch_size],
     }
-    identity = {name: _hash(part) for name, part in identity.items()}
-    key = _hash(identity)
+    identity = {name: content_hash(part) for name, part in identity.items()}
+    key = content_hash(identity)
     if said := earlier_studies(cell, key, root, identity):
         print(f"{cell.name}: {said}", file=sys.stderr)
     tags = common_tags(cell, params, meta)
@@ -108,12 +109,13 @@ def main() -> None:
         def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
             tasks = {n: [task(n, values, share, seed) for seed in settings.seeds] for n, values in trials}
             every = [run for group in tasks.values() for run in group]
+            before = {run["key"] for run in every if find_record(run) is not None}
             for _ in run_all(train_run, every, *params.workers):
                 pass
             found = []
             for number, values in trials:
-                outcomes = [outcome_of(t["folder"]) for t in tasks[number]]
-                objective, known = judge(outcomes, share)
+                records = [record_of(task) for task in tasks[number]]
+                objective, known = judge(records, share)
                 trial = trial_journal(number, share)
                 trial.create(
                     f"{cell.name} trial {number}" + (f" on {share:g} of the data" if share < 1 else ""),
@@ -123,12 +125,14 @@ def main() -> None:
                 )
                 sender.follow(trial.folder)
                 if not any(event["event"] == "end" for event in trial.events()):
-                    curves = mean_curves(outcomes)
+                    curves = mean_curves([record.outcome()["epochs"] for record in records])
                     trial.metrics(curves)
                     if math.isfinite(objective):
                         trial.metrics([("objective", objective, 0, curves[-1][3])])
                     if "reason" in known:
                         trial.tags({"reason": known["reason"]})
+                    if all(run["key"] in before for run in tasks[number]):
+                        trial.tags({"from_ledger": "true", "trained": told(records[0])})
                     finish(trial, known["status"])
                 found.append((objective, known))
             return found
@@ -232,31 +236,30 @@ def _clear_database_errors(root: Path) -> Iterator[None]:
         ) from error
 
 
-def _hash(part: object) -> str:
-    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()
-
-
-def judge(outcomes: list[dict], share: float) -> tuple[float, dict]:
+def judge(records: list[Record], share: float) -> tuple[float, dict]:
     """The objective of a trial on one share: the mean over its seeds of the last epoch's validation loss.
 
-    And what is known of it: ``status`` and perhaps the ``reason``, cost, end, and the ``standard_error`` of
-    the objective, over the seeds or, for a single one, over the validation examples.
+    And what is known of it: ``status`` and perhaps the ``reason``, cost, end, the ``identities`` of its
+    trainings, and the ``standard_error`` of the objective, over the seeds or, for a single one, over the
+    validation examples.
     """
-    diverged = [outcome for outcome in outcomes if outcome["status"] == "diverged"]
-    losses = [outcome["epochs"][-1]["validation/loss"] for outcome in outcomes]
+    diverged = [record for record in records if record.status == "diverged"]
+    histories = [record.history for record in records]
+    losses = [history["validation/loss"][-1] for history in histories]
     known = {
         "status": "diverged" if diverged else "finished",
-        "epochs_of_full_data": share * sum(len(outcome["epochs"]) for outcome in outcomes),
-        "seconds": sum(epoch["compute_seconds"] for outcome in outcomes for epoch in outcome["epochs"]),
-        "ended": int(max(outcome["epochs"][-1]["time"] for outcome in outcomes) * 1000),
+        "epochs_of_full_data": share * sum(len(history["epoch"]) for history in histories),
+        "seconds": sum(sum(history["compute_seconds"]) for history in histories),
+        "ended": int(max(history["time"][-1] for history in histories) * 1000),
+        "identities": [record.identity for record in records],
     }
     if diverged:
-        known["reason"] = f"the loss was not finite in epoch {len(diverged[0]['epochs'])}"
+        known["reason"] = f"the loss was not finite in epoch {len(diverged[0].history['epoch'])}"
         return math.inf, known
     if len(losses) > 1:
         known["standard_error"] = stdev(losses) / math.sqrt(len(losses))
     else:
-        known["standard_error"] = outcomes[0]["epochs"][-1]["validation/loss_standard_error"]
+        known["standard_error"] = histories[0]["validation/loss_standard_error"][-1]
     return sum(losses) / len(losses), known
 
 

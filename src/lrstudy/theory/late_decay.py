@@ -13,12 +13,12 @@ from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
 from lrstudy.parallel import run_all
-from lrstudy.study import common_tags, data_folder, finish, outcome_of
+from lrstudy.study import common_tags, data_folder, finish
 from lrstudy.theory import figures, measurements, toy
 from lrstudy.theory.branching import Branching, branching, cost, late_minus_early, trend
 from lrstudy.theory.effects import summary, verdict
 from lrstudy.theory.landscape import Plane, grid, principal_plane
-from lrstudy.theory.paths import train_path, weights_file
+from lrstudy.theory.paths import outcome_of, train_path, weights_file
 from lrstudy.theory.records import (
     FOLDER,
     HEADLINE,

@@ -5,8 +5,6 @@ plane. Writes artifacts/theory/level_sets.json and figures beside it. Test data 
 nothing.
 """
 
-import hashlib
-import json
 import math
 import sys
 from pathlib import Path
@@ -17,15 +15,16 @@ from lrstudy.cells import Cell, default_values
 from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
+from lrstudy.identity import content_hash
 from lrstudy.parallel import num_workers, run_all
-from lrstudy.runs import code_hashes, train_run
-from lrstudy.study import common_tags, data_folder, finish, outcome_of, run_task
+from lrstudy.runs import train_run
+from lrstudy.study import common_tags, data_folder, finish, record_of, training_task
 from lrstudy.theory import figures, measurements
 from lrstudy.theory.components import component_counts, levels_of, rises
 from lrstudy.theory.connectivity import pairs
 from lrstudy.theory.effects import paired, refutation, summary, verdict
 from lrstudy.theory.landscape import grid, principal_plane
-from lrstudy.theory.paths import path_cell, path_task, train_path, weights_file
+from lrstudy.theory.paths import outcome_of, path_cell, path_task, train_path, weights_file
 from lrstudy.theory.records import (
     FOLDER,
     HEADLINE,
@@ -261,7 +260,7 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
     def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
         tasks = {
             number: [
-                run_task(
+                training_task(
                     cell,
                     params,
                     cell.settings(values),
@@ -270,6 +269,7 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
                     root,
                     f"level_sets {cell.name} trial {number} seed {seed}",
                     training_share=share,
+                    role="trial",
                     keep_weights=False,
                     journal=False,
                 )
@@ -281,23 +281,23 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
             pass
         found = []
         for number, _ in trials:
-            ends = [outcome_of(task["folder"]) for task in tasks[number]]
+            records = [record_of(task) for task in tasks[number]]
             losses = [
-                end["epochs"][-1]["validation/loss"] if end["status"] == "finished" else math.inf
-                for end in ends
+                record.history["validation/loss"][-1] if record.status == "finished" else math.inf
+                for record in records
             ]
             found.append((sum(losses) / len(losses), {}))
         return found
 
+    defaults = training_task(cell, params, cell.settings(), 0, meta, root, cell.name)
     known = [
         meta["fingerprint"],
-        code_hashes(),
-        cell.settings(),
+        defaults["code"],
+        defaults["settings"],
         {name: where.model_dump() for name, where in cell.search_space().items()},
         settings.model_dump(exclude={"num_trials"}),
-        params.train.model_dump(exclude={"seeds"}),
     ]
-    key = hashlib.sha256(json.dumps(["level_sets", known], sort_keys=True).encode()).hexdigest()
+    key = content_hash(["level_sets", known])
     at_once = math.ceil(num_workers(*params.workers) / len(settings.seeds))
     trials = tune(cell, settings, key, root, evaluate, at_once=at_once)
     return {"source": "tuned", "values": best_trial(trials)["values"], "trials": trials}

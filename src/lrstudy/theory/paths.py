@@ -1,6 +1,7 @@
 """Trainings that keep the weights of every epoch, and that others can branch off from.
 
-A path's folder, named by the training's fingerprint, holds ``epochs/<n>.safetensors`` (the model after epoch
+A path is known by the identity of the training with its settings; what is asked of it are its weights, so it
+has no record in the ledger, which keeps none. Its folder holds ``epochs/<n>.safetensors`` (the model after epoch
 n), ``branch-<n>.pt`` (the whole checkpoint, where another path is to branch off), ``checkpoint.pt`` while it
 is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.runs` has it.
 """
@@ -13,8 +14,8 @@ from lrstudy.cells import Cell, make_cell
 from lrstudy.config import ControllerParams, Params, ScheduleRow
 from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_atomically
-from lrstudy.runs import metric_values, progress_line, read_outcome, write_outcome
-from lrstudy.study import run_task
+from lrstudy.runs import journaled_epochs, metric_values, progress_line, read_outcome, write_outcome
+from lrstudy.study import training_task
 from lrstudy.tracking import Journal
 
 
@@ -53,7 +54,7 @@ def path_task(
         branches: epochs after which other paths branch off.
         start: the task of the path that this one branches off from, and ``epoch``: after which.
     """
-    task = run_task(cell, params, settings, seed, meta, root, label)
+    task = training_task(cell, params, settings, seed, meta, root, label)
     key = f"path-{task['key']}"
     folder = root / "checkpoints" / "theory" / cell.name / task["key"][:16]
     if start is not None:
@@ -116,29 +117,14 @@ def _train(folder: Path, task: dict) -> None:
     import torch
     from safetensors.torch import save
 
-    from lrstudy.batches import make_split, take_share
-    from lrstudy.data import read_meta, read_split
-    from lrstudy.devices import choose_device
-    from lrstudy.training import train
+    from lrstudy.training import prepare, train
 
     settings = task["settings"]
-    torch.set_num_threads(settings["threads"])
-    torch.set_flush_denormal(True)  # numbers below 1e-38 are slow on many processors
-    device = choose_device(settings["device"])
-    meta = read_meta(task["data"])
-    training = take_share(read_split(task["data"], "train"), settings["training_share"])
-    training = make_split(training, meta, device, settings["augment"])
-    validation = make_split(read_split(task["data"], "validation"), meta, device)
+    training, validation, meta = prepare(settings, task["data"])
 
     parent = os.getppid()
     journal = Journal(folder, task["key"])
-    journaled = {
-        epoch
-        for event in journal.events()
-        if event["event"] == "metrics"
-        for name, _, epoch, _ in event["values"]
-        if name == "validation/loss"
-    }
+    journaled = journaled_epochs(journal)
     checkpoint_file, started = folder / "checkpoint.pt", task["start"]
     file = checkpoint_file if checkpoint_file.exists() else Path(started["file"]) if started else None
     state = _load(file) if file else None
@@ -168,3 +154,11 @@ def _train(folder: Path, task: dict) -> None:
     progress = train(settings, training, validation, meta, state=state, on_epoch=on_epoch)
     write_outcome(folder, progress)
     checkpoint_file.unlink(missing_ok=True)
+
+
+def outcome_of(folder: str | Path) -> dict:
+    """The finished path in ``folder``."""
+    outcome = read_outcome(Path(folder))
+    if outcome is None:
+        raise RuntimeError(f"{folder}: the training ended without an outcome")
+    return outcome

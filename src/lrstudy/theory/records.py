@@ -1,6 +1,5 @@
 """What the theory stages share: where their files go, what MLflow is told, and tasks of measurements."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -12,15 +11,15 @@ import numpy as np
 
 from lrstudy.config import Params
 from lrstudy.files import write_json
+from lrstudy.identity import LOOP, code_behind, content_hash, training_code
+from lrstudy.meaning import digest
 from lrstudy.parallel import num_workers, run_all
-from lrstudy.runs import fingerprint
 from lrstudy.study import finish
 from lrstudy.theory import measurements
 from lrstudy.theory.landscape import Plane
 from lrstudy.tracking import Journal, Sender
 
 FOLDER = Path("artifacts/theory")
-_MEASURING = ("connectivity", "curvature", "landscape", "measurements", "network")
 HEADLINE = {"image": "accuracy", "text": "f1"}  # the study's own test metric for a kind of data
 
 
@@ -34,7 +33,7 @@ def parent_journal(
         identity: all that the experiment depends on besides the data and the code that trains.
         data: the data's fingerprint, or "" where there is none.
     """
-    key = f"theory-{fingerprint(identity, data)}"
+    key = f"theory-{content_hash([identity, data, digest(code_behind(*LOOP))])}"
     folder = root / "checkpoints" / "theory" / f"{name.replace(' ', '-')}-{key.removeprefix('theory-')[:16]}"
     journal = Journal(folder, key)
     journal.create(name, tags | {"kind": "theory"}, identity, description=description)
@@ -86,11 +85,10 @@ def measure_all(
     far it is goes to stderr.
     """
     folder = root / "checkpoints" / "theory" / "measured"
-    sources = {name: Path(__file__).with_name(f"{name}.py") for name in _MEASURING}
-    code = {name: hashlib.sha256(source.read_bytes()).hexdigest() for name, source in sources.items()}
+    code = digest(code_behind(f"{function.__module__}.{function.__name__}"))
     files = {
         task["name"]: folder
-        / f"{fingerprint({'function': function.__name__, 'task': task, 'code': code}, '')}.json"
+        / f"{content_hash({'task': task, 'code': [code, training_code(task['settings'])]})}.json"
         for task in tasks
     }
     found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}

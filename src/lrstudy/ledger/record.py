@@ -1,0 +1,376 @@
+"""One training's entry in the ledger: what it holds, how it is written, and whether what is read can be so.
+
+A record is a JSON object of plain values, compressed with gzip: nothing in it can run code. Its file is named
+after the training's identity and the record's own content, so that files of several ledgers can lie in one
+folder without one replacing another. docs/ledger.md describes the format for people and other programs.
+"""
+
+import base64
+import binascii
+import gzip
+import hashlib
+import io
+import json
+import math
+import stat
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lrstudy.errors import StudyError
+from lrstudy.identity import training_identity
+
+FORMAT = 1
+SUFFIX = ".json.gz"
+MAX_BYTES = 1_000_000  # of a file, ten times what a training of many epochs takes
+MAX_TEXT = 16_000_000  # unpacked
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+WEIGHTS = ("last", "best")
+"""After the last epoch: the headline; of the lowest validation loss: beside it."""
+
+
+class DamagedRecord(StudyError):
+    """A file of the ledger that is not what a training left."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(_Strict):
+    """The data set that a training read, as its meta.json describes it."""
+
+    dataset: str
+    label: str
+    official: bool
+    fingerprint: str
+    num_examples: dict[str, Annotated[int, Field(ge=0)]]
+
+
+class Origin(_Strict):
+    """Where and when a training took place: told, and no part of its identity."""
+
+    machine: str  # which: lrstudy.machine.machine_name
+    processor: str
+    cores: Annotated[int, Field(ge=1)]
+    system: str
+    accelerator: str | None
+    versions: dict[str, str]
+    revision: str  # of the code, "" outside of a repository
+    ended: Finite  # seconds since 1970
+
+
+class Labels(_Strict):
+    """What the study that asked for the training called it; another study may call it otherwise."""
+
+    model: str
+    schedule: str
+    role: Literal["final", "trial"]
+
+
+class Scores(_Strict):
+    """Metrics on the test split; None each where the weights are no numbers."""
+
+    accuracy: Share | None
+    f1: Share | None
+    loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
+    confusion: list[list[Annotated[int, Field(ge=0)]]] | None
+
+
+class Test(_Strict):
+    """What the test split said, of the last epoch's weights and of those of the lowest validation loss.
+
+    ``right`` and ``losses`` are of the last weights, in the order of the split's examples.
+    """
+
+    num_examples: Annotated[int, Field(ge=1)]
+    last: Scores
+    best: Scores
+    right: str | None  # base64 of bits, the first example's the highest of the first byte
+    losses: str | None  # base64 of zlib of float16: all high bytes, then all low bytes
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Test":
+        if (self.right is None) != (self.losses is None) or (self.right is None) != (
+            self.last.accuracy is None
+        ):
+            raise ValueError("right, losses and the scores of the last weights must stand together")
+        if self.right is not None:
+            right, losses = self.is_right(), self.example_losses()
+            if not np.isfinite(losses).all() or (losses < 0).any():
+                raise ValueError("losses are not all finite numbers of at least 0")
+            if not math.isclose(right.mean(), self.last.accuracy, abs_tol=1e-9):
+                raise ValueError(
+                    f"right says an accuracy of {right.mean():.6f}, last {self.last.accuracy:.6f}"
+                )
+            if not math.isclose(losses.mean(dtype=np.float64), self.last.loss, rel_tol=0.01, abs_tol=1e-3):
+                raise ValueError(f"losses have a mean of {losses.mean():.4f}, last says {self.last.loss:.4f}")
+        return self
+
+    def is_right(self) -> np.ndarray:
+        """bool (num_examples,): whether the likeliest class was the label."""
+        return unpack_bits(self.right or "", self.num_examples)
+
+    def example_losses(self) -> np.ndarray:
+        """float16 (num_examples,): -log probability of the label, in nats."""
+        return unpack_halves(self.losses or "", self.num_examples)
+
+
+Value = float | int | None
+
+
+class Record(_Strict):
+    """What a finished training leaves.
+
+    ``history`` has a list per quantity with one value per epoch, in full precision; None where a training
+    that diverged had no number. ``weights`` are the SHA-256 of its weights' files where they were kept.
+    """
+
+    format: Literal[1]
+    identity: Sha256
+    settings: dict[str, Any]
+    data: Data
+    code: dict[str, Sha256]
+    labels: Labels
+    origin: Origin
+    status: Literal["finished", "diverged"]
+    best_epoch: Annotated[int, Field(ge=0)]
+    num_parameters: Annotated[int, Field(ge=0)]
+    history: dict[str, list[Value]]
+    interventions: list[dict[str, Any]]
+    weights: dict[Literal["last", "best"], Sha256]
+    test: Test | None
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> "Record":
+        known = training_identity(self.settings, self.data.fingerprint, self.code)
+        if known != self.identity:
+            raise ValueError(
+                f"settings, data and code have the identity {known[:16]}..., not {self.identity[:16]}..."
+            )
+        epochs = self.history.get("epoch", [])
+        if not epochs or epochs != list(range(1, len(epochs) + 1)) or "validation/loss" not in self.history:
+            raise ValueError("history has no epochs from 1 on, or no validation/loss")
+        for name, series in self.history.items():
+            if len(series) != len(epochs):
+                raise ValueError(f"history has {len(epochs)} epochs and {len(series)} of {name}")
+        if self.status == "finished":
+            if len(epochs) != self.settings.get("num_epochs"):
+                raise ValueError(
+                    f"it finished after {len(epochs)} of {self.settings.get('num_epochs')} epochs"
+                )
+            for name, series in self.history.items():
+                if any(value is None or not math.isfinite(value) for value in series):
+                    raise ValueError(f"it finished with {name} that is no finite number")
+            losses = self.history["validation/loss"]
+            if self.best_epoch != 1 + losses.index(min(losses)):
+                raise ValueError(f"best_epoch {self.best_epoch} has not the lowest validation/loss")
+        return self
+
+    @property
+    def name(self) -> str:
+        """``<model>-<schedule> seed <n>``, as it is called in messages."""
+        return f"{self.labels.model}-{self.labels.schedule} seed {self.settings['seed']}"
+
+    @property
+    def device(self) -> str:
+        """The kind of device: cpu, cuda or mps."""
+        return self.settings["device"]
+
+    @property
+    def dtype(self) -> str:
+        """The type of its matrix products."""
+        return self.settings["precision"]
+
+    def outcome(self) -> dict[str, Any]:
+        """The same as a training's own ``outcome.json`` says it, but for the single updates."""
+        epochs = []
+        for values in zip(*self.history.values(), strict=True):
+            epoch = {
+                name: math.nan if value is None else value
+                for name, value in zip(self.history, values, strict=True)
+            }
+            epoch["interventions"] = [i for i in self.interventions if i["epoch"] == epoch["epoch"]]
+            epochs.append(epoch)
+        return {
+            "status": self.status,
+            "best_epoch": self.best_epoch,
+            "num_parameters": self.num_parameters,
+            "epochs": epochs,
+        }
+
+    def with_test(self, test: Test) -> "Record":
+        """The same with what test data said."""
+        return self.model_copy(update={"test": test})
+
+
+NOT_IN_HISTORY = ("steps", "interventions")
+
+
+def history_of(epochs: list[dict]) -> dict[str, list[Value]]:
+    """A training's records by epoch as a record's ``history``."""
+    names = [name for name in epochs[0] if name not in NOT_IN_HISTORY]
+    return {name: [_plain(epoch[name]) for epoch in epochs] for name in names}
+
+
+def _plain(value: float) -> Value:
+    return value if math.isfinite(value) else None
+
+
+def test_of(last: Mapping[str, Any], best: Mapping[str, Any], num_examples: int) -> Test:
+    """A record's ``test`` from what :func:`lrstudy.evaluation.measure` found of both weights."""
+    return Test(
+        num_examples=num_examples,
+        last=Scores(**last["scores"]),
+        best=Scores(**best["scores"]),
+        right=None if last["right"] is None else pack_bits(last["right"]),
+        losses=None if last["losses"] is None else pack_halves(last["losses"]),
+    )
+
+
+test_of.__test__ = False  # no test of pytest's
+
+
+# --- Packing ------------------------------------------------------------------------------------------------
+
+
+def pack_bits(values: np.ndarray) -> str:
+    """bool (N,) as base64 of bits."""
+    return base64.b64encode(np.packbits(values).tobytes()).decode()
+
+
+def unpack_bits(packed: str, count: int) -> np.ndarray:
+    """The inverse of :func:`pack_bits`; ValueError where it is not ``count`` values."""
+    found = np.frombuffer(_decoded(packed), np.uint8)
+    if len(found) != -(-count // 8):
+        raise ValueError(f"right has {8 * len(found)} bits, not {count}")
+    return np.unpackbits(found, count=count).astype(bool)
+
+
+def pack_halves(values: np.ndarray) -> str:
+    """float16 (N,) as base64 of zlib: the high bytes, which repeat, before the low ones, which don't."""
+    planes = values.astype("<f2").view(np.uint8).reshape(-1, 2).T[::-1]
+    return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode()
+
+
+def unpack_halves(packed: str, count: int) -> np.ndarray:
+    """The inverse of :func:`pack_halves`; ValueError where it is not ``count`` values."""
+    unpacker = zlib.decompressobj()
+    try:
+        content = unpacker.decompress(_decoded(packed), 2 * count + 1)
+    except zlib.error as error:
+        raise ValueError(f"losses cannot be unpacked ({error})") from None
+    if len(content) != 2 * count:
+        raise ValueError(f"losses are {len(content) / 2:g} values or more, not {count}")
+    planes = np.frombuffer(content, np.uint8).reshape(2, count)
+    return np.ascontiguousarray(planes[::-1].T).view("<f2").reshape(count)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64 ({error})") from None
+
+
+# --- Files --------------------------------------------------------------------------------------------------
+
+
+def encode(record: Record) -> tuple[str, bytes]:
+    """The record's file name and content; the same bytes for the same record."""
+    text = json.dumps(
+        record.model_dump(mode="json"),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        allow_nan=False,
+    ).encode()
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", 9, packed, mtime=0) as file:
+        file.write(text)
+    return f"{record.identity}-{_digest(text)}{SUFFIX}", packed.getvalue()
+
+
+def identity_in(name: str) -> str | None:
+    """The identity in a record's file name; None where the name is no record's."""
+    stem = name.removesuffix(SUFFIX)
+    identity, _, digest = stem.partition("-")
+    well_formed = name.endswith(SUFFIX) and len(identity) == 64 and len(digest) == 16
+    return identity if well_formed and set(identity + digest) <= set("0123456789abcdef") else None
+
+
+def read_record(path: Path) -> Record:
+    """The record in ``path``.
+
+    Raises:
+        DamagedRecord: the file is not what :func:`encode` writes under that name; one sentence says why.
+    """
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise DamagedRecord(f"{path}: cannot be read ({error.strerror}).") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = (
+            "a link"
+            if stat.S_ISLNK(found.st_mode)
+            else "a folder"
+            if stat.S_ISDIR(found.st_mode)
+            else "no file"
+        )
+        raise DamagedRecord(f"{path}: {kind}, not the file of a record.")
+    if identity_in(path.name) is None:
+        raise DamagedRecord(f"{path}: the name is not <identity>-<digest>{SUFFIX}.")
+    if found.st_size > MAX_BYTES:
+        raise DamagedRecord(f"{path}: {found.st_size:,} bytes; a record has at most {MAX_BYTES:,}.")
+    text = _unpacked(path)
+    try:
+        content = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise DamagedRecord(f"{path}: not UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise DamagedRecord(f"{path}: not JSON ({str(error).splitlines()[0]}).") from None
+    if not isinstance(content, dict):
+        raise DamagedRecord(f"{path}: a {type(content).__name__}, not a record.")
+    if content.get("format") != FORMAT:
+        raise DamagedRecord(
+            f"{path}: format {content.get('format')!r:.40}; this version reads format {FORMAT}: update lrstudy if "
+            "the record is newer."
+        )
+    try:
+        record = Record.model_validate(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        raise DamagedRecord(f"{path}: {where + ': ' if where else ''}{message}.") from None
+    if record.identity != identity_in(path.name):
+        raise DamagedRecord(f"{path}: named after another training; it is {record.identity[:16]}...")
+    if _digest(text) not in path.name:
+        raise DamagedRecord(f"{path}: not the content that its name is made of: it was changed by hand.")
+    return record
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            text = file.read(MAX_TEXT + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DamagedRecord(f"{path}: cannot be unpacked ({error or type(error).__name__}).") from None
+    if len(text) > MAX_TEXT:
+        raise DamagedRecord(f"{path}: unpacks to more than {MAX_TEXT:,} bytes.")
+    return text
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

@@ -1,0 +1,53 @@
+"""What kind of machine this is, as results say where they come from. Needs no torch."""
+
+import functools
+import hashlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "numpy", "scikit-learn", "lrstudy")
+"""Whose versions go with a result."""
+
+
+@functools.cache
+def processor() -> str:
+    """The processor's model name, and where Linux tells the widest vector unit and whether it has bfloat16.
+
+    As in ``AMD EPYC (avx512, bfloat16)``.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = dict(
+        part for line in reversed(lines) if len(part := [p.strip() for p in line.split(":", 1)]) == 2
+    )
+    name = known.get("model name") or platform.machine()
+    flags = set(known.get("flags", "").split())
+    units = [next((unit for unit in ("avx512f", "avx2", "avx") if unit in flags), "").rstrip("f")]
+    units += ["bfloat16"] if flags & {"avx512_bf16", "amx_bf16"} else []
+    return f"{name} ({', '.join(filter(None, units))})" if any(units) else name
+
+
+def machine_name() -> str:
+    """Eight hexadecimal digits that tell this machine from others without naming it."""
+    what = "\0".join([platform.node(), processor(), str(os.cpu_count()), platform.system()])
+    return hashlib.sha256(what.encode()).hexdigest()[:8]
+
+
+def system() -> str:
+    """Operating system and architecture."""
+    return f"{platform.system()} {platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions; those that are not installed are left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

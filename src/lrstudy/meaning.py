@@ -1,0 +1,371 @@
+"""What code means, as far as results go: its syntax trees, wherever they stand.
+
+The meaning of a function is its syntax tree and those of everything in this package that it refers to,
+without docstrings, comments, annotations, formatting, imports and what an error says. So a comment, a type or
+a move to another file changes nothing, and what is not referred to plays no part:
+
+>>> cosine = reached(["lrstudy.schedules.cosine"], plain=True)
+>>> sorted(definition.name for definition in cosine)
+['_half_cosine', 'cosine']
+
+Found out from the source files alone: nothing is imported or run. What cannot be seen in the source is not
+followed: names that are put together at run time, and other packages, whose versions are recorded instead.
+"""
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import symtable
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "lrstudy"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What one module-level name stands for.
+
+    Attributes:
+        name: the name, without its module.
+        own: SHA-256 of its own syntax tree.
+        whole: SHA-256 of that and of the trees that it refers to directly.
+    """
+
+    name: str
+    own: str
+    whole: str
+
+
+def reached(
+    roots: Iterable[str], *, stop: Collection[str] = (), plain: bool = False
+) -> frozenset[Definition]:
+    """The definitions that the roots refer to, at any remove, themselves included.
+
+    Args:
+        roots: ``module.name`` each.
+        stop: names ``module.name``, and modules, that are not followed: a reference to one is a name alone.
+        plain: leave out the roots' own decorators, which only say where an entry is listed.
+
+    Raises:
+        KeyError: a root is not defined in its module.
+    """
+    found: dict[str, _Meaning] = {}
+    waiting = [(root, plain) for root in roots]
+    while waiting:
+        name, undecorated = waiting.pop()
+        if name not in found:
+            found[name] = _meaning(name, undecorated)
+            waiting += [(other, False) for other in found[name].refers_to if not _stops(other, stop)]
+    return frozenset(
+        Definition(
+            name.rpartition(".")[2],
+            one.own,
+            _sha(one.own, *(found[other].own for other in one.refers_to if other in found)),
+        )
+        for name, one in found.items()
+    )
+
+
+def digest(definitions: Collection[Definition]) -> str:
+    """SHA-256 of these definitions, whatever modules they stand in."""
+    return _sha(*sorted(f"{one.name} {one.whole}" for one in definitions))
+
+
+def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[Definition]:
+    """The definitions behind the entry ``key`` of a registry, by itself: not of the others.
+
+    A registry is a module-level dict: a literal, or one that a decorator fills with the functions of its
+    module, each under its own name; that decorator only lists the function and plays no part.
+
+    Args:
+        registry: ``module.name``.
+        stop: as for :func:`reached`.
+
+    Raises:
+        KeyError: there is no such entry.
+    """
+    module_name, _, name = registry.rpartition(".")
+    module = _module(module_name)
+    values = [getattr(statement, "value", None) for statement in module.statements[name]]
+    literal = next((value for value in values if isinstance(value, ast.Dict) and value.keys), None)
+    if literal is None:
+        if key not in module.statements:
+            raise KeyError(f"{registry} has no entry {key!r}")
+        return reached([f"{module_name}.{key}"], stop=stop, plain=True)
+    for known, value in zip(literal.keys, literal.values, strict=True):
+        if isinstance(known, ast.Constant) and known.value == key:
+            meaning = _meaning_of([ast.Expr(value)], module)
+            behind = reached(meaning.refers_to, stop=stop)
+            if isinstance(value, ast.Name) and _defined(module.resolve(value.id) or ""):
+                return behind
+            return behind | {Definition(key, meaning.own, meaning.own)}
+    raise KeyError(f"{registry} has no entry {key!r}")
+
+
+def _stops(name: str, stop: Collection[str]) -> bool:
+    parts = name.split(".")
+    return any(".".join(parts[:count]) in stop for count in range(1, len(parts) + 1))
+
+
+def _sha(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+# --- A module -----------------------------------------------------------------------------------------------
+
+
+class _Module:
+    """A module's statements by the name that they define, and what its names stand for."""
+
+    def __init__(self, name: str):
+        self.name = name
+        path = _file(name)
+        tree = _Bare().visit(ast.parse(path.read_text("utf-8")))
+        source = ast.unparse(ast.fix_missing_locations(tree))
+        self.statements: dict[str, list[ast.stmt]] = {}
+        self.imports: dict[str, str] = {}
+        for statement in ast.parse(source).body:
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                self.imports |= _bound_by(statement, name)
+            else:
+                for bound in _binds(statement):
+                    self.statements.setdefault(bound, []).append(statement)
+
+    def resolve(self, name: str) -> str | None:
+        """``module.name`` or a module that ``name`` stands for here; None for builtins."""
+        if name in self.statements:
+            return f"{self.name}.{name}"
+        return self.imports.get(name)
+
+
+@functools.cache
+def _module(name: str) -> _Module:
+    return _Module(name)
+
+
+def forget() -> None:
+    """Read the source files again: they have changed."""
+    _module.cache_clear()
+    _meaning.cache_clear()
+    _file.cache_clear()
+
+
+@functools.cache
+def _file(module: str) -> Path:
+    root = importlib.util.find_spec(PACKAGE)
+    path = Path(root.origin).parent.joinpath(*module.split(".")[1:])
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+
+
+def _is_module(name: str) -> bool:
+    return name.split(".")[0] == PACKAGE and _file(name).exists()
+
+
+def _defined(name: str) -> bool:
+    """Whether ``module.name`` is a definition of this package."""
+    module, _, own = name.rpartition(".")
+    return bool(module) and _is_module(module) and own in _module(module).statements
+
+
+def _bound_by(statement: ast.Import | ast.ImportFrom, here: str) -> dict[str, str]:
+    """What an import binds: name here -> dotted name."""
+    if isinstance(statement, ast.Import):
+        return {
+            alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
+            for alias in statement.names
+        }
+    module = statement.module or ""
+    if statement.level:
+        package = here.split(".")[: -statement.level or None]
+        module = ".".join([*package, module]).rstrip(".")
+    return {alias.asname or alias.name: f"{module}.{alias.name}" for alias in statement.names}
+
+
+def _binds(statement: ast.stmt) -> set[str]:
+    """The module-level names that a statement defines or changes, as in ``x = 1``, ``x[0] = 1``, ``x.add()``."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {statement.name}
+    bound = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            bound.add(node.id)
+        elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+            bound.add(_base(node))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            bound.add(_base(node.value.func))
+    return bound - {""}
+
+
+def _base(node: ast.expr) -> str:
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+# --- A definition -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Meaning:
+    own: str
+    refers_to: tuple[str, ...]
+
+
+@functools.cache
+def _meaning(name: str, undecorated: bool) -> _Meaning:
+    module_name, _, own_name = name.rpartition(".")
+    module = _module(module_name)
+    if own_name not in module.statements:
+        raise KeyError(f"{module_name} does not define {own_name}")
+    statements = [_copy(statement) for statement in module.statements[own_name]]
+    if undecorated:
+        for statement in statements:
+            statement.decorator_list = []
+    meaning = _meaning_of(statements, module)
+    return _Meaning(meaning.own, tuple(other for other in meaning.refers_to if other != name))
+
+
+def _meaning_of(statements: list[ast.stmt], module: _Module) -> _Meaning:
+    trees, refers_to = [], set()
+    for statement in statements:
+        imported = {
+            bound: target
+            for node in ast.walk(statement)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for bound, target in _bound_by(node, module.name).items()
+        }
+        names = _names_of_the_module(statement) | imported.keys()
+        canonical = _Canonical({name: imported.get(name) or module.resolve(name) for name in names})
+        trees.append(ast.dump(canonical.visit(_copy(statement))))
+        refers_to |= canonical.refers_to
+    return _Meaning(_sha(*trees), tuple(sorted(refers_to)))
+
+
+def _copy(statement: ast.stmt) -> ast.stmt:
+    return ast.parse(ast.unparse(statement)).body[0]
+
+
+def _names_of_the_module(statement: ast.stmt) -> set[str]:
+    """The names in a module-level statement that are not some function's own."""
+    table = symtable.symtable(ast.unparse(statement), "", "exec")
+    names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    inner = list(table.get_children())
+    while inner:
+        scope = inner.pop()
+        names |= {symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global()}
+        inner += scope.get_children()
+    return names
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes away what decides no result: docstrings, annotations, ``if TYPE_CHECKING``, what errors say."""
+
+    def visit_Module(self, node: ast.Module) -> ast.Module:
+        return self._without_docstring(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        for part in ast.walk(node):
+            part.in_a_function = True
+        return self._without_docstring(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        self.generic_visit(node)
+        if node.value is None:
+            if getattr(node, "in_a_function", False):
+                return ast.Pass()
+            # A field of a class: that it is there, and where.
+            return ast.Expr(ast.Constant((ast.unparse(node.target),)))
+        return ast.Assign([node.target], node.value, lineno=node.lineno)
+
+    def visit_Raise(self, node: ast.Raise) -> ast.Raise:
+        """Which error, not its words: who reads them has no result."""
+        return ast.Raise(node.exc.func if isinstance(node.exc, ast.Call) else node.exc, None)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
+        self.generic_visit(node)
+        node.msg = None
+        return node
+
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt] | None:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return [self.visit(statement) for statement in node.orelse] or None
+        return self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """A string alone says something to readers: below a field, for instance."""
+        self.generic_visit(node)
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+
+    def _without_docstring(self, node: ast.AST) -> ast.AST:
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return node
+
+
+class _Canonical(ast.NodeTransformer):
+    """Writes what a name stands for in place of the name, and notes what of this package is referred to."""
+
+    def __init__(self, standing_for: dict[str, str | None]):
+        self.standing_for = standing_for
+        self.refers_to: set[str] = set()
+
+    def visit_Import(self, node: ast.Import) -> None:
+        return None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        return None
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        target = self.standing_for.get(node.id)
+        return self._named(target, node) if target else node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        dotted = self._dotted(node)
+        return self._named(dotted, node) if dotted else self.generic_visit(node)
+
+    def _dotted(self, node: ast.expr) -> str | None:
+        """The dotted name of what lies in a module: ``np.mean`` is numpy.mean."""
+        if isinstance(node, ast.Name):
+            target = self.standing_for.get(node.id)
+            return target if target and not _defined(target) else None
+        if isinstance(node, ast.Attribute) and (before := self._dotted(node.value)):
+            return f"{before}.{node.attr}"
+        return None
+
+    def _named(self, target: str, node: ast.expr) -> ast.expr:
+        if target.split(".")[0] != PACKAGE:
+            return ast.Name(target, node.ctx)
+        attributes: list[str] = []
+        while not _defined(target) and not _is_module(target) and "." in target:
+            target, _, last = target.rpartition(".")
+            attributes.insert(0, last)
+        if _defined(target):
+            self.refers_to.add(target)
+        named: ast.expr = ast.Name(target.rpartition(".")[2], ast.Load())
+        for attribute in attributes:
+            named = ast.Attribute(named, attribute, ast.Load())
+        named.ctx = node.ctx
+        return named
+
+
+def modules() -> Iterator[str]:
+    """Every module of the package, by its dotted name."""
+    root = _file(PACKAGE).parent
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        yield ".".join([PACKAGE, *(part for part in parts if part != "__init__")])
