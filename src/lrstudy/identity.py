@@ -100,12 +100,3 @@ def _loop() -> frozenset[Definition]:
 @functools.cache
 def _entry(part: str, name: str) -> frozenset[Definition]:
     return entry(REGISTRIES[part][0], name, stop=_NOT_FOLLOWED)
-
-
-def forget() -> None:
-    """Read the source files again: they have changed."""
-    from lrstudy import meaning
-
-    meaning.forget()
-    _loop.cache_clear()
-    _entry.cache_clear()

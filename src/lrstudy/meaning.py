@@ -13,11 +13,12 @@ followed: names that are put together at run time, and other packages, whose ver
 """
 
 import ast
+import copy
 import functools
 import hashlib
 import importlib.util
 import symtable
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def reached(
         KeyError: a root is not defined in its module.
     """
     found: dict[str, _Meaning] = {}
-    waiting = [(root, plain) for root in roots]
+    waiting = [(_followed(root), plain) for root in roots]
     while waiting:
         name, undecorated = waiting.pop()
         if name not in found:
@@ -72,6 +73,14 @@ def reached(
 def digest(definitions: Collection[Definition]) -> str:
     """SHA-256 of these definitions, whatever modules they stand in."""
     return _sha(*sorted(f"{one.name} {one.whole}" for one in definitions))
+
+
+def listing(definitions: Collection[Definition]) -> dict[str, str]:
+    """Definition -> 16 digits of its own hash, to tell later which one differs; of namesakes all of them."""
+    names: dict[str, list[str]] = {}
+    for one in sorted(definitions, key=lambda one: (one.name, one.own)):
+        names.setdefault(one.name, []).append(one.own[:16])
+    return {name: " ".join(hashes) for name, hashes in names.items()}
 
 
 def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[Definition]:
@@ -138,7 +147,7 @@ class _Module:
         """``module.name`` or a module that ``name`` stands for here; None for builtins."""
         if name in self.statements:
             return f"{self.name}.{name}"
-        return self.imports.get(name)
+        return _followed(self.imports[name]) if name in self.imports else None
 
 
 @functools.cache
@@ -146,18 +155,15 @@ def _module(name: str) -> _Module:
     return _Module(name)
 
 
-def forget() -> None:
-    """Read the source files again: they have changed."""
-    _module.cache_clear()
-    _meaning.cache_clear()
-    _file.cache_clear()
-
-
 @functools.cache
 def _file(module: str) -> Path:
-    root = importlib.util.find_spec(PACKAGE)
-    path = Path(root.origin).parent.joinpath(*module.split(".")[1:])
+    path = _root().joinpath(*module.split(".")[1:])
     return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+
+
+def _root() -> Path:
+    """The package's folder."""
+    return Path(importlib.util.find_spec(PACKAGE).origin).parent
 
 
 def _is_module(name: str) -> bool:
@@ -168,6 +174,16 @@ def _defined(name: str) -> bool:
     """Whether ``module.name`` is a definition of this package."""
     module, _, own = name.rpartition(".")
     return bool(module) and _is_module(module) and own in _module(module).statements
+
+
+def _followed(name: str) -> str:
+    """Where ``module.name`` is defined, if the module only imports it."""
+    module, _, own = name.rpartition(".")
+    if module and _is_module(module) and not _is_module(name):
+        known = _module(module)
+        if own not in known.statements and own in known.imports:
+            return _followed(known.imports[own])
+    return name
 
 
 def _bound_by(statement: ast.Import | ast.ImportFrom, here: str) -> dict[str, str]:
@@ -185,7 +201,7 @@ def _bound_by(statement: ast.Import | ast.ImportFrom, here: str) -> dict[str, st
 
 
 def _binds(statement: ast.stmt) -> set[str]:
-    """The module-level names that a statement defines or changes, as in ``x = 1``, ``x[0] = 1``, ``x.add()``."""
+    """The module-level names that a statement binds or changes, as in ``x = 1``, ``x[0] = 1``, ``x.f()``."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {statement.name}
     bound = set()
@@ -222,8 +238,9 @@ def _meaning(name: str, undecorated: bool) -> _Meaning:
     module = _module(module_name)
     if own_name not in module.statements:
         raise KeyError(f"{module_name} does not define {own_name}")
-    statements = [_copy(statement) for statement in module.statements[own_name]]
+    statements = module.statements[own_name]
     if undecorated:
+        statements = [copy.copy(statement) for statement in statements]
         for statement in statements:
             statement.decorator_list = []
     meaning = _meaning_of(statements, module)
@@ -231,7 +248,8 @@ def _meaning(name: str, undecorated: bool) -> _Meaning:
 
 
 def _meaning_of(statements: list[ast.stmt], module: _Module) -> _Meaning:
-    trees, refers_to = [], set()
+    trees: list[str] = []
+    refers_to: dict[str, None] = {}  # in the order in which they stand there, whatever module they are in
     for statement in statements:
         imported = {
             bound: target
@@ -239,20 +257,20 @@ def _meaning_of(statements: list[ast.stmt], module: _Module) -> _Meaning:
             if isinstance(node, ast.Import | ast.ImportFrom)
             for bound, target in _bound_by(node, module.name).items()
         }
-        names = _names_of_the_module(statement) | imported.keys()
-        canonical = _Canonical({name: imported.get(name) or module.resolve(name) for name in names})
-        trees.append(ast.dump(canonical.visit(_copy(statement))))
+        source = ast.unparse(statement)
+        names = _names_of_the_module(source) | imported.keys()
+        standing_for = {
+            name: _followed(imported[name]) if name in imported else module.resolve(name) for name in names
+        }
+        canonical = _Canonical(standing_for)
+        trees.append(ast.dump(canonical.visit(ast.parse(source).body[0])))
         refers_to |= canonical.refers_to
-    return _Meaning(_sha(*trees), tuple(sorted(refers_to)))
+    return _Meaning(_sha(*trees), tuple(refers_to))
 
 
-def _copy(statement: ast.stmt) -> ast.stmt:
-    return ast.parse(ast.unparse(statement)).body[0]
-
-
-def _names_of_the_module(statement: ast.stmt) -> set[str]:
+def _names_of_the_module(source: str) -> set[str]:
     """The names in a module-level statement that are not some function's own."""
-    table = symtable.symtable(ast.unparse(statement), "", "exec")
+    table = symtable.symtable(source, "", "exec")
     names = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
     inner = list(table.get_children())
     while inner:
@@ -265,17 +283,20 @@ def _names_of_the_module(statement: ast.stmt) -> set[str]:
 class _Bare(ast.NodeTransformer):
     """Takes away what decides no result: docstrings, annotations, ``if TYPE_CHECKING``, what errors say."""
 
-    def visit_Module(self, node: ast.Module) -> ast.Module:
-        return self._without_docstring(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        return self._without_docstring(node)
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Without the ``pass`` that stands for what was taken away, where something else is left."""
+        super().generic_visit(node)
+        for block in ("body", "orelse", "finalbody"):
+            if isinstance(statements := getattr(node, block, None), list):
+                left = [one for one in statements if not isinstance(one, ast.Pass)]
+                setattr(node, block, left or ([ast.Pass()] if block == "body" else []))
+        return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.returns = None
         for part in ast.walk(node):
             part.in_a_function = True
-        return self._without_docstring(node)
+        return self.generic_visit(node)
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -301,20 +322,15 @@ class _Bare(ast.NodeTransformer):
         node.msg = None
         return node
 
-    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt] | None:
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return [self.visit(statement) for statement in node.orelse] or None
-        return self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> ast.stmt:
+        is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return ast.Pass() if is_for_types and not node.orelse else self.generic_visit(node)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """A string alone says something to readers: below a field, for instance."""
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        """A string alone is a docstring, or says something of the field above it."""
         self.generic_visit(node)
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
-
-    def _without_docstring(self, node: ast.AST) -> ast.AST:
-        self.generic_visit(node)
-        node.body = node.body or [ast.Pass()]
-        return node
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return ast.Pass() if is_text else node
 
 
 class _Canonical(ast.NodeTransformer):
@@ -322,7 +338,7 @@ class _Canonical(ast.NodeTransformer):
 
     def __init__(self, standing_for: dict[str, str | None]):
         self.standing_for = standing_for
-        self.refers_to: set[str] = set()
+        self.refers_to: dict[str, None] = {}
 
     def visit_Import(self, node: ast.Import) -> None:
         return None
@@ -351,21 +367,15 @@ class _Canonical(ast.NodeTransformer):
         if target.split(".")[0] != PACKAGE:
             return ast.Name(target, node.ctx)
         attributes: list[str] = []
+        target = _followed(target)
         while not _defined(target) and not _is_module(target) and "." in target:
             target, _, last = target.rpartition(".")
+            target = _followed(target)
             attributes.insert(0, last)
         if _defined(target):
-            self.refers_to.add(target)
+            self.refers_to[target] = None
         named: ast.expr = ast.Name(target.rpartition(".")[2], ast.Load())
         for attribute in attributes:
             named = ast.Attribute(named, attribute, ast.Load())
         named.ctx = node.ctx
         return named
-
-
-def modules() -> Iterator[str]:
-    """Every module of the package, by its dotted name."""
-    root = _file(PACKAGE).parent
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        yield ".".join([PACKAGE, *(part for part in parts if part != "__init__")])

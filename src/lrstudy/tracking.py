@@ -64,7 +64,7 @@ class Journal:
         description: str = "",
         began: float | None = None,
     ) -> None:
-        """Begin the run, if it has not begun; ``parent`` is its parent's key, ``began`` when it did, if not now.
+        """Begin the run, if it has not begun: now, or when it ``began``; ``parent`` is its parent's key.
 
         Under ``mlflow run``, the run that it made (``MLFLOW_RUN_ID``) is the parent of what has no other.
         """

@@ -23,7 +23,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,51 +104,73 @@ def tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = distributions(cell)
-    defaults = default_values(cell)
-    rungs, num_trials = tune_params.rungs, tune_params.num_trials
+    rungs = tune_params.rungs
     storage = _open_storage(root)
-    results: dict[int, list[dict]] = {number: [] for number in range(num_trials)}
+    studies: dict[int, optuna.Study] = {}
+
+    def study_of(rung: int) -> "optuna.Study":
+        if rung not in studies:
+            name = study_name(cell.name, key, rungs, rung)
+            studies[rung] = _open_study(name, storage, root, identity or {})
+        return studies[rung]
+
+    def stored() -> dict[int, dict]:
+        return {number: dict(trial.params) for number, trial in _by_number(study_of(0)).items()}
+
+    results: dict[int, list[dict]] = {number: [] for number in range(tune_params.num_trials)}
     with _Worker(cell.name, root / "checkpoints" / cell.name / f"tuning-{key[:16]}", storage, at_once) as me:
-        going = {}
-        for rung, share in enumerate(rungs):
-            study = _open_study(study_name(cell.name, key, rungs, rung), storage, root, identity or {})
+        steps = search(cell, tune_params, stored)
+        finished = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                rung, wanted = steps.send(finished)
+                share = rungs[rung]
 
-            def train(trials: list[tuple[int, dict]], share: float = share) -> list[tuple[float, dict]]:
-                return evaluate(share, trials)
+                def train(trials: list[tuple[int, dict]], share: float = share) -> list[tuple[float, dict]]:
+                    return evaluate(share, trials)
 
-            if rung == 0:
-                finished: dict[int, optuna.trial.FrozenTrial] = {}
-                for start in range(0, num_trials, tune_params.batch_size):
-                    numbers = range(start, min(start + tune_params.batch_size, num_trials))
-                    stored = _by_number(study)
-                    batch: dict[int, dict] = {0: defaults} if start == 0 else {}
-                    for number in numbers:
-                        if number in stored:
-                            batch[number] = dict(stored[number].params)
-                        elif number > 0:
-                            beside = list(batch.values())
-                            before = [finished[n] for n in range(start)]
-                            batch[number] = _suggest(before, beside, number, space, tune_params.sampler_seed)
-                    finished |= me.complete(study, batch, space, train)
-            else:
-                finished = me.complete(study, going, space, train)
-            for number, trial in finished.items():
-                objective = trial.value if math.isfinite(trial.value) else None
-                known = {k: v for k, v in trial.user_attrs.items() if k not in ("number", "worker")}
-                results[number].append({"share": share, "objective": objective, **known})
-            if rung + 1 < len(rungs):
-                ranked = sorted((t.value, n) for n, t in finished.items() if math.isfinite(t.value))
-                kept = {number for _, number in ranked[: rung_sizes(num_trials, rungs)[rung + 1]]}
-                if 0 in finished and math.isfinite(finished[0].value):
-                    kept.add(0)
-                going = {number: dict(finished[number].params) for number in sorted(kept)}
-                if not going:
-                    break  # all diverged: nothing to choose from
-        first = _by_number(_open_study(study_name(cell.name, key, rungs), storage, root, identity or {}))
-    return [
-        {"number": number, "values": dict(first[number].params), "rungs": found}
-        for number, found in results.items()
-    ]
+                finished = me.complete(study_of(rung), wanted, space, train)
+                for number, trial in finished.items():
+                    objective = trial.value if math.isfinite(trial.value) else None
+                    known = {k: v for k, v in trial.user_attrs.items() if k not in ("number", "worker")}
+                    results[number].append({"share": share, "objective": objective, **known})
+        values = stored()
+    return [{"number": number, "values": values[number], "rungs": found} for number, found in results.items()]
+
+
+Steps = Generator[tuple[int, dict[int, dict]], "dict[int, optuna.trial.FrozenTrial]", None]
+
+
+def search(cell: Cell, tune_params: TuneParams, stored: Callable[[], dict[int, dict]] = dict) -> Steps:
+    """The search as a dialogue, whoever trains: it says what is to be trained and is sent what came of it.
+
+    Yields (rung, trial number -> values), and is sent these trials, finished, by number.
+
+    Args:
+        stored: the values of the trials that were suggested before, by number.
+    """
+    space, defaults = distributions(cell), default_values(cell)
+    rungs, num_trials = tune_params.rungs, tune_params.num_trials
+    finished: dict[int, optuna.trial.FrozenTrial] = {}
+    for start in range(0, num_trials, tune_params.batch_size):
+        known = stored()
+        batch: dict[int, dict] = {0: defaults} if start == 0 else {}
+        for number in range(start, min(start + tune_params.batch_size, num_trials)):
+            if number in known:
+                batch[number] = known[number]
+            elif number > 0:
+                before = [finished[n] for n in range(start)]
+                beside = list(batch.values())
+                batch[number] = _suggest(before, beside, number, space, tune_params.sampler_seed)
+        finished |= yield 0, batch
+    for rung in range(1, len(rungs)):
+        ranked = sorted((t.value, n) for n, t in finished.items() if math.isfinite(t.value))
+        kept = {number for _, number in ranked[: rung_sizes(num_trials, rungs)[rung]]}
+        if 0 in finished and math.isfinite(finished[0].value):
+            kept.add(0)
+        if not kept:
+            return  # all diverged: nothing to choose from
+        finished = yield rung, {number: dict(finished[number].params) for number in sorted(kept)}
 
 
 def best_trial(trials: list[dict]) -> dict:
@@ -438,7 +460,19 @@ def _suggest(
     study.add_trials(
         create_trial(state=TrialState.RUNNING, params=values, distributions=space) for values in beside
     )
-    return study.ask(space).params
+    return {name: _rounded(value, space[name]) for name, value in study.ask(space).params.items()}
+
+
+def _rounded(value: object, where: "optuna.distributions.BaseDistribution") -> object:
+    """A float to six digits, inside of its range.
+
+    Processors differ in the last bit of a logarithm, and a training is known by its settings to the last bit.
+    """
+    from optuna.distributions import FloatDistribution
+
+    if not isinstance(where, FloatDistribution):
+        return value
+    return min(max(float(f"{value:.6g}"), where.low), where.high)
 
 
 def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:

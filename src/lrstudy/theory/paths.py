@@ -1,9 +1,9 @@
 """Trainings that keep the weights of every epoch, and that others can branch off from.
 
 A path is known by the identity of the training with its settings; what is asked of it are its weights, so it
-has no record in the ledger, which keeps none. Its folder holds ``epochs/<n>.safetensors`` (the model after epoch
-n), ``branch-<n>.pt`` (the whole checkpoint, where another path is to branch off), ``checkpoint.pt`` while it
-is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.runs` has it.
+has no record in the ledger, which keeps none. Its folder holds ``epochs/<n>.safetensors`` (the model after
+epoch n), ``branch-<n>.pt`` (the whole checkpoint, where another path is to branch off), ``checkpoint.pt``
+while it is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.runs` has it.
 """
 
 import os

@@ -1,0 +1,299 @@
+"""Which trainings a cell needs, which the ledger has, and why it lacks the others: nothing is trained.
+
+    python -m lrstudy.why                  # every cell of params.yaml, a line each
+    python -m lrstudy.why resnet-cosine    # one cell, and what each missing training differs in
+
+The search is gone through as ``tune`` would, with what the ledger says of its trials; where one is missing,
+what comes after it is not known yet.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from lrstudy.cells import Cell, default_values, make_cell
+from lrstudy.config import Params, load_params, workspace_root
+from lrstudy.data import read_meta
+from lrstudy.errors import StudyError, unknown
+from lrstudy.identity import training_definitions
+from lrstudy.ledger import Ledger, Record
+from lrstudy.meaning import listing
+from lrstudy.study import DESCRIBED, data_folder, ledger_folder, told, training_task
+from lrstudy.tracking import flatten
+
+
+@dataclass
+class Need:
+    """A training that a cell needs: its task, and its record if the ledger has one."""
+
+    name: str
+    task: dict
+    record: Record | None
+
+
+@dataclass
+class Plan:
+    """What a cell needs, as far as it is known; ``waiting`` says what is not, and on what it waits."""
+
+    cell: Cell
+    needs: list[Need] = field(default_factory=list)
+    waiting: str = ""
+
+    @property
+    def missing(self) -> list[Need]:
+        """The trainings that the ledger has not."""
+        return [need for need in self.needs if need.record is None]
+
+
+def plan(cell: Cell, params: Params, meta: dict, root: Path, ledger: Ledger) -> Plan:
+    """The trainings of a cell's search and of its seeds."""
+    found = Plan(cell)
+
+    def need(name: str, values: dict, seed: int, **options: object) -> Record | None:
+        settings = cell.settings(values)
+        task = training_task(cell, params, settings, seed, meta, root, f"{cell.name} {name}", **options)
+        found.needs.append(Need(name, task, ledger.find(*task["identities"])))
+        return found.needs[-1].record
+
+    tuned = _searched(cell, params, need)
+    count = len(params.train.seeds)
+    if tuned is None:
+        found.waiting = (
+            f"{count} training{'s' if count > 1 else ''} with the values that the search will find"
+        )
+        return found
+    for seed in params.train.seeds:
+        need(f"seed {seed}", tuned, seed)
+    return found
+
+
+def _searched(cell: Cell, params: Params, need) -> dict | None:
+    """The values that the search finds, from the ledger alone; None where a trial of it is missing."""
+    settings = params.tune
+    if settings.num_trials == 0:
+        return default_values(cell)
+    import optuna
+
+    from lrstudy.stages.tune import judge
+    from lrstudy.tuning import best_trial, distributions, search
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = distributions(cell)
+    steps, finished = search(cell, settings), None
+    trials: dict[int, dict] = {}
+    while True:
+        try:
+            rung, wanted = steps.send(finished)
+        except StopIteration:
+            return best_trial(list(trials.values()))["values"]
+        share, finished, complete = settings.rungs[rung], {}, True
+        for number, values in wanted.items():
+            at = f" on {share:g} of the data" if share < 1 else ""
+            records = [
+                need(f"trial {number}{at} seed {seed}", values, seed, training_share=share, role="trial")
+                for seed in settings.seeds
+            ]
+            if not all(records):
+                complete = False
+                continue
+            objective, _ = judge(records, share)
+            trial = trials.setdefault(number, {"number": number, "values": values, "rungs": []})
+            trial["rungs"].append(
+                {"share": share, "objective": objective if math.isfinite(objective) else None}
+            )
+            finished[number] = optuna.trial.create_trial(
+                params=values, distributions=space, value=objective, user_attrs={"number": number}
+            )
+        if not complete:
+            return None
+
+
+def data_of(dataset: str, records: Iterable[Record]) -> tuple[dict, str]:
+    """What is known of a data set, and what to say of it: the processed one, else the ledger's.
+
+    Raises:
+        StudyError: it is not processed here, and the ledger knows several of that name, or none.
+    """
+    folder = data_folder(dataset)
+    if (folder / "meta.json").exists():
+        return read_meta(folder), ""
+    known = {r.data.fingerprint: r.data for r in records if r.data.dataset == dataset}
+    if len(known) != 1:
+        raise StudyError(
+            f"{folder}: not there, and the ledger has trainings on {len(known)} data sets called {dataset}; "
+            f"`dvc repro preprocess@{dataset}` makes it."
+        )
+    [data] = known.values()
+    return data.model_dump(), (
+        f"{folder} is not there; taken to be the ledger's: {data.label}, fingerprint {data.fingerprint[:12]}"
+    )
+
+
+def differences(task: dict, record: Record, ledger: Ledger) -> list[str]:
+    """What a training would do otherwise than a recorded one: settings, data, functions, in words."""
+    wanted, known = flatten(task["settings"]), flatten(record.settings)
+    said = [
+        f"{name} {known.get(name, 'not set')} (here {wanted.get(name, 'not set')})"
+        for name in [*wanted, *(name for name in known if name not in wanted)]
+        if wanted.get(name, None) != known.get(name, None)
+    ]
+    if record.data.fingerprint != task["described"]["fingerprint"]:
+        said.append(
+            f"the data: {record.data.label}, {record.data.fingerprint[:12]} (here "
+            f"{task['described']['label']}, {task['described']['fingerprint'][:12]})"
+        )
+    for part, definitions in training_definitions(task["settings"]).items():
+        before = record.code.get(part)
+        if before != task["code"].get(part) and not _other_entry(part, wanted, known):
+            said.append(_code_difference(part, definitions, before, ledger))
+    return said
+
+
+def _other_entry(part: str, wanted: dict, known: dict) -> bool:
+    """Whether the settings name another entry, so that its code is another one anyway."""
+    name = {
+        "schedule": "schedule.function",
+        "controller": "controller.name",
+        "optimizer": "optimizer.name",
+        "network": "model.architecture",
+    }.get(part)
+    return name is not None and wanted.get(name) != known.get(name)
+
+
+def _code_difference(part: str, definitions: frozenset, before: str | None, ledger: Ledger) -> str:
+    now = listing(definitions)
+    noted = ledger.noted_code(before or "")
+    if noted is None:
+        return f"the code of the {part}"
+    changed = sorted(name for name in now.keys() & noted.keys() if now[name] != noted[name])
+    words = [", ".join(f"`{name}`" for name in changed)] if changed else []
+    for names, what in ((now.keys() - noted.keys(), "new: "), (noted.keys() - now.keys(), "gone: ")):
+        if names:
+            words.append(what + ", ".join(f"`{name}`" for name in sorted(names)))
+    return f"the code of the {part} ({'; '.join(words) or 'how its functions refer to each other'})"
+
+
+def nearest(task: dict, records: list[Record], ledger: Ledger) -> tuple[Record, list[str]] | None:
+    """The recorded training that differs least, and in what; None where there is none of this data set."""
+    alike = [r for r in records if r.data.dataset == task["described"]["dataset"]]
+    if not alike:
+        return None
+    wanted = flatten(task["settings"]) | {f"code.{part}": meaning for part, meaning in task["code"].items()}
+
+    def distance(record: Record) -> tuple:
+        known = flatten(record.settings) | {f"code.{part}": meaning for part, meaning in record.code.items()}
+        other_data = record.data.fingerprint != task["described"]["fingerprint"]
+        differing = sum(wanted.get(name) != known.get(name) for name in wanted.keys() | known.keys())
+        return differing + 3 * other_data, -record.origin.ended
+
+    record = min(alike, key=distance)
+    return record, differences(task, record, ledger)
+
+
+def minutes(needs: list[Need], records: list[Record]) -> float | None:
+    """Core-minutes that these trainings take if they cost as much an epoch as the ledger's of their model."""
+    total = 0.0
+    for need in needs:
+        settings = need.task["settings"]
+        costs = [
+            median(r.history["compute_seconds"]) * r.settings["threads"]
+            for r in records
+            if r.settings["model"] == settings["model"]
+            and r.settings["training_share"] == settings["training_share"]
+            and r.data.fingerprint == need.task["described"]["fingerprint"]
+        ]
+        if not costs:
+            return None
+        total += median(costs) * settings["num_epochs"] / 60
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m lrstudy.why",
+        description="Which trainings a study needs, and which are in its ledger.",
+    )
+    parser.add_argument("cell", nargs="*", help="<model>-<schedule>; none: every cell of params.yaml")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+    arguments = parser.parse_args()
+    params, root = load_params(), workspace_root()
+    for name in arguments.cell:
+        if name not in params.cells:
+            raise unknown("cell", name, params.cells, "a cell of params.yaml")
+    ledger = Ledger(ledger_folder(root))
+    records = list(ledger.records())
+    plans, notes = [], {}
+    for name in arguments.cell or params.cells:
+        listed = params.cells[name]
+        meta, note = data_of(listed.dataset, records)
+        notes[note] = None
+        cell = make_cell(params, listed.model, listed.schedule)
+        plans.append(plan(cell, params, {key: meta[key] for key in DESCRIBED}, root, ledger))
+    for note in filter(None, notes):
+        print(f"note: {note}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps([_plain(one, records, ledger) for one in plans], indent=1))
+        return
+    for one in plans:
+        print(_line(one))
+        if arguments.cell:
+            _explain(one, records, ledger)
+    every = [need for one in plans for need in one.needs]
+    missing = [need for one in plans for need in one.missing]
+    cost = minutes(missing, records)
+    estimate = ""
+    if missing and cost is not None:
+        about = f"about {cost:.0f} core-minutes" if cost >= 1 else "less than a core-minute"
+        estimate = f", {about} by what the ledger's took"
+    waiting = sum(bool(one.waiting) for one in plans)
+    print(
+        f"trainings needed: {len(every)}; in the ledger: {len(every) - len(missing)}; missing: {len(missing)}"
+        f"{estimate}" + (f"; cells that wait for their search: {waiting}" if waiting else "")
+    )
+
+
+def _line(one: Plan) -> str:
+    there = len(one.needs) - len(one.missing)
+    parts = [f"{there} of {len(one.needs)} in the ledger"]
+    if one.missing:
+        parts.append("missing: " + ", ".join(need.name for need in one.missing))
+    if one.waiting:
+        parts.append("then " + one.waiting)
+    return f"{one.cell.name:<28} {'; '.join(parts)}"
+
+
+def _explain(one: Plan, records: list[Record], ledger: Ledger) -> None:
+    for need in one.needs:
+        if need.record is not None:
+            tested = "" if need.record.test or "trial" in need.name else "; not yet measured on test data"
+            print(f"  {need.name:<26} {need.record.identity[:12]}  {told(need.record)}{tested}")
+            continue
+        print(f"  {need.name:<26} missing")
+        if (near := nearest(need.task, records, ledger)) is None:
+            print("      the ledger has no training on this data set")
+        else:
+            record, said = near
+            print(f"      nearest: {record.identity[:12]} ({record.name}), which differs in")
+            for line in said:
+                print(f"        {line}")
+
+
+def _plain(one: Plan, records: list[Record], ledger: Ledger) -> dict:
+    def said(need: Need) -> dict:
+        known = {"name": need.name, "identity": need.task["key"], "in_ledger": need.record is not None}
+        if need.record is None and (near := nearest(need.task, records, ledger)):
+            known |= {"nearest": near[0].identity, "differs_in": near[1]}
+        return known
+
+    return {"cell": one.cell.name, "trainings": [said(need) for need in one.needs], "waiting": one.waiting}
+
+
+if __name__ == "__main__":
+    from lrstudy.stages import run_stage
+
+    run_stage(main)
