@@ -1,13 +1,14 @@
 """A study small enough to be worked by hand: 2 models x 3 schedules x 3 seeds of 2 epochs, one run diverged."""
 
 import copy
+import hashlib
 import math
 
 from lrstudy.claims import claims, gaps
 from lrstudy.comparison import HEADLINE, compare, curves
 from lrstudy.config import CompareParams
 
-SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=100)
+SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=100, across_dtypes=False)
 
 ACCURACY = {
     ("resnet", "static"): [0.70, 0.72, 0.74],
@@ -23,6 +24,13 @@ Validation accuracy and F1 end at the same values, and are EARLIER lower after t
 """
 
 EARLIER = {"static": 0.1, "exponential": 0.1, "cosine": 0.03}
+
+ORIGIN = {
+    "machine": "e4bbde5c", "processor": "AMD EPYC (avx512)", "cores": 2, "system": "Linux x86_64",
+    "accelerator": None, "versions": {"python": "3.11.7", "torch": "2.14.1", "lrstudy": "0.1.0"},
+    "revision": "811a50eb8abd7fe0fb61e16b45407306fbde558e", "ended": 1_700_000_000.0,
+}  # fmt: skip
+"""Where every training took place, if :func:`trained_elsewhere` does not say otherwise: 2023-11-14, UTC."""
 
 DATA = {
     "cifar10": {
@@ -61,7 +69,27 @@ def cells() -> dict[str, dict[str, dict]]:
     return found
 
 
-def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (), source: str = "hub") -> dict:
+def trained_elsewhere(cell: dict, seeds: str, dtype: str = "float32", **origin) -> None:
+    """Say of a cell's seeds that they were trained in another dtype, or on another machine.
+
+    ``torch`` is a version; all else is a key of ORIGIN.
+    """
+    for seed in seeds:
+        run = copy.deepcopy(cell["training"]["seeds"][seed])
+        if "torch" in origin:
+            run["origin"]["versions"]["torch"] = origin["torch"]
+        run["origin"] |= {name: value for name, value in origin.items() if name != "torch"}
+        if run["origin"]["accelerator"]:
+            run["device"] = "cuda"
+        cell["training"]["seeds"][seed] = run | {"dtype": dtype}
+
+
+def comparison(
+    cells: dict[str, dict[str, dict]],
+    missing: tuple[str, ...] = (),
+    source: str = "hub",
+    settings: CompareParams = SETTINGS,
+) -> dict:
     """reports/comparison.json of ``cells``, as the compare stage puts it together."""
     used = [next(iter(schedules.values()))["training"]["dataset"] for schedules in cells.values()]
     seeds = max((list(c["training"]["seeds"]) for row in cells.values() for c in row.values()), key=len)
@@ -75,11 +103,11 @@ def comparison(cells: dict[str, dict[str, dict]], missing: tuple[str, ...] = (),
             "num_trials": 8,
             "rungs": [0.25, 1.0],
             "tune_seeds": [101],
-            **SETTINGS.model_dump(),
+            **settings.model_dump(),
             "headline": {name: HEADLINE[name] for name in used},
         },
         "missing": list(missing),
-        **compare(cells, SETTINGS, [tuple(name.split("-")) for name in missing]),
+        **compare(cells, settings, [tuple(name.split("-")) for name in missing]),
     }
     return found | {
         "gaps": gaps(found),
@@ -120,6 +148,7 @@ def _cell(model: str, schedule: str) -> dict:
             "cell": {"key": f"cell-{model}-{schedule}", "run_id": f"run-{model}-{schedule}"},
             "seeds": {
                 seed: {
+                    "identity": identity(model, schedule, seed),
                     "key": f"{model}-{schedule}-{seed}",
                     "run_id": f"run-{model}-{schedule}-{seed}",
                     "status": "diverged" if accuracy is None else "finished",
@@ -127,6 +156,10 @@ def _cell(model: str, schedule: str) -> dict:
                     "num_parameters": 1000,
                     "interventions": [],
                     "compute_seconds": [1.5, 2.0] if accuracy else [1.5],
+                    "weights": True,
+                    "device": "cpu",
+                    "dtype": "float32",
+                    "origin": copy.deepcopy(ORIGIN),
                 }
                 for seed, accuracy in by_seed.items()
             },
@@ -138,6 +171,11 @@ def _cell(model: str, schedule: str) -> dict:
             for row in _history(int(seed), accuracy, EARLIER[schedule])
         ],
     }
+
+
+def identity(model: str, schedule: str, seed: str) -> str:
+    """The name of a training in the ledger."""
+    return hashlib.sha256(f"{model}-{schedule} seed {seed}".encode()).hexdigest()
 
 
 def tuning(schedule: str) -> dict:

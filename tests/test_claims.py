@@ -56,9 +56,16 @@ def cell(
     num_epochs=10,
     tuning=None,
     name="cell",
+    origin=None,
     **metrics,
 ) -> dict:
-    """A cell of comparison.json: one test accuracy (and F1) a seed, from seed 1."""
+    """A cell of comparison.json: one test accuracy (and F1) a seed, from seed 1.
+
+    ``origin``: what is told of where its seeds were trained, as {"dtype": {"bfloat16": [1, 2]}}; all seeds alike
+    where nothing is said.
+    """
+    seeds = list(range(1, len(accuracy) + 1))
+    everywhere = {"dtype": "float32", "processor": "AMD EPYC", "device": "cpu", "torch": "2.14.1"}
     metrics |= {
         "test/accuracy": accuracy,
         "test/f1": accuracy,
@@ -67,7 +74,7 @@ def cell(
         "epoch_slowdown": slowdown or [0.01] * len(accuracy),
     }
     return {
-        "seeds": list(range(1, len(accuracy) + 1)),
+        "seeds": seeds,
         "diverged": list(diverged),
         "base_lr": 0.1,
         "parameters": {"some": 1.0} if parameters is None else parameters,
@@ -77,7 +84,8 @@ def cell(
         "num_epochs": num_epochs,
         "tuned": "tuned" if tuning else "defaults",
         "interventions": {},
-        "run_ids": {str(seed): f"{name}-{seed}" for seed in range(1, len(accuracy) + 1)},
+        "run_ids": {str(seed): f"{name}-{seed}" for seed in seeds},
+        "origins": {what: {value: seeds} for what, value in everywhere.items()} | (origin or {}),
         "dataset": dataset,
         "tuning": tuning,
         "metrics": {metric: described(values) for metric, values in metrics.items()},
@@ -105,6 +113,7 @@ def study(cells: dict, missing=(), source="hub", **more) -> dict:
             "reference": "static",
             "confidence": 0.95,
             "num_resamples": 100,
+            "across_dtypes": False,
             "headline": {"cifar10": "test/accuracy", "imdb": "test/f1"},
         },
         "missing": list(missing),
@@ -598,6 +607,53 @@ def test_late_decay_needs_two_starts():
     found = judged("late_decay_generalizes", late(UPS[:6], starts=(0.8, 0.8)))
     assert (found["verdict"], found["n"]) == ("undecided", 0)
     assert "no two late_decay rows with different starts ran" in found["why"]
+
+
+# Runs that are not compared
+
+
+def test_a_seed_whose_rows_have_two_dtypes_decides_nothing():
+    comparison = study({"resnet": pair(UPS[:7])})
+    comparison["cells"]["resnet"]["cosine"]["origins"]["dtype"] = {
+        "float32": [1, 2, 3, 4, 5, 6],
+        "bfloat16": [7],
+    }
+    found = judged("dynamic_generalizes", comparison)
+    assert (found["n"], found["parts"][0]["p"]) == (6, close(2 / 2**6))
+    assert found["effect"] == close(np.mean(UPS[:6]))
+    assert "6 seeds; without seed 7, where the dtype differs" in found["why"]
+    comparison["protocol"]["across_dtypes"] = True
+    found = judged("dynamic_generalizes", comparison)
+    assert (found["n"], "without" in found["why"]) == (7, False)
+
+
+def test_rows_in_two_dtypes_throughout_leave_a_claim_undecided():
+    comparison = study({"resnet": pair(UPS[:7])})
+    comparison["cells"]["resnet"]["cosine"]["origins"]["dtype"] = {"bfloat16": [1, 2, 3, 4, 5, 6, 7]}
+    found = judged("dynamic_generalizes", comparison)
+    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    assert "no seed has test/accuracy and the same dtype for both cosine and static" in found["why"]
+
+
+def test_windows_in_two_dtypes_are_not_compared():
+    comparison = windows(WIGGLE, [-2 * d for d in WIGGLE])
+    comparison["cells"]["resnet"]["hann"]["origins"]["dtype"] = {
+        "bfloat16": [10],
+        "float32": list(range(1, 10)),
+    }
+    found = judged("windows_equivalent", comparison)
+    assert [part["n"] for part in found["parts"]] == [10, 9, 9]
+
+
+def test_costs_are_compared_on_one_kind_of_machine_and_accuracies_on_any():
+    rows = pair(UPS[:7])
+    rows["cosine"] = cell([0.8] * 7, seconds=[110.0] * 4 + [10.0] * 3)
+    rows["cosine"]["origins"]["processor"] = {"AMD EPYC": [1, 2, 3, 4], "NVIDIA H100": [5, 6, 7]}
+    comparison = study({"resnet": rows})
+    costs = judged("dynamic_costs_more", comparison)
+    assert (costs["n"], costs["effect"]) == (4, close(0.1))
+    assert "without seeds 5, 6 and 7, where the kind of processor differs" in costs["why"]
+    assert judged("dynamic_generalizes", comparison)["n"] == 7
 
 
 # Windows

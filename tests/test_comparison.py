@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from known_study import ACCURACY, SETTINGS, cells, tuning
+from known_study import ACCURACY, ORIGIN, SETTINGS, cells, identity, trained_elsewhere, tuning
 from lrstudy.comparison import compare, curves, metrics_by_seed
+from lrstudy.errors import StudyError
+from lrstudy.stages.compare import read_evaluated
 from lrstudy.statistics import bootstrap_interval, stratified_bootstrap_interval
 
 
@@ -77,6 +79,17 @@ def test_a_cell_says_what_it_is(compared):
         "tuned": "tuned",
         "interventions": {"1": 0, "2": 0, "3": 0},
         "run_ids": {seed: f"run-lstm-cosine-{seed}" for seed in "123"},
+        "identities": {seed: identity("lstm", "cosine", seed) for seed in "123"},
+        "origins": {
+            "machine": {"e4bbde5c": [1, 2, 3]},
+            "processor": {"AMD EPYC (avx512)": [1, 2, 3]},
+            "device": {"cpu": [1, 2, 3]},
+            "dtype": {"float32": [1, 2, 3]},
+            "torch": {"2.14.1": [1, 2, 3]},
+            "lrstudy": {"0.1.0": [1, 2, 3]},
+            "revision": {ORIGIN["revision"]: [1, 2, 3]},
+            "ended": [1.7e9, 1.7e9],
+        },
         "dataset": "imdb",
         "tuning": {
             name: found for name, found in tuning("cosine").items() if name not in ("source", "trials")
@@ -394,6 +407,7 @@ def test_two_schedules_or_one_seed_are_not_ranked(too_little):
     assert found == {
         "metric": "test/accuracy",
         "num_seeds": 1 if too_little == "one seed" else 3,
+        "left_out": {},
         "ranks": None,
         "friedman_p": None,
         "smallest_friedman_p": None,
@@ -482,6 +496,142 @@ def test_the_order_of_the_seeds_changes_no_statistic(whole):
                 for part in ("mean", "spread", "interval"):
                     expected = before[name][part]
                     assert metric[part] == (None if expected is None else close(expected))
+
+
+# --- where the trainings took place ---
+
+
+def test_a_cell_says_which_of_its_seeds_was_trained_where():
+    study = cells()
+    cell = study["lstm"]["cosine"]
+    trained_elsewhere(cell, "12", "bfloat16", machine="0badcafe", torch="2.13.0", ended=1_700_086_400.0)
+    trained_elsewhere(cell, "3", accelerator="NVIDIA H100", revision="")
+    found = compared_cells(study)["lstm"]["cosine"]["origins"]
+    assert found["machine"] == {"0badcafe": [1, 2], "e4bbde5c": [3]}
+    assert found["processor"] == {"AMD EPYC (avx512)": [1, 2], "NVIDIA H100": [3]}
+    assert found["device"] == {"cpu": [1, 2], "cuda": [3]}
+    assert found["dtype"] == {"bfloat16": [1, 2], "float32": [3]}
+    assert found["torch"] == {"2.13.0": [1, 2], "2.14.1": [3]}
+    assert found["revision"] == {ORIGIN["revision"]: [1, 2], "": [3]}
+    assert found["ended"] == [1_700_000_000.0, 1_700_086_400.0]
+
+
+def one_in_bfloat16() -> dict:
+    """The study, seed 2 of resnet-exponential trained in bfloat16 and all else in float32."""
+    study = cells()
+    trained_elsewhere(study["resnet"]["exponential"], "2", "bfloat16")
+    return study
+
+
+def test_a_pair_in_two_dtypes_is_left_out_and_the_test_is_that_of_the_others(compared):
+    found = compared_cells(one_in_bfloat16())
+    accuracy = found["resnet"]["exponential"]["metrics"]["test/accuracy"]
+    assert accuracy["values"] == {"1": 0.73, "2": 0.73, "3": 0.79}  # its own mean is over all
+    difference = accuracy["difference"]
+    assert difference["values"] == {"1": close(0.03), "3": close(0.05)}
+    assert difference["left_out"] == {"2": {"dtype": ["bfloat16", "float32"]}}
+    assert difference["mixed"] == {}
+    assert difference["mean"] == close(0.04)
+    assert difference["interval"] == bootstrap_interval(list(difference["values"].values()), 0.95, 100)
+    # two agree: 2 / 2^2; cosine's p is 1
+    assert (difference["p"], difference["smallest_p"], difference["p_holm"]) == (close(0.5), 0.5, close(1.0))
+    # and nobody asks when it reached what another dtype ended with
+    reached = found["resnet"]["exponential"]["metrics"]["epochs_to_target"]["values"]
+    assert reached == {"1": 2.0, "2": None, "3": 2.0}
+    assert found["lstm"] == compared["lstm"]
+    assert found["resnet"]["static"] == compared["resnet"]["static"]
+
+
+def test_a_seed_in_two_dtypes_is_neither_ranked_nor_pooled(whole):
+    found = compare(one_in_bfloat16(), SETTINGS)
+    resnet = found["models"]["resnet"]
+    assert resnet["num_seeds"] == 2
+    assert resnet["left_out"] == {"2": {"dtype": ["float32", "bfloat16", "float32"]}}
+    # seeds 1 and 3: cosine, exponential, static
+    assert resnet["ranks"] == {"static": 3.0, "exponential": 2.0, "cosine": 1.0}
+    assert resnet["friedman_p"] == close(math.exp(-2))  # 12 * 2 / (3 * 4) * (1 + 0 + 1) = 4
+    assert found["models"]["lstm"] == whole["models"]["lstm"]
+    static = found["across_models"]["static"]
+    assert (static["num_runs"], static["num_diverged"], static["left_out"]) == (4, 0, {"2": ["resnet"]})
+    assert static["iqm"] == close((0.74 + 0.79) / 2)  # of 0.70, 0.74 and 0.79, 0.80
+    assert found["across_models"]["cosine"]["num_diverged"] == 0  # the run that diverged had seed 2
+
+
+def test_models_may_have_a_dtype_each(whole):
+    study = cells()
+    for cell in study["lstm"].values():
+        trained_elsewhere(cell, "123", "bfloat16")
+    found = compare(study, SETTINGS)
+    assert found["models"] == whole["models"]
+    assert found["across_models"] == whole["across_models"]
+
+
+def test_dtypes_are_compared_if_asked_for(whole):
+    found = compare(one_in_bfloat16(), SETTINGS.model_copy(update={"across_dtypes": True}))
+    assert found["models"] == whole["models"]
+    assert found["across_models"] == whole["across_models"]
+    mine, before = (copy.deepcopy(c["cells"]["resnet"]["exponential"]["metrics"]) for c in (found, whole))
+    for name, metric in before.items():
+        pairs = metric.pop("difference", {}).get("values", {})
+        difference = mine[name].pop("difference", None)
+        assert mine[name] == metric
+        if difference is not None:
+            assert difference["values"] == pairs
+            assert difference["left_out"] == {}
+            both = {"2": {"dtype": ["bfloat16", "float32"]}}
+            assert difference["mixed"] == (both if "2" in pairs else {})
+
+
+def test_where_every_pair_is_left_out_there_is_no_difference_and_the_family_of_tests_stays():
+    study = cells()
+    trained_elsewhere(study["lstm"]["exponential"], "123", "bfloat16")
+    found = compare(study, SETTINGS)
+    nothing = found["cells"]["lstm"]["exponential"]["metrics"]["test/f1"]["difference"]
+    assert (nothing["values"], nothing["mean"], nothing["interval"]) == ({}, None, None)
+    assert set(nothing["left_out"]) == set("123")
+    assert "p" not in nothing
+    # as in the whole study: Holm doubles the smaller of two
+    cosine = found["cells"]["lstm"]["cosine"]["metrics"]["test/f1"]["difference"]
+    assert (cosine["p"], cosine["p_holm"], cosine["smallest_p_holm"]) == (close(0.25), close(0.5), 0.5)
+    assert (found["models"]["lstm"]["num_seeds"], found["models"]["lstm"]["ranks"]) == (0, None)
+    assert found["across_models"] == {}
+    json.dumps(found, allow_nan=False)
+
+
+def test_pairs_from_two_kinds_of_machine_are_compared_but_in_seconds(whole):
+    study = cells()
+    cell = study["lstm"]["cosine"]
+    trained_elsewhere(cell, "1", accelerator="NVIDIA H100", machine="0badcafe")
+    trained_elsewhere(cell, "2", torch="2.13.0")
+    trained_elsewhere(cell, "3", machine="0badcafe", revision="", ended=1.8e9)  # the same kind
+    found = compare(study, SETTINGS)
+    assert found["models"] == whole["models"]
+    assert found["across_models"] == whole["across_models"]
+    mixed = {
+        "1": {"processor": ["NVIDIA H100", "AMD EPYC (avx512)"], "device": ["cuda", "cpu"]},
+        "2": {"torch": ["2.13.0", "2.14.1"]},
+    }
+    metrics, before = (c["cells"]["lstm"]["cosine"]["metrics"] for c in (found, whole))
+    assert metrics["test/f1"]["difference"] == before["test/f1"]["difference"] | {"mixed": mixed}
+    assert metrics["epochs_to_target"]["values"] == before["epochs_to_target"]["values"]
+    for name, seconds in (("seconds_per_epoch", 0.0), ("seconds_to_target", -1.5)):
+        difference = metrics[name]["difference"]
+        assert difference["values"] == {"3": seconds}
+        assert (difference["left_out"], difference["mixed"]) == (mixed, {})
+
+
+def test_a_cell_that_does_not_say_where_it_was_trained_is_one_clear_error(tmp_path):
+    path, cell = tmp_path / "metrics.json", cells()["lstm"]["cosine"]
+    path.write_text(json.dumps(cell))
+    assert read_evaluated(path, "lstm-cosine")["training"] == cell["training"]
+    for seed in "13":
+        del cell["training"]["seeds"][seed]["origin"]
+    path.write_text(json.dumps(cell))
+    with pytest.raises(
+        StudyError,
+        match=r"metrics\.json: does not say where seed 1, 3 was trained: .*`dvc repro evaluate@lstm-cosine`",
+    ):
+        read_evaluated(path, "lstm-cosine")
 
 
 # --- curves ---

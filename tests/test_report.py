@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from known_study import cells, comparison
+from known_study import SETTINGS, cells, comparison, identity, trained_elsewhere
 from lrstudy.errors import StudyError
 from lrstudy.report import document, findings, main, read_comparison, render_html, render_markdown, text_table
 
@@ -272,6 +272,176 @@ def test_controllers_are_named_and_reconstructions_labelled():
     line = next(row for row in render_markdown(study).splitlines() if row.startswith("Controller"))
     assert "`gradient_modulated` (our reconstruction after the abstract of arXiv 2409.16769" in line
     assert line.endswith("was on resnet-cosine: 3 interventions in all.")
+
+
+# --- what stands behind the cells ---
+
+BEHIND = "What stands behind each cell"
+
+
+def section(study: dict, title: str):
+    return next(section for section in document(study).sections if section.title == title)
+
+
+def notes(study: dict) -> list[str]:
+    """What the notes at the main table say of machines and dtypes."""
+    return [
+        line
+        for line in document(study).sections[0].after
+        if not line.startswith(("Diverged", "Controller", "**Missing"))
+    ]
+
+
+def test_of_trainings_that_are_all_alike_one_line_is_said():
+    assert notes(known()) == [
+        "All trainings: one kind of machine (AMD EPYC (avx512)), float32, torch 2.14.1."
+    ]
+    rows = tables(render_markdown(known()))[BEHIND]
+    assert len(rows) == 6
+    assert rows[5] == {
+        "model": "lstm",
+        "schedule": "cosine",
+        "seeds": "1, 2, 3",
+        "kind of machine": "AMD EPYC (avx512)",
+        "machine": "e4bbde5c",
+        "device": "cpu",
+        "dtype": "float32",
+        "torch": "2.14.1",
+        "lrstudy": "0.1.0",
+        "code revision": "811a50eb",
+        "trained": "2023-11-14",
+    }
+    assert section(known(), BEHIND).after == []
+
+
+def in_two_dtypes(**settings) -> dict:
+    """resnet-exponential in bfloat16 but for seed 3, and that of lstm-static; lstm-cosine on two machines."""
+    study = cells()
+    trained_elsewhere(study["resnet"]["exponential"], "12", "bfloat16")
+    trained_elsewhere(study["lstm"]["static"], "3", "bfloat16", torch="2.13.0")
+    trained_elsewhere(study["lstm"]["cosine"], "12", accelerator="NVIDIA H100", ended=1_700_086_400.0)
+    return json.loads(json.dumps(comparison(study, settings=SETTINGS.model_copy(update=settings))))
+
+
+def test_cells_of_several_dtypes_and_pairs_that_are_left_out_are_said():
+    study = in_two_dtypes()
+    assert notes(study) == [
+        "Trainings: 2 kinds of machine, float32 and bfloat16, torch 2.14.1 and 2.13.0; by cell under What stands "
+        "behind each cell.",
+        "resnet-exponential: seeds 1 and 2 were trained in bfloat16, seed 3 in float32; not compared with static: "
+        "seeds 1 and 2 (dtype bfloat16 against float32).",
+        "lstm-static: seeds 1 and 2 were trained in float32, seed 3 in bfloat16.",
+        "lstm-exponential: not compared with static: seed 3 (dtype float32 against bfloat16).",
+        "lstm-cosine: not compared with static: seed 3 (dtype float32 against bfloat16).",
+    ]
+    row = next(
+        row
+        for row in tables(render_markdown(study))["resnet on CIFAR-10"]
+        if row["schedule"] == "exponential"
+    )
+    assert row["difference to static"] == "+5.00"  # of seed 3 alone
+    assert row["p (Holm)"] == ""
+    assert section(study, "resnet on CIFAR-10").after == [
+        "Left out of the ranks: seeds 1 and 2, where not all schedules ran in one dtype."
+    ]
+    ranks, left_out = section(study, "lstm on IMDB").after
+    assert ranks.startswith("Average ranks over 2 seeds")
+    assert left_out == "Left out of the ranks: seed 3, where not all schedules ran in one dtype."
+
+
+def test_the_table_says_which_seeds_were_trained_where_and_which_pairs_differ():
+    study = in_two_dtypes()
+    rows = tables(render_markdown(study))[BEHIND]
+    assert rows[3]["torch"] == "2.14.1 (seeds 1 and 2); 2.13.0 (seed 3)"
+    assert rows[5]["kind of machine"] == "NVIDIA H100 (seeds 1 and 2); AMD EPYC (avx512) (seed 3)"
+    assert rows[5]["device"] == "cuda (seeds 1 and 2); cpu (seed 3)"
+    assert rows[5]["trained"] == "2023-11-14 to 2023-11-15"
+    assert section(study, BEHIND).after == [
+        "Pairs that differ and are compared: lstm-cosine against static: seeds 1 and 2 (kind of machine NVIDIA H100 "
+        "against AMD EPYC (avx512), device cuda against cpu)."
+    ]
+    assert "Pairs that differ in dtype are not compared" in render_markdown(study)
+
+
+def test_pooled_models_say_which_seed_is_left_out_for_its_dtypes():
+    changed = cells()
+    trained_elsewhere(changed["resnet"]["exponential"], "2", "bfloat16")
+    (text,) = section(comparison(changed), "All models together").text
+    assert text.startswith("Interquartile mean of the 4 runs of 2 models")
+    assert text.endswith("Seed 2 is left out: not all schedules of resnet ran in one dtype.")
+
+
+def test_dtypes_that_are_compared_as_asked_for_are_said_too():
+    study = in_two_dtypes(across_dtypes=True)
+    assert (
+        "lstm-cosine: compared with static across dtypes, as asked for: seed 3 (dtype float32 against bfloat16, "
+        "torch 2.14.1 against 2.13.0)." in notes(study)
+    )
+    text = render_markdown(study)
+    assert "not compared with" not in text
+    assert "Left out" not in text
+    assert "Pairs that differ in dtype are compared, as `compare.across_dtypes` asks" in text
+
+
+def test_a_model_whose_reference_ran_in_another_dtype_has_no_difference_to_tell():
+    changed = cells()
+    trained_elsewhere(changed["lstm"]["static"], "123", "bfloat16")
+    study = comparison(changed)
+    assert findings(study)[1] == (
+        "**lstm on IMDB**: the reference static ran in another dtype, so there is no difference to tell."
+    )
+    rows = tables(render_markdown(study))["lstm on IMDB"]
+    assert [(row["test/f1"], row["difference to static"], row["p (Holm)"]) for row in rows] == [
+        ("80.00", "", ""),
+        ("80.33", "", ""),
+        ("85.00", "", ""),
+    ]
+    assert "All models together" not in [section.title for section in document(study).sections]
+    assert html(study)
+
+
+def test_the_power_that_is_stated_is_that_of_the_pairs_that_are_compared():
+    changed = with_seeds(7)
+    trained_elsewhere(changed["lstm"]["cosine"], "4567", "bfloat16")
+    assert findings(comparison(changed))[1].endswith(
+        "3 seeds tell no difference from chance, whatever its size."
+    )
+
+
+def test_each_training_is_told_by_its_name_in_the_ledger():
+    text = render_markdown(known())
+    assert "`python -m lrstudy.ledger show <identity>`" in text
+    assert "predictions.parquet" not in text
+    row = tables(text)["Where the numbers come from"][-1]
+    assert row["identity"] == f"`{identity('lstm', 'cosine', '3')[:16]}`"
+    assert row["MLflow run"] == "run-lstm-cosine-3"
+
+
+def test_numbers_of_the_version_that_told_no_machines_are_rendered_as_such(tmp_path):
+    old = known()
+    del old["protocol"]["across_dtypes"]
+    for schedules in old["cells"].values():
+        for cell in schedules.values():
+            del cell["identities"], cell["origins"]
+            for metric in cell["metrics"].values():
+                if "difference" in metric:
+                    del metric["difference"]["left_out"], metric["difference"]["mixed"]
+    for found in (*old["models"].values(), *old["across_models"].values()):
+        del found["left_out"]
+    (tmp_path / "comparison.json").write_text(json.dumps(old))
+    study = read_comparison(tmp_path / "comparison.json")
+    assert section(study, BEHIND).text == [
+        "Not recorded: the version that wrote these numbers told no machines."
+    ]
+    assert notes(study) == []
+    text = render_markdown(study)
+    assert "lrstudy.ledger" not in text
+    assert tables(text)["Where the numbers come from"][0] == {
+        "cell": "resnet-static",
+        "seed": "1",
+        "MLflow run": "run-resnet-static-1",
+    }
+    assert tables(text)["lstm on IMDB"] == tables(render_markdown(known()))["lstm on IMDB"]
 
 
 # --- what tuning found ---

@@ -7,7 +7,8 @@ A part is one test: a model, or a model and a pair of rows. A claim is general, 
 every part decides for it and *contradicted* if any decides against it; all else is *undecided*. A part
 decides if its p, adjusted after Holm over the claim's parts, is at most 1 - ``protocol.confidence``. The
 tests are exact, so with few seeds nothing is decided, whatever the differences. Runs are not pooled over
-models: one model's seeds tell nothing about another model.
+models: one model's seeds tell nothing about another model. Nor are a seed's runs compared where
+:func:`lrstudy.comparison.not_compared` has a reason.
 """
 
 import itertools
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from lrstudy.comparison import not_compared
 from lrstudy.sensitivity import TERMS
 from lrstudy.statistics import bootstrap_interval, holm, percentile_bootstrap, signed_rank_p, smallest_p
 
@@ -219,15 +221,15 @@ def _paired(
         unsteady = _unsteady(schedules, [*treated, *control], margin)
         if unsteady:
             return unsteady
-    values = _differences(schedules, treated, control, metric, ratio)
+    values, left_out = _differences(schedules, treated, control, metric, comparison, ratio)
     named = metric.replace("_", " ")
     if not len(values):
-        return f"no seed has {named} for all of {_listed([*treated, *control])}"
+        return _no_seed(named, [*treated, *control], left_out)
     sign = 1 if spec["favours"] == "higher" else -1
     beyond = sign * values - (math.log1p(margin) if ratio else margin)
     effects = np.expm1(values) if ratio else values
-    others = {name: _differences(schedules, treated, control, name, False) for name in beside}
-    details = [f"{_listed(treated)} against {_listed(control)}", _seeds(len(values))]
+    others = {name: _differences(schedules, treated, control, name, comparison)[0] for name in beside}
+    details = [f"{_listed(treated)} against {_listed(control)}", _seeds(len(values)), *_without(left_out)]
     details += [f"{name} {_show(other.mean(), name)}" for name, other in others.items() if len(other)]
     return [
         _signed_rank_part(
@@ -252,13 +254,13 @@ def _equivalent(
     metric = _metric_name(spec["metric"], schedules[spec["rows"][0]], comparison)
     parts = []
     for one, other in itertools.combinations(spec["rows"], 2):
-        values = _differences(schedules, [one], [other], metric, False)
+        values, left_out = _differences(schedules, [one], [other], metric, comparison)
         if not len(values):
-            return f"no seed has {metric} for both {one} and {other}"
+            return _no_seed(metric, [one, other], left_out)
         margin, mean = spec["margin"], float(np.mean(values))
         seen = f"{model} {_show(mean, metric)} of {metric}"
         margin_words = f"margin {_show(margin, metric).removeprefix('+')}"
-        details = [f"{one} against {other}", margin_words, _seeds(len(values))]
+        details = [f"{one} against {other}", margin_words, _seeds(len(values)), *_without(left_out)]
         keys = _keys(schedules, model, [one, other], [metric])
         if abs(mean) > margin:
             beyond = math.copysign(1.0, mean) * values - margin
@@ -573,24 +575,55 @@ def _unsteady(schedules: dict, rows: list[str], margin: float) -> str | None:
 
 
 def _differences(
-    schedules: dict, treated: list[str], control: list[str], metric: str, ratio: bool
-) -> np.ndarray:
+    schedules: dict,
+    treated: list[str],
+    control: list[str],
+    metric: str,
+    comparison: dict,
+    ratio: bool = False,
+) -> tuple[np.ndarray, dict[str, dict]]:
     """(num_seeds,): mean over ``treated`` minus mean over ``control`` (of logarithms for ratios).
 
-    The seeds are those at which all the rows have a value.
+    The seeds are those at which all the rows have a value, without those that are not compared, which come
+    with the reasons.
     """
-    values = {row: _metric_values(schedules[row], metric) for row in [*treated, *control]}
+    rows = [*treated, *control]
+    values = {row: _metric_values(schedules[row], metric) for row in rows}
     seeds = sorted(set.intersection(*(set(found) for found in values.values())), key=int)
+    cells, across_dtypes = [schedules[row] for row in rows], comparison["protocol"]["across_dtypes"]
+    left_out = {seed: why for seed in seeds if (why := not_compared(cells, seed, metric, across_dtypes))}
+    seeds = [seed for seed in seeds if seed not in left_out]
     one, other = (
         np.array([[values[row][seed] for seed in seeds] for row in rows], dtype=np.float64)
         for rows in (treated, control)
     )
     if ratio:
         one, other = np.log(one), np.log(other)
-    return one.mean(axis=0) - other.mean(axis=0)
+    return one.mean(axis=0) - other.mean(axis=0), left_out
 
 
 # Words.
+
+
+def _without(left_out: dict[str, dict]) -> list[str]:
+    if not left_out:
+        return []
+    what = _differing(left_out)
+    seeds = f"{'seed' if len(left_out) == 1 else 'seeds'} {_listed(list(left_out))}"
+    return [f"without {seeds}, where the {_listed(what)} {'differs' if len(what) == 1 else 'differ'}"]
+
+
+def _no_seed(metric: str, rows: list[str], left_out: dict[str, dict]) -> str:
+    same = f" and the same {_listed(_differing(left_out))}" if left_out else ""
+    return f"no seed has {metric}{same} for {'both' if len(rows) == 2 else 'all of'} {_listed(rows)}"
+
+
+def _differing(left_out: dict[str, dict]) -> list[str]:
+    """What the runs of the seeds that are not compared differ in, in words."""
+    named = {"torch": "version of torch", "processor": "kind of processor"}
+    return [
+        named.get(name, name) for name in dict.fromkeys(name for why in left_out.values() for name in why)
+    ]
 
 
 def _on(comparison: dict, models: Iterable[str]) -> str:
@@ -680,7 +713,8 @@ def _results_gap(comparison: dict) -> dict[str, Any]:
         words = [
             f"{name} {100 * score['value']:.2f}% {metric}" for score in scores if score["name"] == metric
         ]
-        if difference := cell["metrics"].get(metric, {}).get("difference"):
+        difference = cell["metrics"].get(metric, {}).get("difference")
+        if difference and difference["mean"] is not None:
             runs = [cell, comparison["cells"][model][reference]]
             label, key = f"{metric}, difference to {reference}", f"{at}.metrics.{metric}.difference.mean"
             interval = difference["interval"]

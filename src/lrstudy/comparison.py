@@ -29,6 +29,12 @@ HEADLINE = {"cifar10": "test/accuracy", "imdb": "test/f1"}
 TESTED = ("test/accuracy", "test/f1")
 """Metrics whose paired differences to the reference are tested; the others get intervals only."""
 
+IN_SECONDS = ("seconds_per_epoch", "seconds_to_target")
+"""Metrics that are of the machine as much as of the training."""
+
+_OF_THE_MACHINE = ("processor", "device", "torch")
+"""What a pair may differ in and be compared all the same, but in seconds."""
+
 _OF_DIVERGED = {"accuracy": 0.0, "f1": 0.0, "loss": None}
 """The test metrics of a run that has no working model."""
 
@@ -53,10 +59,15 @@ def compare(
 
     Returns:
         ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
-        ``tuning`` and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard
-        deviation over seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference``
-        to it. Spread and interval are None for a single seed. What is undefined for a seed is None there and
-        left out of the mean.
+        ``identities`` (by seed, the training's name in the ledger), ``origins`` (:func:`origins`), ``tuning``
+        and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation over
+        seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it. Spread
+        and interval are None for a single seed. What is undefined for a seed is None there and left out of
+        the mean.
+
+        A difference says by seed which pairs are ``left_out`` (:func:`not_compared`), and which of those
+        compared are ``mixed``, each with what differs: the cell's value and the reference's. Where none is
+        left its mean is None.
 
         ``models``: see :func:`ranking`. ``across_models``: see :func:`across`.
     """
@@ -78,7 +89,67 @@ def compare(
     }
 
 
-def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict[str, float | None]]:
+def origins(runs: dict[str, dict]) -> dict[str, Any]:
+    """Where a cell's trainings took place.
+
+    Args:
+        runs: by seed, what ``train`` wrote of it.
+
+    Returns:
+        For ``machine``, ``processor`` (the accelerator's where one computed), ``device``, ``dtype``, versions
+        of ``torch`` and ``lrstudy`` and the code's ``revision`` ("" outside of a repository): each value with
+        the list of its seeds. ``ended``: when the first and the last training ended, seconds since 1970.
+    """
+    found: dict[str, Any] = {}
+    for seed, run in runs.items():
+        origin = run["origin"]
+        told = {
+            "machine": origin["machine"],
+            "processor": origin["accelerator"] or origin["processor"],
+            "device": run["device"],
+            "dtype": run["dtype"],
+            "torch": origin["versions"].get("torch", "unknown"),
+            "lrstudy": origin["versions"].get("lrstudy", "unknown"),
+            "revision": origin["revision"],
+        }
+        for name, value in told.items():
+            found.setdefault(name, {}).setdefault(value, []).append(int(seed))
+    ended = [run["origin"]["ended"] for run in runs.values()]
+    return found | {"ended": [min(ended), max(ended)]}
+
+
+def not_compared(cells: list[dict], seed: str, metric: str, across_dtypes: bool) -> dict[str, list[str]]:
+    """Why the trainings of cells with one seed are not compared in ``metric``; {} if they are.
+
+    Trainings in different dtypes are compared only if asked for. Seconds are compared only where the kind of
+    processor, the device and the version of torch agree.
+
+    Args:
+        cells: as :func:`compare` returns them; all of them ran the seed.
+        seed: which.
+        metric: its name.
+        across_dtypes: whether different dtypes were asked for.
+
+    Returns:
+        What differs, with every cell's value.
+    """
+    names = () if across_dtypes else ("dtype",)
+    return _unlike(cells, seed, (*names, *_OF_THE_MACHINE) if metric in IN_SECONDS else names)
+
+
+def _unlike(cells: list[dict], seed: str, names: Collection[str]) -> dict[str, list[str]]:
+    found = {
+        name: [
+            value for cell in cells for value, seeds in cell["origins"][name].items() if int(seed) in seeds
+        ]
+        for name in names
+    }
+    return {name: values for name, values in found.items() if len(set(values)) > 1}
+
+
+def metrics_by_seed(
+    cell: dict, reference: dict | None = None, across_dtypes: bool = False
+) -> dict[str, dict[str, float | None]]:
     """Every compared metric of a cell: name -> seed -> value.
 
     A run that diverged has no working model: its accuracy and F1 count as 0, a loss against any that works;
@@ -91,7 +162,8 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
     - ``overfitting``: validation loss after the last epoch minus the lowest of the run.
     - ``epochs_to_target``, ``seconds_to_target``: the first epoch at whose end the headline metric on
       validation data is at least what ``reference`` ended with at the same seed, and the product of these
-      epochs and ``seconds_per_epoch``; None where that never happened or there is no such reference.
+      epochs and ``seconds_per_epoch``; None where that never happened or there is no such reference. One in
+      another dtype is a reference only with ``across_dtypes``.
     - ``seconds_per_epoch``: of the run's cheapest epoch, in seconds of computing
       (:func:`lrstudy.devices.compute_clock`). Whatever else the machine did can only have added to it, and a
       schedule has no epochs that cost less than the others.
@@ -101,9 +173,16 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
     target_name = HEADLINE[cell["training"]["dataset"]].replace("test/", "validation/")
     targets = _last_values(reference, target_name) if reference is not None else {}
     histories = _by_seed(cell["history"])
+    runs = cell["training"]["seeds"]
+    if not across_dtypes:
+        targets = {
+            seed: value
+            for seed, value in targets.items()
+            if seed in runs and runs[seed]["dtype"] == reference["training"]["seeds"][seed]["dtype"]
+        }
     values: dict[str, dict[str, float | None]] = {}
     for seed, scores in cell["scores"].items():
-        run, rows = cell["training"]["seeds"][seed], histories[seed]
+        run, rows = runs[seed], histories[seed]
         works = _works(cell, seed)
         found: dict[str, float | None] = {}
         for weights, prefix in (("last", "test"), ("best", "test_best")):
@@ -139,30 +218,40 @@ def metrics_by_seed(cell: dict, reference: dict | None = None) -> dict[str, dict
 def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool = True) -> dict[str, Any]:
     """How one model's schedules rank by the headline metric, over the seeds that all of them ran.
 
-    A diverged run counts as 0 and so has the worst rank of its seed.
+    A diverged run counts as 0 and so has the worst rank of its seed. A seed at which the schedules' trainings
+    have several dtypes is left out unless these are to be compared.
 
     Args:
         schedules: the model's part of ``cells``, as :func:`compare` returns it.
-        settings: the confidence.
+        settings: the confidence, and whether dtypes are compared.
         complete: whether all of the model's schedules ran; without one, the others' ranks mean other things.
 
     Returns:
-        ``metric``, ``num_seeds``, ``ranks``: the average rank by schedule, 1 is best; ``friedman_p`` and the
+        ``metric``, ``num_seeds``, ``left_out``: by seed, what differs with the value of every schedule;
+        ``ranks``: the average rank by schedule, 1 is best; ``friedman_p`` and the
         ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's), and
         ``groups``: lists of schedules that it does not tell apart, best rank first. None where there are
         fewer than 3 schedules or 2 seeds, or one schedule did not run.
     """
+    metric = HEADLINE[next(iter(schedules.values()))["dataset"]]
     values, seeds = _headline_values(list(schedules.values()))
+    left_out = {
+        seed: why
+        for seed in seeds
+        if (why := not_compared(list(schedules.values()), seed, metric, settings.across_dtypes))
+    }
+    values = values[[seed not in left_out for seed in seeds]]
     found = {
-        "metric": HEADLINE[next(iter(schedules.values()))["dataset"]],
-        "num_seeds": len(seeds),
+        "metric": metric,
+        "num_seeds": len(values),
+        "left_out": left_out,
         "ranks": None,
         "friedman_p": None,
         "smallest_friedman_p": None,
         "critical_difference": None,
         "groups": None,
     }
-    if len(schedules) < 3 or len(seeds) < 2 or not complete:
+    if len(schedules) < 3 or len(values) < 2 or not complete:
         return found
     names = list(schedules)
     groups = not_told_apart(values, settings.confidence)
@@ -180,19 +269,27 @@ def across(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[s
 
     The headline metrics of the models (shares from 0 to 1) are pooled as they are. A diverged run counts as
     0; since the interquartile mean leaves a quarter out on each side, ``num_diverged`` says how many there
-    were. Seeds are those that all of these schedules ran on every model.
+    were. Seeds are those that all of these schedules ran on every model, with one dtype within each model
+    unless dtypes are to be compared.
 
     Args:
         cells: as :func:`compare` returns them.
-        settings: the reference, the confidence and the number of resamples.
+        settings: the reference, the confidence, the number of resamples, and whether dtypes are compared.
 
     Returns:
         By schedule ``iqm``, ``interval`` (stratified bootstrap; None for one seed), ``num_models``,
-        ``num_runs``, ``num_diverged`` and, except for the reference, ``improvement``: the same two of the
-        paired differences to it.
+        ``num_runs``, ``num_diverged``, ``left_out``: by seed the models in which its dtypes differ, and,
+        except for the reference, ``improvement``: the same two of the paired differences to it.
     """
     names = [name for name in next(iter(cells.values()), {}) if all(name in row for row in cells.values())]
     values, seeds = _headline_values([row[name] for row in cells.values() for name in names])
+    left_out: dict[str, list[str]] = {}
+    for model, row in cells.items():
+        for seed in seeds:
+            if not_compared([row[name] for name in names], seed, "headline", settings.across_dtypes):
+                left_out.setdefault(seed, []).append(model)
+    values = values[[seed not in left_out for seed in seeds]]
+    seeds = [seed for seed in seeds if seed not in left_out]
     if not seeds:
         return {}
     values = values.reshape(len(seeds), len(cells), len(names))
@@ -209,6 +306,7 @@ def across(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[s
             "num_diverged": sum(
                 int(seed) in row[name]["diverged"] for row in cells.values() for seed in seeds
             ),
+            "left_out": left_out,
         }
         if settings.reference in names and name != settings.reference:
             differences = values[..., column] - values[..., names.index(settings.reference)]
@@ -275,7 +373,7 @@ def _headline_values(cells: list[dict]) -> tuple[np.ndarray, list[str]]:
 def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> dict:
     training = cell["training"]
     metrics = {}
-    for name, by_seed in metrics_by_seed(cell, reference).items():
+    for name, by_seed in metrics_by_seed(cell, reference, settings.across_dtypes).items():
         values = [value for value in by_seed.values() if value is not None]
         metrics[name] = {"values": by_seed, "mean": None, "spread": None, "interval": None}
         if values:
@@ -298,6 +396,8 @@ def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> di
         "tuning": _tuning(cell["tuning"]),
         "interventions": {seed: len(run["interventions"]) for seed, run in training["seeds"].items()},
         "run_ids": {seed: run["run_id"] for seed, run in training["seeds"].items()},
+        "identities": {seed: run["identity"] for seed, run in training["seeds"].items()},
+        "origins": origins(training["seeds"]),
         "dataset": training["dataset"],
         "metrics": metrics,
     }
@@ -324,9 +424,23 @@ def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> No
         }
         if not pairs:
             continue
-        values = list(pairs.values())
+        both = [cell, reference]
+        left_out = {
+            seed: why for seed in pairs if (why := not_compared(both, seed, name, settings.across_dtypes))
+        }
+        pairs = {seed: value for seed, value in pairs.items() if seed not in left_out}
+        mixed = {seed: what for seed in pairs if (what := _unlike(both, seed, ("dtype", *_OF_THE_MACHINE)))}
         metric["difference"] = {
             "values": pairs,
+            "mean": None,
+            "interval": None,
+            "left_out": left_out,
+            "mixed": mixed,
+        }
+        if not pairs:
+            continue
+        values = list(pairs.values())
+        metric["difference"] |= {
             "mean": float(np.mean(values)),
             "interval": bootstrap_interval(values, settings.confidence, settings.num_resamples),
         }
@@ -341,14 +455,16 @@ def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> No
 def _adjust(schedules: dict[str, dict], num_missing: int) -> None:
     """Holm over the schedules of one model, for each tested metric.
 
-    A schedule that did not run is a test with p = 1. The smallest adjusted p that can be reached is the
-    smallest p times the number of tests.
+    A schedule that did not run, or whose pairs are all left out, is a test with p = 1. The smallest adjusted
+    p that can be reached is the smallest p times the number of tests.
     """
     for name in TESTED:
-        tested = [
+        found = [
             c["metrics"][name]["difference"] for c in schedules.values() if "difference" in c["metrics"][name]
         ]
-        family = [difference["p"] for difference in tested] + [1.0] * num_missing
+        tested = [difference for difference in found if "p" in difference]
+        family = [difference["p"] for difference in tested]
+        family += [1.0] * (len(found) - len(tested) + num_missing)
         for difference, adjusted in zip(tested, holm(family), strict=False):
             difference["p_holm"] = float(adjusted)
             difference["smallest_p_holm"] = min(1.0, len(family) * difference["smallest_p"])

@@ -86,6 +86,7 @@ class CompareParams(_Section):
     reference: str
     confidence: Annotated[float, Field(gt=0, lt=1)]
     num_resamples: Annotated[int, Field(ge=100)]
+    across_dtypes: bool
 
 
 class FloatRange(_Section):

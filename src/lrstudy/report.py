@@ -7,7 +7,8 @@ HTML file, so both have the same content. ``python -m lrstudy.report`` prints th
 import html
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ _SECTIONS = (
 
 
 def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, Any]:
-    """What ``compare`` wrote.
+    """What ``compare`` wrote; where it is of the version that did not tell of machines, they are empty.
 
     Raises:
         StudyError: it is missing, not JSON, or of a version that wrote other sections.
@@ -90,7 +91,22 @@ def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, A
     missing = [name for name in _SECTIONS if not isinstance(found, dict) or name not in found]
     if missing:
         raise StudyError(f"{path}: has no {', '.join(missing)}: another version wrote it; {anew}")
-    return found
+    return _with_origins(found)
+
+
+def _with_origins(comparison: dict) -> dict:
+    """A comparison of the version that told nothing of machines, as if it told that it knows nothing."""
+    comparison["protocol"].setdefault("across_dtypes", False)
+    for cell in (cell for schedules in comparison["cells"].values() for cell in schedules.values()):
+        cell.setdefault("identities", {})
+        cell.setdefault("origins", {})
+        for metric in cell["metrics"].values():
+            if "difference" in metric:
+                metric["difference"].setdefault("left_out", {})
+                metric["difference"].setdefault("mixed", {})
+    for found in (*comparison["models"].values(), *comparison["across_models"].values()):
+        found.setdefault("left_out", {})
+    return comparison
 
 
 def headline(comparison: dict, cell: dict) -> str:
@@ -124,7 +140,7 @@ def differences(comparison: dict) -> dict[str, dict[str, tuple]]:
     """The main figure in points: model -> schedule -> (values by seed, mean, interval or None)."""
     found: dict[str, dict[str, tuple]] = {}
     for model, schedule, cell in _cells(comparison):
-        difference = cell["metrics"][headline(comparison, cell)].get("difference")
+        difference = _difference(comparison, cell)
         if difference:
             found.setdefault(model, {})[schedule] = (
                 [100 * value for value in difference["values"].values()],
@@ -192,6 +208,7 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _gaps(comparison)
     yield from _search(comparison)
     yield _curves(comparison)
+    yield _origins(comparison)
     yield _sources(comparison)
 
 
@@ -219,9 +236,14 @@ def findings(comparison: dict) -> list[str]:
         if not others:
             continue
         metric = headline(comparison, schedules[reference])
-        differences = {name: cell["metrics"][metric].get("difference") for name, cell in others.items()}
+        differences = {name: _difference(comparison, cell) for name, cell in others.items()}
         differences = {name: found for name, found in differences.items() if found}
         if not differences:
+            if any("difference" in cell["metrics"][metric] for cell in others.values()):
+                paragraphs.append(
+                    f"**{_title(comparison, model)}**: the reference {reference} ran in another dtype, so "
+                    "there is no difference to tell."
+                )
             continue
         best = max(differences, key=lambda name: differences[name]["mean"])
         found = differences[best]
@@ -234,7 +256,9 @@ def findings(comparison: dict) -> list[str]:
             words += f" (interval {low:+.2f} to {high:+.2f}, p {found['p_holm']:.3g} after Holm)"
             level = _level(comparison)
             if found["smallest_p_holm"] > level:
-                words += f". {_num_seeds(comparison)} tell no difference from chance, whatever its size."
+                words += (
+                    f". {_count(len(found['values']))} tell no difference from chance, whatever its size."
+                )
             elif found["p_holm"] <= level:
                 words += ". This is more than chance."
             else:
@@ -296,6 +320,7 @@ def _results(comparison: dict) -> Section:
             "Diverged runs (the loss was not finite; they count as losses, with accuracy and F1 of 0): "
             f"{', '.join(diverged)}."
         )
+    after += _origin_notes(comparison)
     for name, found in _controllers(comparison).items():
         formula = f" ({found['formula']})" if found["formula"] else ""
         after.append(
@@ -352,7 +377,7 @@ def _table(comparison: dict, model: str) -> Table:
     rows = []
     for schedule, cell in schedules.items():
         found = cell["metrics"][metric]
-        difference = found.get("difference")
+        difference = _difference(comparison, cell)
         rows.append(
             [
                 schedule,
@@ -386,8 +411,13 @@ def _table(comparison: dict, model: str) -> Table:
 
 def _ranks(comparison: dict, model: str) -> list[str]:
     found = comparison["models"][model]
+    left_out = []
+    if found["left_out"]:
+        left_out = [
+            f"Left out of the ranks: {_seeds(found['left_out'])}, where not all schedules ran in one dtype."
+        ]
     if found["critical_difference"] is None:
-        return []
+        return left_out
     ranks = ", ".join(
         f"{name} {rank:.2f}" for name, rank in sorted(found["ranks"].items(), key=lambda r: r[1])
     )
@@ -396,7 +426,8 @@ def _ranks(comparison: dict, model: str) -> list[str]:
         f"Average ranks over {found['num_seeds']} seeds, 1 is best: {ranks}. Ranks that differ by less than "
         f"{found['critical_difference']:.2f} (Nemenyi) are not told apart"
         + (f": {groups}" if groups else "")
-        + f". Friedman's test of any difference: p {found['friedman_p']:.3g}."
+        + f". Friedman's test of any difference: p {found['friedman_p']:.3g}.",
+        *left_out,
     ]
 
 
@@ -434,11 +465,16 @@ def _across(comparison: dict) -> Section | None:
         for schedule, row in found.items()
     ]
     some = next(iter(found.values()))
+    left_out = "".join(
+        f" Seed {seed} is left out: not all schedules of {_and(models)} ran in one dtype."
+        for seed, models in some["left_out"].items()
+    )
     return Section(
         "All models together",
         text=[
             f"Interquartile mean of the {some['num_runs']} runs of {some['num_models']} models: the mean "
             "without the lowest and the highest quarter. Intervals resample seeds within each model."
+            f"{left_out}"
         ],
         tables=[
             Table(
@@ -483,7 +519,7 @@ def _other_metrics(comparison: dict) -> Section:
             "Means over seeds. The validation loss turns at the epoch of its lowest value, if it is higher "
             "at the end; overfitting is how much higher. Time to target: until validation accuracy (F1 of "
             f"IMDB) first reached what {reference} had at its end at the same seed. Seconds are those of the "
-            "run's cheapest epoch, on the machine that ran the cell, and of as many such epochs: processor "
+            "run's cheapest epoch, on the machine that ran it, and of as many such epochs: processor "
             "time on a CPU, by the clock on a GPU. Beside them, how much more the median epoch cost, which "
             "is much where the machine did other work."
         ],
@@ -756,21 +792,162 @@ def _curves(comparison: dict) -> Section:
     return Section("Curves", text=["Means over seeds; bands are one standard deviation."], figures=figures)
 
 
+_KINDS = {"processor": "kind of machine", "device": "device", "dtype": "dtype", "torch": "torch"}
+"""What is told of a training's origin, in words; a kind of machine is its processor or accelerator."""
+
+
+def _origins(comparison: dict) -> Section:
+    """By cell, on what its trainings ran; then the pairs that differ and were compared all the same."""
+    title = "What stands behind each cell"
+    if not _recorded(comparison):
+        return Section(title, text=["Not recorded: the version that wrote these numbers told no machines."])
+    rows = []
+    for model, schedule, cell in _cells(comparison):
+        found = cell["origins"]
+        revisions = {revision[:8] or "no repository": seeds for revision, seeds in found["revision"].items()}
+        days = dict.fromkeys(time.strftime("%Y-%m-%d", time.gmtime(ended)) for ended in found["ended"])
+        told = [found["processor"], found["machine"], found["device"], found["dtype"], found["torch"]]
+        rows.append(
+            [
+                model,
+                schedule,
+                ", ".join(map(str, cell["seeds"])),
+                *map(_with_seeds, [*told, found["lrstudy"], revisions]),
+                " to ".join(days),
+            ]
+        )
+    dtypes = "are compared, as `compare.across_dtypes` asks"
+    if not comparison["protocol"]["across_dtypes"]:
+        dtypes = "are not compared: `compare.across_dtypes` would ask for it"
+    reference = comparison["protocol"]["reference"]
+    mixed = [
+        f"{model}-{schedule} against {reference}: {_pairs(difference['mixed'])}"
+        for model, schedule, cell in _cells(comparison)
+        if (difference := _difference(comparison, cell)) and difference["mixed"]
+    ]
+    return Section(
+        title,
+        text=[
+            "A training is known by what it computes; the kind of machine, versions and revision are told "
+            "beside it. Pairs that differ in the kind of machine, the device or the version of torch are "
+            f"compared, but not in seconds. Pairs that differ in dtype {dtypes}. The machine is a code that "
+            "tells one from another; dates are those of the first and the last training's end (UTC)."
+        ],
+        tables=[
+            Table(
+                [
+                    "model",
+                    "schedule",
+                    "seeds",
+                    "kind of machine",
+                    "machine",
+                    "device",
+                    "dtype",
+                    "torch",
+                    "lrstudy",
+                    "code revision",
+                    "trained",
+                ],
+                rows,
+            )
+        ],
+        after=[f"Pairs that differ and are compared: {'; '.join(mixed)}."] if mixed else [],
+    )
+
+
+def _origin_notes(comparison: dict) -> list[str]:
+    """What a reader of the main table must know of machines and dtypes; a line if all trainings are alike."""
+    if not _recorded(comparison):
+        return []
+    kinds, dtypes, versions = (
+        list(dict.fromkeys(value for _, _, cell in _cells(comparison) for value in cell["origins"][name]))
+        for name in ("processor", "dtype", "torch")
+    )
+    alike = len(kinds) == len(dtypes) == len(versions) == 1
+    machines = f"one kind of machine ({kinds[0]})" if len(kinds) == 1 else f"{len(kinds)} kinds of machine"
+    notes = [
+        f"{'All trainings' if alike else 'Trainings'}: {machines}, {_and(dtypes)}, torch {_and(versions)}"
+        + ("." if alike else "; by cell under What stands behind each cell.")
+    ]
+    reference = comparison["protocol"]["reference"]
+    for model, schedule, cell in _cells(comparison):
+        words = []
+        if len(cell["origins"]["dtype"]) > 1:
+            first, *others = (
+                (dtype, _seeds(seeds), len(seeds)) for dtype, seeds in cell["origins"]["dtype"].items()
+            )
+            were = "was" if first[2] == 1 else "were"
+            words.append(
+                ", ".join(
+                    [
+                        f"{first[1]} {were} trained in {first[0]}",
+                        *(f"{seeds} in {dtype}" for dtype, seeds, _ in others),
+                    ]
+                )
+            )
+        difference = cell["metrics"][headline(comparison, cell)].get("difference", {})
+        if difference.get("left_out"):
+            words.append(f"not compared with {reference}: {_pairs(difference['left_out'])}")
+        across = {seed: what for seed, what in difference.get("mixed", {}).items() if "dtype" in what}
+        if across:
+            words.append(f"compared with {reference} across dtypes, as asked for: {_pairs(across)}")
+        if words:
+            notes.append(f"{model}-{schedule}: {'; '.join(words)}.")
+    return notes
+
+
+def _recorded(comparison: dict) -> bool:
+    return any(cell["origins"] for _, _, cell in _cells(comparison))
+
+
+def _pairs(found: dict[str, dict]) -> str:
+    """As in ``seeds 1 and 2 (dtype float32 against bfloat16)``; seeds that differ alike stand together."""
+    alike: dict[str, list[str]] = {}
+    for seed, what in found.items():
+        words = ", ".join(f"{_KINDS[name]} {one} against {other}" for name, (one, other) in what.items())
+        alike.setdefault(words, []).append(seed)
+    return ", ".join(f"{_seeds(seeds)} ({words})" for words, seeds in alike.items())
+
+
+def _with_seeds(found: dict[str, list[int]]) -> str:
+    """A value; if there are several, each with its seeds."""
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{value} ({_seeds(seeds)})" for value, seeds in found.items())
+
+
+def _difference(comparison: dict, cell: dict) -> dict | None:
+    """The headline metric's difference to the reference; None where no pair is compared."""
+    found = cell["metrics"][headline(comparison, cell)].get("difference")
+    return found if found and found["mean"] is not None else None
+
+
 def _sources(comparison: dict) -> Section:
+    text = "`comparison.json` has every value in full precision with the MLflow run of each seed"
+    identities = _recorded(comparison)
+    if identities:
+        text += (
+            " and its training's identity; `python -m lrstudy.ledger show <identity>` shows what `ledger/` "
+            "has of the training, the results of every test example included"
+        )
     return Section(
         "Where the numbers come from",
         text=[
-            "`comparison.json` has every value in full precision with the MLflow run of each seed; "
-            "`artifacts/evaluate/<model>/<schedule>/predictions.parquet` has every prediction.",
+            f"{text}.",
             *(f"{name}: fingerprint `{found['fingerprint']}`." for name, found in comparison["data"].items()),
         ],
         tables=[
             Table(
-                ["cell", "seed", "MLflow run"],
+                ["cell", "seed", *(["identity"] if identities else []), "MLflow run"],
                 [
-                    [cell, seed, run_id or "not sent"]
-                    for cell, runs in _run_ids(comparison).items()
-                    for seed, run_id in runs.items()
+                    [
+                        f"{model}-{schedule}",
+                        seed,
+                        *([f"`{cell['identities'][seed][:16]}`"] if identities else []),
+                        run_id or "not sent",
+                    ]
+                    for model, schedule, cell in _cells(comparison)
+                    for seed, run_id in cell["run_ids"].items()
                 ],
             )
         ],
@@ -831,8 +1008,20 @@ def _title(comparison: dict, model: str) -> str:
 
 
 def _num_seeds(comparison: dict) -> str:
-    count = len(comparison["protocol"]["seeds"])
-    return f"{count} {'seed' if count == 1 else 'seeds'}"
+    return _count(len(comparison["protocol"]["seeds"]))
+
+
+def _count(seeds: int) -> str:
+    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+
+
+def _seeds(found: Collection[object]) -> str:
+    """As in ``seeds 1, 2 and 3``."""
+    return f"{'seed' if len(found) == 1 else 'seeds'} {_and([str(seed) for seed in found])}"
+
+
+def _and(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _level(comparison: dict) -> float:

@@ -26,9 +26,7 @@ def main() -> None:
     data, missing = {}, []
     for name, listed in params.cells.items():
         try:
-            evaluated = read_json(
-                evaluate_folder(listed.model, listed.schedule) / "metrics.json", f"evaluate@{name}"
-            )
+            evaluated = read_evaluated(evaluate_folder(listed.model, listed.schedule) / "metrics.json", name)
             history = read_history(train_folder(listed.model, listed.schedule) / "history.csv", name)
             tuning = read_json(tuned_file(listed.model, listed.schedule), f"tune@{name}")
         except StudyError as error:
@@ -117,6 +115,21 @@ def theory() -> dict:
             if file.endswith(".svg")
         ]
     return {"claims": claimed, "figures": figures, "sha256": hashes}
+
+
+def read_evaluated(path: Path, cell: str) -> dict:
+    """What ``evaluate`` wrote of a cell, with where each seed was trained."""
+    found = read_json(path, f"evaluate@{cell}", ("data", "scores", "training"))
+    if silent := [
+        seed
+        for seed, run in found["training"]["seeds"].items()
+        if not {"identity", "device", "dtype", "origin"} <= run.keys()
+    ]:
+        raise StudyError(
+            f"{path}: does not say where seed {', '.join(silent)} was trained: another version wrote it; "
+            f"`dvc repro evaluate@{cell}` makes it anew."
+        )
+    return found
 
 
 def read_history(path: Path, cell: str) -> list[dict[str, float]]:
