@@ -10,11 +10,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from safetensors.numpy import load_file
+from sklearn.metrics import f1_score
 
 from browser import needs_browser, page
+from lrstudy.ledger import Ledger
 from screenshots import mlflow_ui, runs_address
 
 ROOT = Path(__file__).parents[1]
@@ -102,8 +106,7 @@ def test_the_whole_walk_runs_and_reports(study):
     ran = study.stages_run(study.printed)
     expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
     expected |= {f"{stage}@{data}" for stage in ("download", "preprocess") for data in ("cifar10", "imdb")}
-    expected |= {f"code_{stage}" for stage in ("tune", "train", "evaluate")}
-    assert ran == expected | {"late_decay", "level_sets", "compare", "report", "publish"}
+    assert ran == expected | {"code", "late_decay", "level_sets", "compare", "report", "publish"}
     comparison = study.json("reports/comparison.json")
     assert comparison["missing"] == []
     assert {m: set(s) for m, s in comparison["cells"].items()} == {
@@ -122,22 +125,26 @@ def test_the_whole_walk_runs_and_reports(study):
     assert metrics["lstm"]["static"] == comparison["cells"]["lstm"]["static"]["metrics"]["test/f1"]["mean"]
 
 
-def test_every_reported_number_can_be_computed_again_from_the_predictions(study):
-    from sklearn.metrics import accuracy_score, f1_score, log_loss
-
-    for model, average, metric in (("resnet", "macro", "test/accuracy"), ("lstm", "binary", "test/f1")):
-        table = pd.read_parquet(study.folder / f"artifacts/evaluate/{model}/exponential/predictions.parquet")
-        rows = table[(table.seed == 1) & (table.weights == "last")]
-        probabilities = rows.filter(like="probability_").to_numpy()
-        assert (rows.predicted == probabilities.argmax(axis=1)).all()
-        values = study.json("reports/comparison.json")["cells"][model]["exponential"]["metrics"]
-        accuracy = accuracy_score(rows.label, rows.predicted)
-        assert values["test/accuracy"]["values"]["1"] == pytest.approx(accuracy, abs=1e-12)
-        f1 = f1_score(rows.label, rows.predicted, average=average, zero_division=0)
-        assert values["test/f1"]["values"]["1"] == pytest.approx(f1, abs=1e-12)
-        loss = log_loss(rows.label, probabilities, labels=range(probabilities.shape[1]))
-        assert values["test/loss"]["values"]["1"] == pytest.approx(loss, abs=1e-5)
-        assert values[metric]["mean"] is not None
+def test_every_reported_number_can_be_computed_again_from_the_ledger(study):
+    ledger = Ledger(study.folder / "ledger")
+    for model, dataset, metric in (("resnet", "cifar10", "test/accuracy"), ("lstm", "imdb", "test/f1")):
+        cell = study.json("reports/comparison.json")["cells"][model]["exponential"]
+        training = study.json(f"artifacts/train/{model}/exponential/training.json")
+        record = ledger.find(training["seeds"]["1"]["identity"])
+        labels = load_file(study.folder / f"data/processed/{dataset}/test.safetensors")["labels"]
+        right, losses = record.test.is_right(), record.test.example_losses()
+        assert len(labels) == len(right) == len(losses)
+        values = {name: found["values"].get("1") for name, found in cell["metrics"].items()}
+        assert values["test/accuracy"] == pytest.approx(right.mean(), abs=1e-12)
+        assert values["test/loss"] == pytest.approx(losses.mean(dtype=float), rel=1e-3)
+        confusion = np.array(record.test.last.confusion)
+        assert confusion.sum(axis=1).tolist() == np.bincount(labels, minlength=len(confusion)).tolist()
+        assert np.trace(confusion) == right.sum()
+        if dataset == "imdb":  # of two classes a wrong one is the other
+            predicted = np.where(right, labels, 1 - labels)
+            assert values["test/f1"] == pytest.approx(f1_score(labels, predicted, zero_division=0), abs=1e-12)
+        assert values["validation/loss"] == record.history["validation/loss"][-1]
+        assert values[metric] is not None
 
 
 def test_mlflow_has_one_experiment_with_a_parent_per_cell_and_a_child_per_seed(study):
@@ -174,7 +181,6 @@ def test_mlflow_has_one_experiment_with_a_parent_per_cell_and_a_child_per_seed(s
 
 def test_mlflow_has_the_data_and_the_model_of_every_seed_and_a_champion_per_task(study):
     import mlflow
-    import numpy as np
     import torch
 
     from lrstudy.devices import has_native_bfloat16
@@ -203,11 +209,14 @@ def test_mlflow_has_the_data_and_the_model_of_every_seed_and_a_champion_per_task
         assert version.tags["schedule"] == best
         loaded = mlflow.pytorch.load_model(f"models:/lrstudy-{dataset}-sample@champion")
         examples = mlflow.pyfunc.load_model(f"models:/lrstudy-{dataset}-sample@champion").input_example
-        table = pd.read_parquet(study.folder / f"artifacts/evaluate/{model}/{best}/predictions.parquet")
-        rows = table[(table.seed == 1) & (table.weights == "last")].head(len(examples))
         with torch.inference_mode():
             found = loaded(torch.from_numpy(np.asarray(examples))).numpy()
-        np.testing.assert_allclose(found, rows.filter(like="probability_").to_numpy(), atol=tolerance)
+        training = study.json(f"artifacts/train/{model}/{best}/training.json")
+        record = Ledger(study.folder / "ledger").find(training["seeds"]["1"]["identity"])
+        labels = load_file(study.folder / f"data/processed/{dataset}/test.safetensors")["labels"]
+        of_label = found[np.arange(len(found)), labels[: len(found)]]
+        recorded = np.exp(-record.test.example_losses()[: len(found)].astype(float))
+        np.testing.assert_allclose(of_label, recorded, atol=tolerance + 1e-3)  # which halves round
 
 
 @needs_browser
@@ -263,17 +272,20 @@ def test_a_second_repro_runs_nothing(study):
 
 
 def test_the_same_cell_trained_again_from_nothing_has_the_same_history_and_predictions(study):
-    """Determinism: the checkpoints are moved away, so that everything is computed a second time."""
+    """Determinism: checkpoints and ledger are moved away, so that everything is computed a second time."""
     cell = study.folder / "artifacts/train/lstm/exponential"
     before = {
         path.name: path.read_bytes() for path in (cell / "history.csv", cell / "seed-1/last.safetensors")
     }
-    shutil.move(study.folder / "checkpoints", study.folder / "checkpoints-first")
+    for folder in ("checkpoints", "ledger"):
+        shutil.move(study.folder / folder, study.folder / f"{folder}-first")
+    shutil.rmtree(cell)
     try:
         study.run(sys.executable, "-m", "lrstudy.stages.train", "lstm", "exponential", LRSTUDY_WORKERS="1")
     finally:
-        shutil.rmtree(study.folder / "checkpoints")
-        shutil.move(study.folder / "checkpoints-first", study.folder / "checkpoints")
+        for folder in ("checkpoints", "ledger"):
+            shutil.rmtree(study.folder / folder)
+            shutil.move(study.folder / f"{folder}-first", study.folder / folder)
     after = {
         path.name: path.read_bytes() for path in (cell / "history.csv", cell / "seed-1/last.safetensors")
     }
@@ -290,7 +302,7 @@ def test_editing_one_schedule_runs_its_column_alone(study):
         f"{stage}@{model}-exponential"
         for stage in ("tune", "train", "evaluate")
         for model in ("resnet", "lstm")
-    } | {"compare", "report", "publish"}
+    } | {"code", "compare", "report", "publish"}
     cells = study.json("reports/comparison.json")["cells"]
     assert cells["resnet"]["exponential"]["parameters"] == {"decay_rate": 0.3}
     assert cells["resnet"]["static"]["parameters"] == {}
@@ -299,7 +311,7 @@ def test_editing_one_schedule_runs_its_column_alone(study):
 def test_one_schedule_alone_runs_its_column_alone(study):
     printed = study.run("dvc", "exp", "run", *SMOKE, "-S", "model=lstm", "-S", "schedule=exponential")
     # The theory stages read the study's models, of which there is one less now; no training is done again.
-    assert study.stages_run(printed) <= {"late_decay", "level_sets", "compare", "report", "publish", *(
+    assert study.stages_run(printed) <= {"code", "late_decay", "level_sets", "compare", "report", "publish", *(
         f"{stage}@lstm-exponential" for stage in ("tune", "train", "evaluate")
     )}  # fmt: skip
     assert list(yaml.safe_load((study.folder / "params.yaml").read_text())["cells"]) == ["lstm-exponential"]
@@ -346,6 +358,7 @@ def test_a_killed_stage_leaves_nothing_that_is_taken_for_good(study):
     resumed = (study.folder / "artifacts/train/lstm/cosine/history.csv").read_text()
     assert len(resumed.splitlines()) == 1 + 6
     shutil.rmtree(study.folder / "checkpoints/lstm-cosine")
+    shutil.rmtree(study.folder / "ledger/trainings")
     study.run(sys.executable, "-m", "lrstudy.stages.train", "lstm", "cosine")
     assert (study.folder / "artifacts/train/lstm/cosine/history.csv").read_text() == resumed
 
@@ -365,6 +378,7 @@ def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(study):
     resumed = json.loads(best.read_text())
 
     shutil.rmtree(study.folder / "checkpoints/lstm-step")
+    shutil.rmtree(study.folder / "ledger/trainings")
     undisturbed = f"sqlite:///{study.folder / 'undisturbed.db'}"
     study.run(
         sys.executable, "-m", "lrstudy.stages.tune", "lstm", "step",

@@ -3,60 +3,25 @@
 import ast
 import functools
 import itertools
-import json
 import re
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lrstudy import meaning
 from lrstudy.config import check_params, load_params
 from lrstudy.errors import StudyError
+from lrstudy.identity import code_behind
+from lrstudy.ledger import Ledger
 from lrstudy.stages import code
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: stage.get("do", stage) for name, stage in DVC.items()}
-
-
-# How a stage runs, not what it computes: a clearer error message must not cost hours of training.
-MACHINERY = {
-    SOURCE / "lrstudy" / f"{name}.py"
-    for name in ("errors", "files", "parallel", "stages/__init__", "tracking", "warm")
-}
-
-
-def imported_modules(path: Path) -> set[Path]:
-    """The lrstudy modules that ``path`` imports anywhere in it, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lrstudy":
-            names = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "lrstudy"]
-        for name in names:
-            base = SOURCE / name.replace(".", "/")
-            found |= {file for file in (base.with_suffix(".py"), base / "__init__.py") if file.exists()}
-    return found
-
-
-def modules_behind(script: Path) -> set[str]:
-    """``script`` and what it reaches but by way of MACHINERY, as dvc.yaml writes it; empty files left out."""
-    reached, open_files = set(), {script}
-    while open_files:
-        file = open_files.pop()
-        reached.add(file)
-        open_files |= imported_modules(file) - reached - MACHINERY
-    return {str(file.relative_to(ROOT)) for file in reached if file.read_text().strip()}
-
-
-def test_the_machinery_is_there():
-    assert all(file.exists() for file in MACHINERY)
 
 
 WALK = [
@@ -66,43 +31,83 @@ OF_CELLS = ["tune", "train", "evaluate"]
 
 
 @pytest.mark.parametrize("name", WALK)
-def test_a_stage_depends_on_exactly_the_modules_behind_what_it_computes(name):
-    listed = {dep for dep in STAGES[name]["deps"] if dep.endswith(".py")}
-    behind = modules_behind(SOURCE / "lrstudy" / "stages" / f"{name}.py")
-    if name in OF_CELLS:  # by way of one file that has the hashes of all
-        assert listed == set()
-        assert f"artifacts/code/{name}.json" in STAGES[name]["deps"]
-        # Kept out of the run cache, see dvc.yaml.
-        assert STAGES[f"code_{name}"]["outs"] == [{f"artifacts/code/{name}.json": {"persist": True}}]
-        listed = set(STAGES[f"code_{name}"]["deps"])
-        behind |= modules_behind(SOURCE / "lrstudy" / "stages" / "code.py")
-    assert listed == behind
+def test_a_stage_depends_on_what_its_code_means_and_on_no_module_by_itself(name):
+    """The stage `code` writes these files: see tests/test_identity.py."""
+    own = (
+        f"artifacts/code/{name}/${{item.model}}-${{item.schedule}}.json"
+        if name in OF_CELLS
+        else f"artifacts/code/{name}.json"
+    )
+    deps = STAGES[name]["deps"]
+    assert own in deps
+    assert [dep for dep in deps if dep.startswith("artifacts/code")] == [own]
+    assert [dep for dep in deps if dep.endswith(".py")] == []
+    assert (DVC[name].get("foreach") == "${cells}") == (name in OF_CELLS)
 
 
-@pytest.mark.parametrize("name", OF_CELLS)
-def test_the_hashes_of_a_stages_modules_change_with_each_of_them(tmp_path, monkeypatch, name):
-    files = STAGES[f"code_{name}"]["deps"]
-    for file in [*files, "dvc.yaml"]:
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / file).write_bytes((ROOT / file).read_bytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["code", name])
-    written = Path(f"artifacts/code/{name}.json")
-    code.main()
-    before = json.loads(written.read_text())
-    assert set(before) == set(files) - {"src/lrstudy/stages/code.py"}
-    for file in before:
-        Path(file).write_text("# edited\n")
-    code.main()
-    after = json.loads(written.read_text())
-    assert all(after[file] != before[file] for file in before)
+def test_the_code_is_written_down_again_whenever_the_source_or_what_is_proven_equal_changes():
+    assert set(STAGES["code"]["deps"]) == {"src/lrstudy", "ledger/equivalences"}
+    # Kept out of the run cache, see dvc.yaml.
+    assert STAGES["code"]["outs"] == [{"artifacts/code": {"persist": True}}]
 
 
-def test_a_stage_without_code_to_write_down_is_named(monkeypatch):
+def written_code(tmp_path: Path, *overrides: str) -> dict[str, dict]:
+    """The files of artifacts/code for a composition, by name."""
+    params = check_params(compose(*overrides))
+    return code.code_files(params, Ledger(tmp_path / "ledger"))
+
+
+def test_every_cell_has_the_code_of_its_trainings_and_every_stage_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["code", "trian"])
-    with pytest.raises(StudyError, match=r"'trian' is not a stage .* choose one of .*train"):
-        code.main()
+    files = written_code(tmp_path, "model=[resnet,lstm]", "schedule=[static,cosine]")
+    cells = ["resnet-static", "resnet-cosine", "lstm-static", "lstm-cosine"]
+    whole = [f"{name}.json" for name in WALK if name not in OF_CELLS]
+    assert set(files) == {f"{name}/{cell}.json" for name in OF_CELLS for cell in cells} | set(whole)
+    for name in OF_CELLS:
+        of = {cell: files[f"{name}/{cell}.json"] for cell in cells}
+        assert {frozenset(one) for one in of.values()} == {
+            frozenset({"stage", "loop", "schedule", "controller", "optimizer", "network"})
+        }
+        assert len({one["stage"] for one in of.values()}) == 1
+        assert of["resnet-cosine"]["schedule"] == of["lstm-cosine"]["schedule"]
+        assert of["resnet-cosine"]["schedule"] != of["resnet-static"]["schedule"]
+        assert of["resnet-cosine"]["network"] != of["lstm-cosine"]["network"]
+    assert len({files[f"{name}/lstm-cosine.json"]["stage"] for name in OF_CELLS}) == 3
+
+
+def test_a_theory_stage_has_the_code_of_what_it_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    theory = check_params(compose("theory=hours")).theory
+    files = written_code(tmp_path, "theory=hours")
+    model = theory.level_sets.models[0]
+    assert set(files["level_sets.json"]) >= {"stage", *(f"{model}-{row}" for row in theory.level_sets.rows)}
+    assert set(files["late_decay.json"]) >= {"stage", f"{model}-static", f"{model}-late_decay"}
+
+
+def test_what_is_proven_equal_is_the_same_code_to_dvc(tmp_path, monkeypatch):
+    from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
+    from lrstudy.ledger.record import Origin
+
+    monkeypatch.chdir(ROOT)
+    files = written_code(tmp_path, "model=lstm", "schedule=cosine")
+    now, older = files["train/lstm-cosine.json"]["loop"], "0" * 64
+    origin = Origin(
+        machine="m",
+        processor="p",
+        cores=1,
+        system="s",
+        accelerator=None,
+        versions={},
+        revision="r",
+        ended=0.0,
+    )
+    pair = Pair(part="loop", name="", old=older, new=now)
+    write_equivalence(
+        tmp_path / "ledger/equivalences",
+        Equivalence(format=1, pairs=[pair], base="b", revision="r", compared={}, origin=origin),
+    )
+    equal = written_code(tmp_path, "model=lstm", "schedule=cosine")
+    assert equal["train/lstm-cosine.json"] == files["train/lstm-cosine.json"] | {"loop": older}
 
 
 def test_files_of_the_package_that_are_no_modules_belong_to_some_stage():
@@ -114,7 +119,7 @@ def test_files_of_the_package_that_are_no_modules_belong_to_some_stage():
 
 
 def test_the_stages_are_the_documented_walk():
-    assert [name for name in STAGES if not name.startswith("code_")] == WALK
+    assert list(STAGES) == ["code", *WALK]
     assert all(STAGES[name]["cmd"].startswith(f"python -m lrstudy.stages.{name}") for name in WALK)
 
 
@@ -124,11 +129,21 @@ def test_only_the_stages_that_measure_results_open_test_data():
         for file in (SOURCE / "lrstudy").rglob("*.py")
         if re.search(r"(?<!def )read_split\(", text := file.read_text()) and '"test"' in text
     }
+    readers -= {"src/lrstudy/proof.py"}  # no stage: it reads data that it has made itself
     assert readers == {
         f"src/lrstudy/{name}.py" for name in ("stages/evaluate", "theory/measurements", "theory/network")
     }
+    of_readers = {
+        meaning._meaning(f"{module}.{name}", False).own
+        for module in (
+            reader.removeprefix("src/").removesuffix(".py").replace("/", ".") for reader in readers
+        )
+        for name, statements in meaning._module(module).statements.items()
+        if "read_split(" in (text := "".join(map(ast.unparse, statements))) and "'test'" in text
+    }
+    assert of_readers
     reaching = {
-        name for name in WALK if modules_behind(SOURCE / "lrstudy" / "stages" / f"{name}.py") & readers
+        name for name in WALK if of_readers & {one.own for one in code_behind(f"lrstudy.stages.{name}.main")}
     }
     assert reaching == {"evaluate", "late_decay", "level_sets"}
 

@@ -73,6 +73,21 @@ def some_examples(arrays: dict[str, np.ndarray], meta: dict, count: int = 2) -> 
     return np.stack([np.pad(review, (0, longest - len(review))) for review in reviews])
 
 
+def save_trained(folder: Path, settings: dict, data: Path, weights: Path) -> None:
+    """Write the network that ``settings`` describes, with the ``weights`` of a file, as :func:`save_model`.
+
+    Args:
+        data: the processed data set that it was trained on; the example is of its validation split.
+    """
+    from safetensors.torch import load_file
+
+    from lrstudy.data import read_meta, read_split
+
+    meta = read_meta(data)
+    classifier = make_classifier(settings, meta, load_file(weights))
+    save_model(folder, classifier, some_examples(read_split(data, "validation"), meta), meta["num_classes"])
+
+
 def save_model(folder: Path, classifier: nn.Module, examples: np.ndarray, num_classes: int) -> None:
     """Write ``classifier`` to ``folder`` as MLflow keeps models: whole or not at all.
 

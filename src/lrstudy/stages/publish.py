@@ -5,13 +5,14 @@ lowest validation loss becomes a version of a registered model, with the alias `
 """
 
 import hashlib
+import sys
 from pathlib import Path
 
 from lrstudy.config import workspace_root
 from lrstudy.files import write_json
 from lrstudy.report import read_comparison
 from lrstudy.stages import run_stage
-from lrstudy.study import ended_as, finish, read_json, train_folder, under_way
+from lrstudy.study import data_folder, ended_as, finish, read_json, train_folder, under_way
 from lrstudy.tracking import Journal, Sender
 
 REPORTS = Path("reports")
@@ -40,31 +41,71 @@ def main() -> None:
     )
     chosen = champions(comparison)
     with Sender(root) as sender, under_way(journal):
+        # Before the report's own journal, which has their models registered.
+        registered = {
+            dataset: run
+            for dataset, best in chosen.items()
+            if (run := champions_run(dataset, best, root)) is not None
+        }
+        for run in registered.values():
+            sender.follow(run.folder)
         sender.follow(folder)
         if ended_as(journal) != "FINISHED":
             for name in ATTACHED:
                 (folder / name).write_bytes((REPORTS / name).read_bytes())
                 journal.artifact(folder / name)
-            for dataset, best in chosen.items():
-                training = read_json(
-                    train_folder(best["model"], best["schedule"]) / "training.json",
-                    f"train@{best['model']}-{best['schedule']}",
-                )
-                name = f"lrstudy-{dataset}" + ("-sample" if protocol["source"] == "sample" else "")
-                journal.champion(
-                    name,
-                    training["seeds"][best["seed"]]["key"],
-                    f"{best['model']} with the schedule {best['schedule']}, seed {best['seed']}: the lowest "
-                    f"validation loss ({best['validation/loss']:.4f}) of all runs on "
-                    f"{comparison['data'][dataset]['label']}. The comparison that it comes from: "
-                    "[report.html](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html).",
-                    {"schedule": best["schedule"], "data": comparison["data"][dataset]["label"]},
-                )
-            finish(journal, "finished")
+        for dataset, run in registered.items():
+            best, data = chosen[dataset], comparison["data"][dataset]
+            name = f"lrstudy-{dataset}" + ("-sample" if protocol["source"] == "sample" else "")
+            journal.champion(
+                name,
+                run.key,
+                f"{best['model']} with the schedule {best['schedule']}, seed {best['seed']}: the lowest "
+                f"validation loss ({best['validation/loss']:.4f}) of all runs on {data['label']}. The "
+                "comparison that it comes from: "
+                "[report.html](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html).",
+                {"schedule": best["schedule"], "data": data["label"]},
+            )
+        finish(journal, "finished")
     write_json(
         "artifacts/published.json",
         {"key": key, "run_id": sender.run_ids.get(key), "champions": chosen},
     )
+
+
+def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
+    """The journal of a champion's run, which has its model; None, and why, where its weights are not here."""
+    cell = f"{best['model']}-{best['schedule']}"
+    trained = train_folder(best["model"], best["schedule"])
+    training = read_json(trained / "training.json", f"train@{cell}")
+    run = training["seeds"][best["seed"]]
+    if not run["weights"]:
+        print(
+            f"publish: {dataset}: the champion is {cell} seed {best['seed']}, whose weights are not here; it is "
+            "not registered. `dvc pull` may bring them; else train it again: `python -m lrstudy.ledger retrain "
+            f"{run['identity'][:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
+            file=sys.stderr,
+        )
+        return None
+    journal = Journal(root / "checkpoints" / cell / run["key"][:16], run["key"])
+    if not any(event["event"] == "model" for event in journal.events()):
+        # It was measured elsewhere, and its weights came from there.
+        from lrstudy.serving import save_trained
+
+        save_trained(
+            journal.folder / "model",
+            training["settings"]["model"],
+            data_folder(training["dataset"]),
+            trained / f"seed-{best['seed']}" / "last.safetensors",
+        )
+        tags = {
+            "model": best["model"],
+            "schedule": best["schedule"],
+            "dataset": dataset,
+            "seed": best["seed"],
+        }
+        journal.model(journal.folder / "model", tags)
+    return journal
 
 
 def champions(comparison: dict) -> dict[str, dict]:
