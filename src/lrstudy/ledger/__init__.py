@@ -9,7 +9,9 @@ the same training, under names that follow from their content: two ledgers merge
 """
 
 import functools
+import gzip
 import itertools
+import json
 import os
 import re
 import sys
@@ -20,10 +22,20 @@ from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.identity import Code, training_identity
 from lrstudy.ledger.equivalence import Classes, read_equivalences
-from lrstudy.ledger.record import DamagedRecord, Record, encode, identity_in, read_record
-from lrstudy.meaning import Definition
+from lrstudy.ledger.record import (
+    DamagedRecord,
+    Record,
+    encode,
+    file_name,
+    identity_in,
+    printable,
+    read_record,
+)
+from lrstudy.meaning import Definition, listing
 
-__all__ = ["DamagedRecord", "Ledger", "Record"]
+__all__ = ["DamagedRecord", "Ledger", "Record", "read_code"]
+
+MAX_CODE_BYTES = 1_000_000
 
 
 class Ledger:
@@ -62,59 +74,69 @@ class Ledger:
 
         One that is damaged is named and set aside.
         """
-        found = []
-        for identity in identities:
-            for path in self.files(identity):
-                try:
-                    found.append(read_record(path))
-                except DamagedRecord as error:
-                    self._set_aside(path, error)
-        return sorted(found, key=_preference)
+        found = [record for identity in identities for record in self._readable(identity).values()]
+        return sorted(found, key=preference)
+
+    def _readable(self, identity: str) -> dict[Path, Record]:
+        while True:
+            found = {}
+            try:
+                for path in self.files(identity):
+                    try:
+                        found[path] = read_record(path)
+                    except DamagedRecord as error:
+                        self._set_aside(path, error)
+            except FileNotFoundError:
+                continue  # another process has just put a fuller record in a file's place
+            return found
 
     def files(self, identity: str) -> list[Path]:
-        """The files of one training's records."""
+        """The files of one training's records.
+
+        Raises:
+            StudyError: the folder that they lie in is a link.
+        """
+        shelf = self.trainings / identity[:2]
+        if shelf.is_symlink():
+            raise StudyError(f"{shelf}: a link, not a folder of the ledger; remove it.")
         try:
-            names = os.listdir(self.trainings / identity[:2])
+            names = os.listdir(shelf)
         except FileNotFoundError:
             return []
-        return sorted(self.trainings / identity[:2] / name for name in names if identity_in(name) == identity)
+        return sorted(shelf / name for name in names if identity_in(name) == identity)
 
     def add(self, record: Record) -> Path:
-        """Keep a record, in place of those of the same training in the same place that say less."""
-        Record.model_validate(record.model_dump())  # what is written can be read
+        """Keep a record, in place of those that only lack its test part or its weights' hashes.
+
+        Returns:
+            its file, or that of a record that says all of it and more.
+        """
         name, content = encode(record)
+        Record.model_validate(json.loads(gzip.decompress(content)))  # what is written can be read
         path = self.trainings / record.identity[:2] / name
-        if not path.exists():
+        known = self._readable(record.identity)  # what is damaged is out of the way after this
+        for other, found in known.items():
+            if found != record and found.says_all_of(record):
+                return other
+        if path not in known:
             write_atomically(path, content)
-        for other in self.files(record.identity):
-            if other != path and record.test is not None:
-                try:
-                    known = read_record(other)
-                except DamagedRecord:
-                    continue
-                if known == record.model_copy(update={"test": None}):
-                    other.unlink()
+        for other, found in known.items():
+            if found != record and record.says_all_of(found):
+                other.unlink(missing_ok=True)
         return path
 
     def note_code(self, meaning: str, definitions: frozenset[Definition]) -> None:
         """Keep what a part of the code consists of, to say later what differs."""
         path = self.folder / "code" / f"{meaning}.json"
         if not path.exists():
-            names: dict[str, list[str]] = {}
-            for one in sorted(definitions, key=lambda one: (one.name, one.own)):
-                names.setdefault(one.name, []).append(one.own[:16])
-            write_json(path, {name: " ".join(hashes) for name, hashes in names.items()})
+            write_json(path, listing(definitions))
 
     def noted_code(self, meaning: str) -> dict[str, str] | None:
         """What :meth:`note_code` kept: definition -> digest; None where there is nothing or not that."""
-        import json
-
-        path = self.folder / "code" / f"{meaning}.json"
         try:
-            found = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):
+            return read_code(self.folder / "code" / f"{meaning}.json")
+        except (StudyError, OSError):
             return None
-        return found if isinstance(found, dict) else None
 
     def paths(self) -> Iterator[Path]:
         """Everything under ``trainings/`` that is no folder of two digits, in order."""
@@ -124,28 +146,73 @@ class Ledger:
             elif not _is_unfinished(shelf):
                 yield shelf
 
+    def read(self, path: Path) -> Record:
+        """The record in one of :meth:`paths`.
+
+        Raises:
+            DamagedRecord: it is none, or does not lie where its training is looked for.
+        """
+        record = read_record(path)
+        if path.parent != self.trainings / record.identity[:2]:
+            raise DamagedRecord(
+                f"{printable(path, 4096)}: not in the folder {record.identity[:2]}, where it is looked for."
+            )
+        return record
+
     def records(self) -> Iterator[Record]:
         """Every training's record, the fullest where there are several; damaged ones are named on stderr."""
         by_identity: dict[str, list[Record]] = {}
         for path in self.paths():
             try:
-                record = read_record(path)
+                record = self.read(path)
             except DamagedRecord as error:
                 print(f"ledger: left out: {error}", file=sys.stderr)
                 continue
             by_identity.setdefault(record.identity, []).append(record)
         for records in by_identity.values():
-            yield min(records, key=_preference)
+            yield min(records, key=preference) if len(records) > 1 else records[0]
 
     def _set_aside(self, path: Path, error: StudyError) -> None:
-        aside = self.folder / "set-aside" / path.name
-        aside.parent.mkdir(parents=True, exist_ok=True)
+        folder = self.folder / "set-aside"
+        folder.mkdir(parents=True, exist_ok=True)
+        names = itertools.chain([path.name], (f"{path.name}.{count}" for count in itertools.count(2)))
+        aside = next(folder / name for name in names if not os.path.lexists(folder / name))
         os.replace(path, aside)
-        print(f"ledger: {error} Set aside as {aside}.", file=sys.stderr)
+        print(f"ledger: {error} Set aside as {printable(aside, 4096)}.", file=sys.stderr)
 
 
-def _preference(record: Record) -> tuple:
-    return (record.test is None, record.origin.ended, encode(record)[0])
+def read_code(path: Path) -> dict[str, str]:
+    """What :meth:`Ledger.note_code` wrote: definition -> digest.
+
+    Raises:
+        StudyError: the file is not that; one sentence says why.
+        OSError: the system does not let it be read.
+    """
+    where = printable(path, 4096)
+    if path.is_symlink() or not path.is_file():
+        raise StudyError(f"{where}: not the file of a code listing.")
+    if not re.fullmatch(r"[0-9a-f]{64}\.json", path.name):
+        raise StudyError(f"{where}: the name is not <SHA-256>.json.")
+    if path.stat().st_size > MAX_CODE_BYTES:
+        raise StudyError(f"{where}: {path.stat().st_size:,} bytes; a listing has at most {MAX_CODE_BYTES:,}.")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{where}: not JSON ({printable(str(error).splitlines()[0])}).") from None
+    if not (
+        isinstance(found, dict)
+        and all(
+            isinstance(own, str) and re.fullmatch(r"[0-9a-f]{16}( [0-9a-f]{16})*", own)
+            for own in found.values()
+        )
+    ):
+        raise StudyError(f"{where}: not definitions with 16 hexadecimal digits each.")
+    return found
+
+
+def preference(record: Record) -> tuple:
+    """What several records of one training are sorted by: the fullest first, then the oldest."""
+    return (record.test is None, record.origin.ended, file_name(record))
 
 
 def _is_unfinished(path: Path) -> bool:

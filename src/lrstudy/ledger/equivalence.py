@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.identity import content_hash
-from lrstudy.ledger.record import Origin, Sha256
+from lrstudy.ledger.record import Origin, Sha256, printable
 
 
 class Pair(BaseModel):
@@ -51,7 +51,7 @@ class Classes:
         self._newer = newer
 
     def members(self, part: str, meaning: str) -> list[str]:
-        """All that are equal to ``meaning``, itself included; first one that was proven equal to no older one."""
+        """All that are equal to ``meaning``, and itself; first one that was proven equal to no older one."""
         return sorted(self._of(part, meaning), key=lambda one: ((part, one) in self._newer, one))
 
     def _of(self, part: str, meaning: str) -> set[str]:
@@ -76,15 +76,15 @@ def read_equivalence(path: Path) -> Equivalence:
         content = json.loads(path.read_text("utf-8"))
         found = Equivalence.model_validate(content)
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        where = printable(".".join(str(part) for part in error.errors()[0]["loc"]))
         raise StudyError(f"{path}: {where}: {error.errors()[0]['msg']}; restore it, or remove it.") from None
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise StudyError(f"{path}: not JSON ({reason}); restore it, or remove it.") from None
     if content_hash(content)[:16] != path.stem:
         raise StudyError(
-            f"{path}: not the content that its name is made of: it was changed by hand; restore it, or remove "
-            "it."
+            f"{path}: not the content that its name is made of: it was changed by hand; restore it, or "
+            "remove it."
         )
     return found
 

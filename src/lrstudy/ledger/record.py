@@ -28,10 +28,12 @@ FORMAT = 1
 SUFFIX = ".json.gz"
 MAX_BYTES = 1_000_000  # of a file, ten times what a training of many epochs takes
 MAX_TEXT = 16_000_000  # unpacked
+MAX_EXAMPLES = 10_000_000  # of a test split: a number alone must not ask for any amount of memory
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # may become part of a path
 WEIGHTS = ("last", "best")
 """After the last epoch: the headline; of the lowest validation loss: beside it."""
 
@@ -47,7 +49,7 @@ class _Strict(BaseModel):
 class Data(_Strict):
     """The data set that a training read, as its meta.json describes it."""
 
-    dataset: str
+    dataset: Name
     label: str
     official: bool
     fingerprint: str
@@ -70,8 +72,8 @@ class Origin(_Strict):
 class Labels(_Strict):
     """What the study that asked for the training called it; another study may call it otherwise."""
 
-    model: str
-    schedule: str
+    model: Name
+    schedule: Name
     role: Literal["final", "trial"]
 
 
@@ -83,6 +85,24 @@ class Scores(_Strict):
     loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     confusion: list[list[Annotated[int, Field(ge=0)]]] | None
 
+    @model_validator(mode="after")
+    def _agree(self) -> "Scores":
+        given = [value is not None for value in (self.accuracy, self.f1, self.loss, self.confusion)]
+        if any(given) != all(given):
+            raise ValueError("accuracy, f1, loss and confusion must stand together")
+        if self.confusion is not None:
+            if any(len(row) != len(self.confusion) for row in self.confusion):
+                raise ValueError("confusion is not square")
+            correct = sum(row[label] for label, row in enumerate(self.confusion))
+            if not math.isclose(correct, self.accuracy * self.num_examples, rel_tol=1e-9, abs_tol=1e-6):
+                raise ValueError(f"confusion has {correct} right, accuracy says {self.accuracy:.6f}")
+        return self
+
+    @property
+    def num_examples(self) -> int:
+        """Of how many examples the scores are; 0 where there are none."""
+        return sum(map(sum, self.confusion or []))
+
 
 class Test(_Strict):
     """What the test split said, of the last epoch's weights and of those of the lowest validation loss.
@@ -90,7 +110,7 @@ class Test(_Strict):
     ``right`` and ``losses`` are of the last weights, in the order of the split's examples.
     """
 
-    num_examples: Annotated[int, Field(ge=1)]
+    num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)]
     last: Scores
     best: Scores
     right: str | None  # base64 of bits, the first example's the highest of the first byte
@@ -102,6 +122,9 @@ class Test(_Strict):
             self.last.accuracy is None
         ):
             raise ValueError("right, losses and the scores of the last weights must stand together")
+        for scores in (self.last, self.best):
+            if scores.confusion is not None and scores.num_examples != self.num_examples:
+                raise ValueError(f"confusion is of {scores.num_examples} examples, not {self.num_examples}")
         if self.right is not None:
             right, losses = self.is_right(), self.example_losses()
             if not np.isfinite(losses).all() or (losses < 0).any():
@@ -123,7 +146,7 @@ class Test(_Strict):
         return unpack_halves(self.losses or "", self.num_examples)
 
 
-Value = float | int | None
+Value = Finite | int | None
 
 
 class Record(_Strict):
@@ -150,6 +173,9 @@ class Record(_Strict):
 
     @model_validator(mode="after")
     def _holds_together(self) -> "Record":
+        for name, kind in _SETTINGS.items():
+            if type(self.settings.get(name)) is not kind:
+                raise ValueError(f"settings has no {name} that is {_KINDS[kind]}")
         known = training_identity(self.settings, self.data.fingerprint, self.code)
         if known != self.identity:
             raise ValueError(
@@ -172,6 +198,14 @@ class Record(_Strict):
             losses = self.history["validation/loss"]
             if self.best_epoch != 1 + losses.index(min(losses)):
                 raise ValueError(f"best_epoch {self.best_epoch} has not the lowest validation/loss")
+        if self.best_epoch > len(epochs):
+            raise ValueError(f"best_epoch {self.best_epoch} is none of {len(epochs)} epochs")
+        for intervention in self.interventions:
+            if intervention.get("epoch") not in epochs:
+                raise ValueError("interventions has one in no epoch of the history")
+        of_data = self.data.num_examples.get("test")
+        if self.test and of_data not in (None, self.test.num_examples):
+            raise ValueError(f"test is of {self.test.num_examples} examples, the data have {of_data}")
         return self
 
     @property
@@ -210,6 +244,18 @@ class Record(_Strict):
         """The same with what test data said."""
         return self.model_copy(update={"test": test})
 
+    def says_all_of(self, other: "Record") -> bool:
+        """Whether the other is this one, or would be if it had this one's test part and weights' hashes."""
+        lacking = [name for name in ("test", "weights") if not getattr(other, name)]
+        return other.model_copy(update={name: getattr(self, name) for name in lacking}) == self
+
+
+_SETTINGS = {
+    "dataset": str, "seed": int, "num_epochs": int, "device": str, "precision": str,
+    "model": dict, "optimizer": dict, "controller": dict, "schedule": dict,
+}  # fmt: skip
+"""What is read of a training's settings wherever records are read."""
+_KINDS = {str: "a text", int: "a whole number", dict: "an object"}
 
 NOT_IN_HISTORY = ("steps", "interventions")
 
@@ -284,18 +330,34 @@ def _decoded(text: str) -> bytes:
 
 
 def encode(record: Record) -> tuple[str, bytes]:
-    """The record's file name and content; the same bytes for the same record."""
-    text = json.dumps(
+    """The record's file name and content; the same bytes for the same record.
+
+    A number in ``interventions`` that is not finite becomes null, as in the history.
+    """
+    text = _text(record)
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", 9, packed, mtime=0) as file:
+        file.write(text)
+    return _name(record, text), packed.getvalue()
+
+
+def file_name(record: Record) -> str:
+    """The name that :func:`encode` gives the record's file."""
+    return _name(record, _text(record))
+
+
+def _text(record: Record) -> bytes:
+    return json.dumps(
         record.model_dump(mode="json"),
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,
         allow_nan=False,
     ).encode()
-    packed = io.BytesIO()
-    with gzip.GzipFile("", "wb", 9, packed, mtime=0) as file:
-        file.write(text)
-    return f"{record.identity}-{_digest(text)}{SUFFIX}", packed.getvalue()
+
+
+def _name(record: Record, text: bytes) -> str:
+    return f"{record.identity}-{hashlib.sha256(text).hexdigest()[:16]}{SUFFIX}"
 
 
 def identity_in(name: str) -> str | None:
@@ -311,49 +373,53 @@ def read_record(path: Path) -> Record:
 
     Raises:
         DamagedRecord: the file is not what :func:`encode` writes under that name; one sentence says why.
+        OSError: the system does not let it be read, which says nothing about the record.
     """
-    try:
-        found = path.lstat()
-    except OSError as error:
-        raise DamagedRecord(f"{path}: cannot be read ({error.strerror}).") from None
+    path = Path(path)
+    found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        kind = (
-            "a link"
-            if stat.S_ISLNK(found.st_mode)
-            else "a folder"
-            if stat.S_ISDIR(found.st_mode)
-            else "no file"
-        )
-        raise DamagedRecord(f"{path}: {kind}, not the file of a record.")
+        is_link, is_folder = stat.S_ISLNK(found.st_mode), stat.S_ISDIR(found.st_mode)
+        what = "a link" if is_link else "a folder" if is_folder else "no file"
+        raise _damaged(path, f"{what}, not the file of a record")
     if identity_in(path.name) is None:
-        raise DamagedRecord(f"{path}: the name is not <identity>-<digest>{SUFFIX}.")
+        raise _damaged(path, f"the name is not <identity>-<digest>{SUFFIX}")
     if found.st_size > MAX_BYTES:
-        raise DamagedRecord(f"{path}: {found.st_size:,} bytes; a record has at most {MAX_BYTES:,}.")
+        raise _damaged(path, f"{found.st_size:,} bytes; a record has at most {MAX_BYTES:,}")
     text = _unpacked(path)
+    if not text:
+        raise _damaged(path, "empty")
     try:
         content = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError:
-        raise DamagedRecord(f"{path}: not UTF-8.") from None
+        raise _damaged(path, "not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise DamagedRecord(f"{path}: not JSON ({str(error).splitlines()[0]}).") from None
+        raise _damaged(path, f"not JSON ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
-        raise DamagedRecord(f"{path}: a {type(content).__name__}, not a record.")
+        raise _damaged(path, f"a {type(content).__name__}, not a record")
     if content.get("format") != FORMAT:
-        raise DamagedRecord(
-            f"{path}: format {content.get('format')!r:.40}; this version reads format {FORMAT}: update lrstudy if "
-            "the record is newer."
+        raise _damaged(
+            path,
+            f"format {content.get('format')!r:.40}; this version reads format {FORMAT}: update lrstudy if "
+            "the record is newer",
         )
     try:
         record = Record.model_validate(content)
+        canonical = _text(record)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
-        raise DamagedRecord(f"{path}: {where + ': ' if where else ''}{message}.") from None
+        raise _damaged(path, f"{where + ': ' if where else ''}{message}") from None
+    except (ValueError, RecursionError) as error:  # half a surrogate pair, nested without end
+        raise _damaged(path, f"has what no record can have ({str(error).splitlines()[0]})") from None
     if record.identity != identity_in(path.name):
-        raise DamagedRecord(f"{path}: named after another training; it is {record.identity[:16]}...")
-    if _digest(text) not in path.name:
-        raise DamagedRecord(f"{path}: not the content that its name is made of: it was changed by hand.")
+        raise _damaged(path, f"named after another training; it is {record.identity[:16]}...")
+    if path.name != _name(record, text):
+        raise _damaged(path, "not the content that its name is made of: it was changed by hand")
+    if text != canonical:
+        raise _damaged(
+            path, "not written as records are: infinite numbers, keys twice, spaces or other order"
+        )
     return record
 
 
@@ -361,10 +427,10 @@ def _unpacked(path: Path) -> bytes:
     try:
         with gzip.open(path) as file:
             text = file.read(MAX_TEXT + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DamagedRecord(f"{path}: cannot be unpacked ({error or type(error).__name__}).") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(path, f"cannot be unpacked ({error})") from None
     if len(text) > MAX_TEXT:
-        raise DamagedRecord(f"{path}: unpacks to more than {MAX_TEXT:,} bytes.")
+        raise _damaged(path, f"unpacks to more than {MAX_TEXT:,} bytes")
     return text
 
 
@@ -372,5 +438,11 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no number of JSON's")
 
 
-def _digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()[:16]
+def _damaged(path: Path, reason: str) -> DamagedRecord:
+    return DamagedRecord(f"{printable(path, 4096)}: {printable(reason)}.")
+
+
+def printable(text: object, length: int = 300) -> str:
+    """Text from a file as a terminal may show it, cut at ``length``: it may hold escape sequences."""
+    shown = "".join(char if char.isprintable() else "\ufffd" for char in str(text)[: length + 1])
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."

@@ -1,0 +1,1160 @@
+"""The ledger: what a record keeps, what is refused, and its command line."""
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import shutil
+import tracemalloc
+import zlib
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lrstudy import ledger as ledger_module
+from lrstudy.data import read_meta
+from lrstudy.errors import StudyError
+from lrstudy.evaluation import measure
+from lrstudy.files import write_json
+from lrstudy.identity import content_hash, training_code, training_identity
+from lrstudy.ledger import Ledger, read_code
+from lrstudy.ledger.__main__ import cell_of, main
+from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
+from lrstudy.ledger.record import (
+    MAX_BYTES,
+    MAX_TEXT,
+    DamagedRecord,
+    Data,
+    Record,
+    encode,
+    identity_in,
+    pack_bits,
+    pack_halves,
+    read_record,
+    test_of,
+    unpack_bits,
+    unpack_halves,
+)
+from lrstudy.runs import find_weights, run_folder, train_run
+from lrstudy.stages import exit_status
+from tiny_data import SIZES, record, settings, task, write_dataset
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs/ledger.md"
+
+
+def measured(seed: int = 0, num_examples: int = SIZES["test"], num_classes: int = 2, boost: float = 1.0):
+    """A record's test part, measured on random logits; those of the label are higher by ``boost`` on average."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, num_classes, num_examples)
+    found = []
+    for _ in ("last", "best"):
+        logits = rng.normal(size=(num_examples, num_classes))
+        logits[np.arange(num_examples), labels] += boost
+        found.append(measure(logits, labels))
+    return test_of(*found, num_examples)
+
+
+def training(seed: int = 1, schedule: str = "cosine", losses=(0.7, 0.5, 0.6), **changes) -> Record:
+    """A finished training of the LSTM."""
+    chosen = settings(seed=seed, schedule={"function": schedule, "parameters": {}})
+    labels = {"model": "lstm", "schedule": schedule, "role": "final"}
+    return Record.model_validate(
+        record(list(losses), chosen=chosen, **changes).model_dump() | {"labels": labels}
+    )
+
+
+def on(found: Record, **origin) -> Record:
+    """The same training with another origin."""
+    return found.model_copy(update={"origin": found.origin.model_copy(update=origin)})
+
+
+def place(folder: Path, found: Record) -> Path:
+    name, content = encode(found)
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def forge(folder: Path, content: dict | bytes, identity: str | None = None) -> Path:
+    """A record's file as somebody writes it who knows the format: the name fits whatever the content is."""
+    if isinstance(content, dict):
+        identity = identity or content.get("identity", "0" * 64)
+        content = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+            "utf-8", "surrogatepass"
+        )
+    name = f"{identity or '0' * 64}-{hashlib.sha256(content).hexdigest()[:16]}.json.gz"
+    path = folder / name
+    path.write_bytes(gzip.compress(content, mtime=0))
+    return path
+
+
+def renamed(content: dict) -> dict:
+    """The record's content with the identity that its settings, data and code have."""
+    known = training_identity(content["settings"], content["data"]["fingerprint"], content["code"])
+    return content | {"identity": known}
+
+
+def run(ledger: Path, *arguments: object) -> int:
+    """The command line's exit status."""
+    return exit_status(lambda: main(["--ledger", str(ledger), *map(str, arguments)]))
+
+
+def snapshot(folder: Path) -> dict[str, object]:
+    """Every path below the folder with what it is."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else None
+        for path in folder.rglob("*")
+    }
+
+
+# ---------------------------------------------------------------------------------------------- what a record keeps
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | numbers | st.text(st.characters(codec="utf-8")),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc_/.", max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@st.composite
+def records(draw) -> Record:
+    """Any finished or diverged training, with or without what test data said."""
+    count = draw(st.integers(1, 5))
+    losses = draw(st.lists(numbers, min_size=count, max_size=count))
+    if draw(st.booleans()):
+        losses[-1] = math.nan  # it diverged
+    chosen = settings(seed=draw(st.integers(0, 2**63)), model={"anything": draw(plain)})
+    found = record(losses, start=draw(st.floats(0, 1e12)), chosen=chosen)
+    changes = {
+        "interventions": draw(st.lists(plain.map(lambda value: {"epoch": 1, "why": value}), max_size=2))
+    }
+    if draw(st.booleans()):
+        changes["test"] = measured(draw(st.integers(0, 100)), boost=draw(st.floats(-5, 50)))
+    if draw(st.booleans()):
+        changes["weights"] = {"last": "a" * 64, "best": "b" * 64}
+    return found.model_copy(update=changes)
+
+
+@given(found=records())
+def test_what_is_written_is_read_back_in_full_precision(tmp_path_factory, found):
+    folder = tmp_path_factory.mktemp("records")
+    path = place(folder, found)
+    assert read_record(path) == found
+    assert encode(read_record(path)) == (path.name, path.read_bytes())
+    assert identity_in(path.name) == found.identity
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_bits_are_unpacked_as_they_were_packed(values):
+    np.testing.assert_array_equal(unpack_bits(pack_bits(np.array(values, bool)), len(values)), values)
+
+
+@given(st.lists(st.floats(width=16, allow_nan=False), max_size=70))
+def test_halves_are_unpacked_to_the_bit(values):
+    halves = np.array(values, np.float16)
+    unpacked = unpack_halves(pack_halves(halves), len(values))
+    assert unpacked.dtype == np.float16
+    assert unpacked.tobytes() == halves.tobytes()  # -0.0 too
+
+
+def test_results_by_example_say_which_were_right_and_how_surely():
+    """Three reviews: surely right, just right, surely wrong."""
+    logits = np.array([[0.0, 8.0], [0.1, 0.0], [5.0, 0.0]])
+    found = measure(logits, np.array([1, 0, 1]))
+    test = test_of(found, found, 3)
+    assert test.is_right().tolist() == [True, True, False]
+    np.testing.assert_allclose(
+        test.example_losses(),
+        [math.log1p(math.exp(-8)), math.log1p(math.exp(-0.1)), math.log1p(math.exp(5))],
+        rtol=1e-3,
+    )
+    assert test.last.accuracy == pytest.approx(2 / 3)
+
+
+def history_like_a_training_s(count: int, rng: np.random.Generator) -> dict[str, list]:
+    """A history with the quantities of a real one, all digits of each random: no number can be packed further."""
+    names = (
+        "train/loss", "train/accuracy", "train/f1", "validation/loss", "validation/loss_standard_error",
+        "validation/accuracy", "validation/f1", "lr", "gradient_norm", "weight_norm", "effective_step",
+        "controller_factor", "seconds", "compute_seconds",
+    )  # fmt: skip
+    history = {name: rng.random(count).tolist() for name in names}
+    start = 1_790_000_000.0
+    return {
+        "epoch": list(range(1, count + 1)),
+        "time": (start + rng.random(count).cumsum()).tolist(),
+    } | history
+
+
+def large_record(
+    num_examples: int, num_classes: int, num_epochs: int, margin: float, spread: float
+) -> Record:
+    """A training whose label's logit is above the others' by ``margin`` +- ``spread`` (normal) at every example."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, num_classes, num_examples)
+    found = []
+    for _ in ("last", "best"):
+        logits = rng.normal(size=(num_examples, num_classes))
+        logits[np.arange(num_examples), labels] += rng.normal(margin, spread, num_examples)
+        found.append(measure(logits, labels))
+    history = history_like_a_training_s(num_epochs, rng)
+    losses = history["validation/loss"]
+    chosen = settings(num_epochs=num_epochs)
+    sizes = SIZES | {"test": num_examples}
+    return record(
+        losses,
+        chosen=chosen,
+        history=history,
+        data=Data(dataset="imdb", label="IMDB", official=True, fingerprint="f" * 64, num_examples=sizes),
+        weights={"last": "a" * 64, "best": "b" * 64},
+        test=test_of(*found, num_examples),
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "num_classes", "num_epochs", "margin", "spread", "accuracy"),
+    [(25_000, 2, 10, 3.0, 2.3, 0.87), (10_000, 10, 200, 6.0, 2.5, 0.95)],
+    ids=["25,000 reviews", "10,000 images and 200 epochs"],
+)
+def test_a_record_with_results_by_example_stays_under_60_kb(
+    tmp_path, num_examples, num_classes, num_epochs, margin, spread, accuracy
+):
+    found = large_record(num_examples, num_classes, num_epochs, margin, spread)
+    assert found.test.last.accuracy == pytest.approx(accuracy, abs=0.03)  # losses of a model that has learned
+    path = place(tmp_path, found)
+    assert read_record(path) == found
+    assert path.stat().st_size < 60_000
+
+
+# -------------------------------------------------------------------------------------------------- what is refused
+
+
+def assert_damaged_or_equal(path: Path, content: bytes, found: Record) -> None:
+    path.write_bytes(content)
+    with contextlib.suppress(DamagedRecord):
+        assert read_record(path) == found
+
+
+def test_no_changed_byte_and_no_missing_end_goes_unnoticed(tmp_path):
+    found = training(test=measured())
+    path = place(tmp_path, found)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for index in range(len(whole)):
+        changed = bytearray(whole)
+        changed[index] ^= rng.integers(1, 256)
+        assert_damaged_or_equal(path, bytes(changed), found)
+    for end in range(0, len(whole), 7):
+        path.write_bytes(whole[:end])
+        with pytest.raises(DamagedRecord):
+            read_record(path)
+
+
+@given(content=st.binary(max_size=300), end=st.booleans())
+def test_other_bytes_are_no_record(tmp_path_factory, content, end):
+    path = place(tmp_path_factory.mktemp("bytes"), found := training())
+    assert_damaged_or_equal(path, path.read_bytes() + content if end else gzip.compress(content), found)
+
+
+def nested(depth: int) -> dict:
+    return {"deeper": nested(depth - 1)} if depth else {}
+
+
+def long_list(content: dict) -> dict:
+    return content | {"interventions": [{"epoch": 1, "text": "x" * MAX_TEXT}]}
+
+
+def with_settings(**changes):
+    return lambda content: renamed(content | {"settings": content["settings"] | changes})
+
+
+def with_part(part: str, **changes):
+    return lambda content: renamed(content | {part: content[part] | changes})
+
+
+def with_scores(weights: str = "last", **changes):
+    return lambda content: (
+        content
+        | {
+            "test": content["test"] | {weights: content["test"][weights] | changes},
+        }
+    )
+
+
+FORGED = {
+    "another format": (lambda c: c | {"format": 2}, "format 2; this version reads format 1: update lrstudy"),
+    "no format": (lambda c: {k: v for k, v in c.items() if k != "format"}, "format None"),
+    "a field too many": (lambda c: c | {"__class__": "os.system"}, "__class__: Extra inputs are not permitted"),
+    "a field too few": (lambda c: {k: v for k, v in c.items() if k != "labels"}, "labels: Field required"),
+    "a text for a number": (lambda c: c | {"best_epoch": "2"}, "best_epoch: Input should be a valid integer"),
+    "an edited setting": (
+        lambda c: c | {"settings": c["settings"] | {"batch_size": 64}},
+        "settings, data and code have the identity",
+    ),
+    "no seed": (with_settings(seed=None), "settings has no seed that is a whole number"),
+    "a model that is a text": (with_settings(model="resnet"), "settings has no model that is an object"),
+    "a path for a model": (with_part("labels", model="../../x"), "labels.model: String should match"),
+    "a path for a data set": (with_part("data", dataset="../raw"), "data.dataset: String should match"),
+    "a path for weights": (lambda c: c | {"weights": {"../last": "a" * 64}}, "weights"),
+    "NaN": (with_part("origin", ended=math.nan), "NaN is no number of JSON's"),
+    "infinity": (lambda c: c | {"history": c["history"] | {"lr": [1e999, 1, 1]}}, "Infinity is no number"),
+    "no JSON": (b'{"format": 1', "not JSON"),
+    "a list": (b"[1]", "a list, not a record"),
+    "not UTF-8": (b'{"format": "\xff"}', "not UTF-8"),
+    "nested without end": (b'{"a":' * 100_000, "not JSON"),
+    "deeply nested": (with_settings(extra=nested(900)), ""),
+    "half a character": (with_settings(extra="\ud800"), "not UTF-8"),
+    "escaped half a character": (b"surrogate", "has what no record can have"),
+    "a number beyond all": (b"1e999", "not written as records are: infinite numbers"),
+    "too long": (long_list, "unpacks to more than"),
+    "an epoch too few": (
+        lambda c: c | {"history": c["history"] | {"lr": [0.1]}},
+        "history has 3 epochs and 1 of lr",
+    ),
+    "not all epochs": (with_settings(num_epochs=9), "it finished after 3 of 9 epochs"),
+    "no loss": (lambda c: c | {"history": {"epoch": [1, 2, 3]}}, "no validation/loss"),
+    "no number though finished": (
+        lambda c: c | {"history": c["history"] | {"lr": [None, 1.0, 1.0]}},
+        "it finished with lr that is no finite number",
+    ),
+    "another best epoch": (lambda c: c | {"best_epoch": 3}, "best_epoch 3 has not the lowest validation/loss"),
+    "an intervention without an epoch": (lambda c: c | {"interventions": [{}]}, "interventions has one in no epoch"),
+    "another accuracy": (with_scores(accuracy=0.999), "confusion has"),
+    "a score without the others": (with_scores(f1=None), "must stand together"),
+    "a confusion of fewer examples": (
+        with_scores("best", accuracy=0.5, confusion=[[1, 0], [1, 0]]),
+        "confusion is of 2 examples, not 20",
+    ),
+    "a confusion that is no square": (with_scores(confusion=[[20], [0]]), "confusion is not square"),
+    "more test examples": (
+        lambda c: c | {"test": c["test"] | {"num_examples": 10**12}},
+        "test.num_examples: Input should be less than",
+    ),
+    "other test examples": (with_part("data", num_examples={"test": 21}), "test is of 20 examples, the data have 21"),
+    "losses that unpack without end": (
+        lambda c: c | {"test": c["test"] | {"losses": b64encode(zlib.compress(bytes(10**7))).decode()}},
+        "losses are",
+    ),
+    "losses that are no base64": (lambda c: c | {"test": c["test"] | {"losses": "!"}}, "not base64"),
+    "other losses": (
+        lambda c: c | {"test": c["test"] | {"losses": pack_halves(np.full(20, 9, np.float16))}},
+        "losses have a mean of 9.0000",
+    ),
+    "bits turned": (
+        lambda c: c | {"test": c["test"] | {"right": pack_bits(~unpack_bits(c["test"]["right"], 20))}},
+        "right says an accuracy of",
+    ),
+    "too few bits": (lambda c: c | {"test": c["test"] | {"right": "AAA="}}, "right has 16 bits, not 20"),
+    "spaces between": (b"spaces", "not written as records are"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_record_that_does_not_hold_together_is_refused_though_its_name_fits(tmp_path, kind):
+    change, message = FORGED[kind]
+    content = training(test=measured()).model_dump(mode="json")
+    if callable(change):
+        path = forge(tmp_path, change(content))
+    elif change == b"surrogate":
+        text = json.dumps(with_settings(extra="\ud800")(content)).encode()
+        path = forge(tmp_path, text, json.loads(text)["identity"])
+    elif change == b"1e999":
+        content = renamed(content | {"settings": content["settings"] | {"extra": math.inf}})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        text = text.replace("Infinity", "1e999").encode()
+        path = forge(tmp_path, text, content["identity"])
+    elif change == b"spaces":
+        path = forge(tmp_path, json.dumps(content).encode(), content["identity"])
+    else:
+        path = forge(tmp_path, change)
+    with pytest.raises(DamagedRecord) as caught:
+        read_record(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_forged_records_differ_from_a_good_one_in_what_is_said_alone(tmp_path):
+    """Else the refusals above would say nothing."""
+    good = training(test=measured())
+    path = forge(tmp_path, renamed(good.model_dump(mode="json")))
+    assert read_record(path) == good
+
+
+def test_what_a_record_says_cannot_steer_a_terminal(tmp_path):
+    content = training().model_dump(mode="json") | {"\x1b[2J": 1}
+    with pytest.raises(DamagedRecord) as caught:
+        read_record(forge(tmp_path, content))
+    assert str(caught.value).isprintable()
+
+
+def test_links_and_folders_are_no_records(tmp_path):
+    path = place(tmp_path, training())
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / path.name)
+    path.symlink_to(moved)
+    with pytest.raises(DamagedRecord, match="a link, not the file of a record"):
+        read_record(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DamagedRecord, match="a folder, not the file of a record"):
+        read_record(path)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    """A hundred kilobytes that unpack to a hundred megabytes."""
+    path = tmp_path / f"{'0' * 64}-{'0' * 16}.json.gz"
+    packed = io.BytesIO()
+    with gzip.GzipFile("", "wb", 9, packed) as file:
+        for _ in range(100):
+            file.write(bytes(1_000_000))
+    path.write_bytes(packed.getvalue())
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedRecord, match="unpacks to more than 16,000,000 bytes"):
+            read_record(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 3 * MAX_TEXT
+
+
+# ------------------------------------------------------------------------------------------------------- the folder
+
+
+@pytest.fixture
+def ledger(tmp_path) -> Ledger:
+    """An empty one."""
+    (tmp_path / "ledger").mkdir()
+    return Ledger(tmp_path / "ledger")
+
+
+def test_what_is_added_is_found(ledger):
+    found = training()
+    path = ledger.add(found)
+    assert path == ledger.trainings / found.identity[:2] / encode(found)[0]
+    assert ledger.find(found.identity) == found
+    assert ledger.find(training(seed=2).identity) is None
+    assert list(ledger.records()) == [found]
+
+
+@pytest.mark.parametrize("fuller", [{"test": measured()}, {"weights": {"last": "a" * 64, "best": "b" * 64}}])
+def test_a_fuller_record_takes_the_place_of_the_same_that_says_less_whichever_comes_first(ledger, fuller):
+    less = training()
+    more = less.model_copy(update=fuller)
+    ledger.add(less)
+    path = ledger.add(more)
+    assert list(ledger.paths()) == [path]
+    assert ledger.add(less) == path
+    assert list(ledger.records()) == [more]
+
+
+def test_two_trainings_of_the_same_are_both_kept_and_the_fullest_then_the_oldest_counts(ledger):
+    late, early = on(training(), ended=200.0, machine="b"), on(training(), ended=100.0, machine="a")
+    for one in (late, early):
+        ledger.add(one)
+    assert ledger.all_of(early.identity) == [early, late]
+    fuller = late.with_test(measured())
+    ledger.add(fuller)
+    assert ledger.all_of(early.identity) == [fuller, early]
+    assert list(ledger.records()) == [fuller]
+
+
+def test_a_damaged_record_is_named_set_aside_and_not_used(ledger, capsys):
+    path = ledger.add(training())
+    for count in range(3):  # what was set aside earlier stays
+        path.write_bytes(b"%d" % count)
+        assert ledger.find(training().identity) is None
+        assert f"ledger: {path}: cannot be unpacked" in capsys.readouterr().err
+        assert not path.exists()
+    aside = ledger.folder / "set-aside"
+    assert sorted(file.read_bytes() for file in aside.iterdir()) == [b"0", b"1", b"2"]
+
+
+def test_adding_puts_a_whole_record_in_a_damaged_one_s_place(ledger):
+    path = ledger.add(training())
+    path.write_bytes(path.read_bytes()[:-9])
+    assert ledger.add(training()) == path
+    assert ledger.find(training().identity) == training()
+    assert len(list((ledger.folder / "set-aside").iterdir())) == 1
+
+
+def test_what_the_system_refuses_to_read_is_not_taken_for_damage(ledger, monkeypatch):
+    """A full table of open files must not empty the ledger."""
+    path = ledger.add(training())
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gzip.open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            ledger.find(training().identity)
+    assert path.exists()
+
+
+def test_a_record_that_another_process_replaces_meanwhile_is_found_in_its_fuller_form(ledger, monkeypatch):
+    ledger.add(training())
+    more = training().with_test(measured())
+
+    def read(path: Path) -> Record:
+        monkeypatch.undo()
+        Ledger(ledger.folder).add(more)  # by another process, after this one has listed the folder
+        return read_record(path)
+
+    monkeypatch.setattr(ledger_module, "read_record", read)
+    assert ledger.find(more.identity) == more
+
+
+def test_a_link_in_place_of_a_folder_of_records_is_refused(ledger, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    ledger.trainings.mkdir()
+    (ledger.trainings / training().identity[:2]).symlink_to(tmp_path / "elsewhere")
+    for use in (lambda: ledger.find(training().identity), lambda: ledger.add(training())):
+        with pytest.raises(StudyError, match=r"a link, not a folder of the ledger; remove it"):
+            use()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"cosine": 1}', '{"cosine": "no digest"}', "\x00", '{"a":' * 9999, "9" * 1_000_001],
+)
+def test_a_listing_of_code_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / f"{'a' * 64}.json"
+    path.write_text('{"cosine": "0123456789abcdef 0123456789abcdef"}')
+    assert list(read_code(path)) == ["cosine"]
+    path.write_text(content)
+    with pytest.raises(StudyError):
+        read_code(path)
+
+
+# ------------------------------------------------------------------------------------------------------------ list
+
+
+@pytest.fixture
+def study(ledger) -> Ledger:
+    """Two schedules with three seeds, of which one has no test results, and a trial."""
+    for schedule in ("static", "cosine"):
+        for seed in (1, 2, 3):
+            found = training(seed, schedule, losses=(0.7, 0.5 + seed / 100))
+            if (schedule, seed) != ("cosine", 3):
+                found = found.with_test(measured(seed + 10 * (schedule == "cosine")))
+            ledger.add(found)
+    trial = training(101, "cosine")
+    ledger.add(trial.model_copy(update={"labels": trial.labels.model_copy(update={"role": "trial"})}))
+    return ledger
+
+
+def test_list_has_a_line_per_training_and_says_how_many_there_are(study, capsys):
+    assert run(study.folder, "list") == 0
+    header, *lines, last = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["identity", "model", "schedule", "role", "seed"]
+    assert [line.split()[1:5] for line in lines] == [
+        ["lstm", "cosine", "final", "1"],
+        ["lstm", "cosine", "final", "2"],
+        ["lstm", "cosine", "final", "3"],
+        ["lstm", "cosine", "trial", "101"],
+        ["lstm", "static", "final", "1"],
+        ["lstm", "static", "final", "2"],
+        ["lstm", "static", "final", "3"],
+    ]
+    first = training(1, "cosine").with_test(measured(11))
+    assert f"{first.test.last.accuracy:.4f}" in lines[0]
+    assert "0.5100" in lines[0]  # the last epoch's validation loss
+    assert "1970-01-01" in lines[0]
+    size = sum(path.stat().st_size for path in study.paths())
+    assert last == f"7 trainings; {size / 1e3:.1f} kB in {study.folder}"
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        (["--schedule", "static"], 3),
+        (["--role", "trial"], 1),
+        (["--seed", "2"], 2),
+        (["--untested"], 2),
+        (["--untested", "--role", "final"], 1),
+        (["--model", "lstm", "--dataset", "imdb", "--dtype", "float32", "--device", "cpu"], 7),
+        (["--machine", "0123abcd", "--status", "finished"], 7),
+        (["--schedule", "static", "--role", "trial"], 0),
+    ],
+)
+def test_list_shows_what_the_filters_let_pass(study, capsys, filters, count):
+    assert run(study.folder, "list", *filters) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith(f"{count} trainings;" if count == 7 else f"{count} of 7 trainings;")
+    assert run(study.folder, "list", "--json", *filters) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == count
+
+
+def test_list_names_what_there_is_where_a_filter_has_no_training(study, capsys):
+    assert run(study.folder, "list", "--schedule", "cosin") == 2
+    assert capsys.readouterr().err == (
+        f"error: list --schedule: 'cosin' is not a schedule of {study.folder}; choose one of cosine, static. Did "
+        "you mean 'cosine'?\n"
+    )
+    assert run(study.folder, "list", "--seed", 7) == 2
+    assert "choose one of 1, 101, 2, 3" in capsys.readouterr().err
+
+
+def test_a_ledger_that_is_not_there_is_said_and_an_empty_one_has_no_trainings(ledger, tmp_path, capsys):
+    assert run(tmp_path / "nothing", "list") == 2
+    assert "no such folder; --ledger names" in capsys.readouterr().err
+    assert run(ledger.folder, "list") == 0
+    assert capsys.readouterr().out == f"0 trainings; 0.0 kB in {ledger.folder}\n"
+
+
+def test_list_leaves_out_what_is_damaged_and_says_so(study, capsys):
+    path = next(study.paths())
+    path.write_bytes(b"")
+    before = snapshot(study.folder)
+    assert run(study.folder, "list") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].startswith("6 trainings")
+    assert err.startswith(f"ledger: left out: {path}: ")
+    assert snapshot(study.folder) == before
+
+
+# ------------------------------------------------------------------------------------------------------------ show
+
+
+def test_show_says_all_that_is_known_of_a_training(study, capsys):
+    found = training(1, "cosine", losses=(0.7, 0.51)).with_test(measured(11))
+    assert run(study.folder, "show", found.identity[:10]) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        found.identity, "lstm-cosine seed 1 (final)", "finished after 2 epochs", "1970-01-01T00:01:42Z",
+        "optimizer.base_lr", "tiny text", "a processor", "2.9.0", f"{found.test.last.f1:.4f}",
+    ):  # fmt: skip
+        assert part in shown
+    assert re.search(r"^ +2 +0\.05 .* 0\.51 ", shown, re.MULTILINE)  # the second epoch: rate, validation loss
+    assert run(study.folder, "show", "--json", found.identity) == 0
+    assert Record.model_validate(json.loads(capsys.readouterr().out)) == found
+    assert run(study.folder, "show", "--csv", found.identity) == 0
+    assert pd.read_csv(io.StringIO(capsys.readouterr().out))["validation/loss"].tolist() == [0.7, 0.51]
+
+
+def test_show_of_a_long_training_has_its_first_its_best_and_its_last_epoch(ledger, capsys):
+    losses = [1.0 + abs(epoch - 77) for epoch in range(1, 201)]
+    ledger.add(found := training(losses=losses))
+    assert run(ledger.folder, "show", found.identity) == 0
+    shown = capsys.readouterr().out
+    epochs = [int(line.split()[0]) for line in shown.split("history")[1].splitlines()[2:] if line]
+    assert {1, 77, 200} <= set(epochs)
+    assert len(epochs) <= 20
+
+
+def test_show_of_a_training_that_diverged_at_once(ledger, capsys):
+    ledger.add(found := training(losses=[math.nan]))
+    assert run(ledger.folder, "show", found.identity) == 0
+    assert "diverged after 1 epoch" in capsys.readouterr().out
+
+
+def test_show_asks_for_digits_that_name_one_training(study, capsys):
+    for prefix, message in {
+        "": "not the first digits of an identity",
+        "cosine": "not the first digits of an identity",
+        "../x": "not the first digits of an identity",
+        "0" * 20: "no training whose identity begins with 00000000000000000000",
+    }.items():
+        assert run(study.folder, "show", prefix) == 2
+        assert message in capsys.readouterr().err
+    seed = 4
+    while (other := training(seed)).identity[0] not in {path.name[0] for path in study.paths()}:
+        seed += 1
+    study.add(other)
+    assert run(study.folder, "show", other.identity[0]) == 2
+    assert re.search(r"\d trainings begin with \w: .*; give more digits\.", capsys.readouterr().err)
+
+
+def test_show_of_a_damaged_record_says_what_is_wrong_and_leaves_it(ledger, capsys):
+    path = ledger.add(training())
+    path.write_bytes(b"")
+    assert run(ledger.folder, "show", training().identity[:8]) == 2
+    assert f"error: {path}: empty. There is no other record of this training." in capsys.readouterr().err
+    assert path.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- verify
+
+
+def equivalence(revision: str = "b") -> Equivalence:
+    return Equivalence(
+        format=1,
+        pairs=[Pair(part="loop", name="loop", old="a" * 64, new="c" * 64)],
+        base="a",
+        revision=revision,
+        compared={"trainings": 3},
+        origin=training().origin,
+    )
+
+
+def complete(ledger: Ledger) -> None:
+    """Add what lies beside the trainings."""
+    write_json(ledger.folder / "code" / f"{'a' * 64}.json", {"cosine": "0123456789abcdef"})
+    write_equivalence(ledger.folder / "equivalences", equivalence())
+
+
+def damage_in_ten_ways(ledger: Ledger) -> dict[str, Path]:
+    """Ten trainings and an eleventh that stays whole; ten files that are damaged, by kind."""
+    found = [training(seed, test=measured(seed)) for seed in range(12)]
+    paths = [ledger.add(one) for one in found]
+    contents = [one.model_dump(mode="json") for one in found]
+    damaged = {}
+
+    def replace(kind: str, index: int, content: bytes) -> None:
+        paths[index].write_bytes(content)
+        damaged[kind] = paths[index]
+
+    def text(content: object) -> bytes:
+        return gzip.compress(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+    replace("truncated", 0, paths[0].read_bytes()[:-20])
+    edited = json.loads(json.dumps(contents[1]))
+    edited["history"]["train/loss"][0] -= 0.01
+    replace("edited number", 1, text(edited))
+    replace("swapped identity", 2, text(contents[2] | {"identity": contents[3]["identity"]}))
+    replace("wrong version", 3, text(contents[3] | {"format": 2}))
+    replace("NaN", 4, text(contents[4] | {"history": contents[4]["history"] | {"lr": [math.nan] * 3}}))
+    replace("huge", 5, bytes(MAX_BYTES + 1))
+    replace("not UTF-8", 6, gzip.compress(b'{"format": "\xe9"}'))
+    moved = paths[7].rename(ledger.folder.parent / "elsewhere")
+    paths[7].symlink_to(moved)
+    damaged["symlink"] = paths[7]
+    paths[8].unlink()
+    paths[8].mkdir()
+    damaged["folder"] = paths[8]
+    other = paths[9].with_name(f"{found[9].identity}-{'0' * 16}.json.gz")
+    shutil.copyfile(paths[9], other)
+    damaged["two names"] = other
+    return damaged
+
+
+SAID = {
+    "truncated": "cannot be unpacked (Compressed file ended before the end-of-stream marker was reached).",
+    "edited number": "not the content that its name is made of: it was changed by hand.",
+    "swapped identity": "settings, data and code have the identity",
+    "wrong version": "format 2; this version reads format 1: update lrstudy if the record is newer.",
+    "NaN": "not JSON (NaN is no number of JSON's).",
+    "huge": "1,000,001 bytes; a record has at most 1,000,000.",
+    "not UTF-8": "not UTF-8.",
+    "symlink": "a link, not the file of a record.",
+    "folder": "a folder, not the file of a record.",
+    "two names": "the same record as",
+}
+
+
+def test_verify_tells_ten_kinds_of_damage_apart_and_changes_nothing(ledger, capsys):
+    damaged = damage_in_ten_ways(ledger)
+    before = snapshot(ledger.folder)
+    assert run(ledger.folder, "verify") == 1
+    *lines, summary = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    for kind, path in damaged.items():
+        [line] = [line for line in lines if line.startswith(f"{path}: ")]
+        assert SAID[kind] in line
+    assert summary.startswith(f"{ledger.folder}: 3 records of 3 trainings")
+    assert summary.endswith("10 problems")
+    assert snapshot(ledger.folder) == before
+
+
+def test_verify_of_a_whole_ledger_finds_nothing(study, capsys):
+    complete(study)
+    assert run(study.folder, "verify") == 0
+    assert capsys.readouterr().out == (
+        f"{study.folder}: 7 records of 7 trainings, 1 code listings and 1 equivalences are whole; no problems\n"
+    )
+
+
+def test_verify_names_what_lies_beside_the_trainings_and_is_damaged(study, capsys):
+    complete(study)
+    [listing] = (study.folder / "code").iterdir()
+    listing.write_text("{}[")
+    [proof] = (study.folder / "equivalences").iterdir()
+    proof.write_text(proof.read_text().replace('"b"', '"d"'))
+    (study.trainings / "notes.txt").write_text("")
+    misplaced = study.trainings / "zz"
+    misplaced.mkdir()
+    assert run(study.folder, "verify") == 1
+    *lines, summary = capsys.readouterr().out.splitlines()
+    assert sorted(line.split(": ")[0] for line in lines) == sorted(
+        map(str, (listing, proof, study.trainings / "notes.txt", misplaced))
+    )
+    assert "it was changed by hand" in next(line for line in lines if str(proof) in line)
+    assert summary.endswith("4 problems")
+
+
+def test_a_record_that_lies_where_nobody_looks_is_a_problem_and_not_counted(ledger, capsys):
+    path = ledger.add(training())
+    other = ledger.trainings / ("00" if path.parent.name != "00" else "11")
+    other.mkdir()
+    moved = path.rename(other / path.name)
+    assert run(ledger.folder, "verify") == 1
+    assert (
+        f"{moved}: not in the folder {path.parent.name}, where it is looked for." in capsys.readouterr().out
+    )
+    assert list(ledger.records()) == []
+
+
+def test_a_training_of_two_machines_is_noted_and_no_damage(ledger, capsys):
+    ledger.add(on(training(losses=(0.7, 0.5, 0.6)), machine="aaaa0000"))
+    ledger.add(on(training(losses=(0.7, 0.5, 0.6025)), machine="bbbb0000"))
+    assert run(ledger.folder, "verify") == 0
+    note, _ = capsys.readouterr().out.splitlines()
+    assert note == (
+        f"note: {training().identity[:12]} lstm-cosine seed 1: trained twice, on aaaa0000, bbbb0000; validation "
+        "losses differ by up to 0.0025"
+    )
+
+
+def test_records_that_were_copied_beside_fuller_ones_are_noted(ledger, capsys):
+    ledger.add(training().with_test(measured()))
+    name, content = encode(training())
+    (ledger.trainings / name[:2] / name).write_bytes(content)
+    assert run(ledger.folder, "verify") == 0
+    assert "says less than" in capsys.readouterr().out
+
+
+# ----------------------------------------------------------------------------------------------------------- merge
+
+
+@pytest.fixture
+def theirs(tmp_path) -> Ledger:
+    """Somebody's clone: an older form of one of the study's trainings, one that is the same, two that are new."""
+    other = Ledger(tmp_path / "clone/ledger")
+    other.add(training(1, "static", losses=(0.7, 0.51)))
+    other.add(training(2, "static", losses=(0.7, 0.52)).with_test(measured(2)))
+    other.add(training(4, "static").with_test(measured(4)))
+    other.add(training(3, "cosine", losses=(0.7, 0.53)).with_test(measured(5)))
+    complete(other)
+    return other
+
+
+def test_merge_takes_what_is_missing_and_what_is_fuller_and_overwrites_nothing(study, theirs, capsys):
+    before = snapshot(study.folder)
+    said = f"from {theirs.folder}: 1 records, 1 fuller records, 1 code listings, 1 equivalences; no damaged"
+    assert run(study.folder, "merge", theirs.folder.parent, "--dry-run") == 0
+    assert f"would be taken {said}" in capsys.readouterr().out
+    assert snapshot(study.folder) == before
+    assert run(study.folder, "merge", theirs.folder.parent) == 0
+    assert f"taken {said}" in capsys.readouterr().out
+    after = snapshot(study.folder)
+    [replaced] = before.keys() - after.keys()
+    assert identity_in(Path(replaced).name) == training(3, "cosine", losses=(0.7, 0.53)).identity
+    assert {name: after[name] for name in before if name != replaced} == {
+        name: content for name, content in before.items() if name != replaced
+    }
+    assert len(list(study.records())) == 8
+    assert study.find(training(3, "cosine", losses=(0.7, 0.53)).identity).test == measured(5)
+    assert run(study.folder, "merge", theirs.folder) == 0  # the folder itself will do
+    assert "taken from" in (out := capsys.readouterr().out)
+    assert "0 records, 0 fuller records, 0 code listings, 0 equivalences" in out
+    assert snapshot(study.folder) == after
+    assert run(study.folder, "verify") == 0
+
+
+def test_merging_both_ways_makes_both_ledgers_the_same(study, theirs):
+    complete(study)
+    assert run(study.folder, "merge", theirs.folder) == run(theirs.folder, "merge", study.folder) == 0
+    assert snapshot(study.folder) == snapshot(theirs.folder)
+
+
+def test_merge_takes_what_is_whole_from_a_damaged_ledger_and_names_the_rest(study, tmp_path, capsys):
+    other = Ledger(tmp_path / "theirs")
+    damaged = damage_in_ten_ways(other)
+    write_json(other.folder / "code" / "evil.json", {})
+    before = snapshot(other.folder)
+    assert run(study.folder, "merge", other.folder) == 1
+    out = capsys.readouterr().out
+    for path in damaged.values():
+        assert f"not taken: {path}: " in out
+    assert f"not taken: {other.folder / 'code/evil.json'}: " in out
+    # Of twelve seeds nine are damaged, and the duplicate's own is not.
+    assert "3 records, 0 fuller records, 0 code listings" in out
+    assert snapshot(other.folder) == before
+    assert run(study.folder, "verify") == 0
+
+
+def test_merge_mends_a_damaged_record_and_loses_nothing(study, theirs, capsys):
+    path = next(path for path in study.paths() if path.name in {p.name for p in theirs.paths()})
+    whole = path.read_bytes()
+    path.write_bytes(b"damaged")
+    assert run(study.folder, "merge", theirs.folder) == 0
+    assert path.read_bytes() == whole
+    assert (study.folder / "set-aside" / path.name).read_bytes() == b"damaged"
+
+
+def test_merge_into_a_ledger_that_does_not_exist_yet(tmp_path, theirs, capsys):
+    assert run(tmp_path / "new", "merge", theirs.folder) == 0
+    assert snapshot(tmp_path / "new") == snapshot(theirs.folder)
+
+
+def test_merge_says_what_is_no_other_ledger(study, tmp_path, capsys):
+    assert run(study.folder, "merge", tmp_path / "nothing") == 2
+    assert "no ledger (a folder with trainings/)" in capsys.readouterr().err
+    assert run(study.folder, "merge", study.folder.parent) == 2
+    assert "this very ledger" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------- export
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_export_has_a_row_per_training(study, tmp_path, capsys, kind):
+    file = tmp_path / f"trainings.{kind}"
+    assert run(study.folder, "export", file) == 0
+    table = pd.read_parquet(file) if kind == "parquet" else pd.read_csv(file)
+    assert capsys.readouterr().out == f"wrote {file}: 7 rows, {len(table.columns)} columns\n"
+    row = table.set_index("identity").loc[training(2, "static", losses=(0.7, 0.52)).identity]
+    expected = measured(2)
+    assert row["model"] == "lstm"
+    assert (row["schedule"], row["seed"], row["role"], row["status"]) == ("static", 2, "final", "finished")
+    assert (row["epochs"], row["best_epoch"], row["ended"]) == (2, 2, "1970-01-01T00:01:42Z")
+    assert row["settings.optimizer.base_lr"] == 0.1
+    assert (row["data.label"], row["data.fingerprint"]) == ("tiny text", "tiny text")
+    assert (row["origin.machine"], row["origin.versions.torch"]) == ("0123abcd", "2.9.0")
+    assert row["compute_seconds"] == 1.0  # of both epochs
+    assert row["validation/loss"] == 0.52
+    assert row["test/accuracy"] == expected.last.accuracy
+    assert row["test_best/loss"] == expected.best.loss
+    untested = table[(table.schedule == "cosine") & (table.seed == 3)]
+    assert untested["test/accuracy"].isna().all()
+
+
+def test_a_cell_is_what_differs_in_the_seed_alone_or_in_dtype_and_device():
+    same = {cell_of(training(seed)) for seed in (1, 2)}
+    chosen = settings(
+        seed=9, precision="bfloat16", device="cuda", schedule={"function": "cosine", "parameters": {}}
+    )
+    same.add(cell_of(record([0.7, 0.5, 0.6], chosen=chosen)))
+    assert len(same) == 1
+    assert cell_of(training(1, "static")) not in same
+
+
+def test_export_of_histories_has_a_row_per_epoch(study, tmp_path):
+    study.add(training(5, "static", losses=(0.9, math.nan)))
+    assert run(study.folder, "export", "--history", tmp_path / "epochs.parquet") == 0
+    table = pd.read_parquet(tmp_path / "epochs.parquet")
+    assert len(table) == 6 * 2 + 3 + 2
+    one = table[(table.seed == 2) & (table.schedule == "static")]
+    assert one["epoch"].tolist() == [1, 2]
+    assert one["validation/loss"].tolist() == [0.7, 0.52]
+    assert table[table.seed == 5]["validation/loss"].isna().tolist() == [False, True]
+
+
+def test_export_holds_settings_that_differ_in_kind(ledger, tmp_path):
+    """A parameter that is a list here, a number there and beyond 64 bits elsewhere is one column of text."""
+    values = [[2, 3], 0.5, "often", 2**70, True, None]
+    for seed, value in enumerate(values):
+        ledger.add(record([0.5], chosen=settings(seed=seed, schedule={"parameters": {"when": value}})))
+    for kind, read in {"parquet": pd.read_parquet, "csv": pd.read_csv}.items():
+        assert run(ledger.folder, "export", tmp_path / f"all.{kind}") == 0
+        column = read(tmp_path / f"all.{kind}").sort_values("seed")["settings.schedule.parameters.when"]
+        assert column.tolist()[:5] == ["[2, 3]", "0.5", "often", str(2**70), "True"]
+        assert column.isna().tolist()[5]
+
+
+def test_export_cannot_put_a_formula_into_a_spreadsheet(ledger, tmp_path):
+    ledger.add(on(training(), system='=HYPERLINK("http://example.com")'))
+    assert run(ledger.folder, "export", tmp_path / "all.csv") == 0
+    assert pd.read_csv(tmp_path / "all.csv")["origin.system"][0].startswith("'=HYPERLINK")
+
+
+def test_a_record_cannot_pass_a_history_off_as_test_results(ledger, tmp_path):
+    found = training()
+    ledger.add(
+        found.model_copy(update={"history": found.history | {"test/accuracy": [1.0] * 3, "seed": [7] * 3}})
+    )
+    for options in ([], ["--history"]):
+        assert run(ledger.folder, "export", *options, tmp_path / "all.parquet") == 0
+        table = pd.read_parquet(tmp_path / "all.parquet")
+        assert set(table["seed"]) == {1}
+    assert run(ledger.folder, "export", tmp_path / "all.parquet") == 0
+    assert pd.read_parquet(tmp_path / "all.parquet")["test/accuracy"].isna().all()
+
+
+def test_export_names_the_endings_that_it_knows(study, ledger, tmp_path, capsys):
+    for name, found in {"all.xlsx": ".xlsx", "all": "nothing"}.items():
+        assert run(study.folder, "export", tmp_path / name) == 2
+        assert capsys.readouterr().err == (
+            f"error: {tmp_path / name}: ends with {found}; choose a name that ends with .parquet or .csv.\n"
+        )
+        assert not (tmp_path / name).exists()
+
+
+def test_export_of_an_empty_ledger_says_so(ledger, tmp_path, capsys):
+    assert run(ledger.folder, "export", tmp_path / "all.csv") == 2
+    assert "no trainings to export" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- documentation
+
+
+def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_alone(
+    ledger, tmp_path, monkeypatch
+):
+    """Against numpy, on a ledger with an older setting, a trial, a seed in another dtype and one that diverged."""
+    values: dict[str, dict[int, float]] = {}
+    for index, schedule in enumerate(("static", "cosine", "step")):
+        for seed in (1, 2, 3):
+            test = measured(10 * index + seed)
+            ledger.add(training(seed, schedule).with_test(test))
+            values.setdefault(schedule, {})[seed] = test.last.f1
+    older = settings(seed=1, batch_size=8, schedule={"function": "cosine", "parameters": {}})
+    ledger.add(record([0.7, 0.5, 0.6], start=1.0, chosen=older).with_test(measured(77)))
+    trial = training(101, "cosine")
+    ledger.add(trial.model_copy(update={"labels": trial.labels.model_copy(update={"role": "trial"})}))
+    in_another = settings(seed=4, precision="bfloat16", schedule={"function": "step", "parameters": {}})
+    labels = training(4, "step").labels
+    ledger.add(record([0.7, 0.5, 0.6], chosen=in_another, labels=labels).with_test(measured(40)))
+    ledger.add(training(4, "static").with_test(measured(41)))
+    values["step"][4], values["static"][4] = measured(40).last.f1, measured(41).last.f1
+    ledger.add(training(4, "cosine", losses=(0.7, math.nan)))
+    values["cosine"][4] = 0.0
+
+    [example] = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert run(ledger.folder, "export", tmp_path / "trainings.parquet") == 0
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(example, str(DOCS), "exec"), names)
+    table = names["table"]
+    for schedule, by_seed in values.items():
+        row = table.loc["lstm", schedule]
+        found = np.array(list(by_seed.values()))
+        assert row["count"] == len(found)
+        assert row["mean"] == pytest.approx(found.mean())
+        assert row["std"] == pytest.approx(found.std(ddof=1))
+    pairs = {"cosine": (1, 2, 3, 4), "step": (1, 2, 3)}  # seed 4 of step ran in bfloat16, static's in float32
+    for schedule, seeds in pairs.items():
+        difference = np.array([values[schedule][seed] - values["static"][seed] for seed in seeds])
+        row = table.loc["lstm", schedule]
+        assert row["pairs"] == len(seeds)
+        assert row["difference"] == pytest.approx(difference.mean())
+        assert row["difference_std"] == pytest.approx(difference.std(ddof=1))
+    assert math.isnan(table.loc[("lstm", "static"), "difference"])
+
+
+def test_the_documentation_names_every_field_of_the_format():
+    text = DOCS.read_text()
+    for name in [*Record.model_fields, *Data.model_fields, "right", "losses", "confusion", "ended"]:
+        assert f"`{name}`" in text, name
+
+
+# --------------------------------------------------------------------------------------------------------- retrain
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, one_thread) -> Path:
+    """A workspace with the tiny texts prepared, which is the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setenv("LRSTUDY_WORKERS", "1")
+    write_dataset("text", tmp_path / "data/processed/imdb")
+    return tmp_path
+
+
+@pytest.fixture
+def trained(workspace) -> Record:
+    """A training that was done elsewhere: in the ledger, with no weights here."""
+    train_run(task(workspace, workspace / "data/processed/imdb", settings("lstm", num_epochs=2)))
+    shutil.rmtree(workspace / "run")
+    [found] = Ledger(workspace / "ledger").records()
+    return found
+
+
+def test_retrain_makes_the_weights_that_the_record_names(workspace, trained, capsys):
+    assert exit_status(lambda: main(["retrain", trained.identity[:9]])) == 0
+    out, err = capsys.readouterr()
+    folder = run_folder(workspace, "lstm-cosine", trained.identity)
+    assert f"weights: {folder}" in out
+    assert "`dvc repro --force -s train@lstm-cosine`" in out
+    assert "trained again: the same to the bit as its record" in err
+    where, whose = find_weights(
+        {"ledger": str(workspace / "ledger"), "identities": [trained.identity]}, folder
+    )
+    assert (where, whose) == (folder, trained)
+    assert [path for path in folder.iterdir() if path.name == "journal.jsonl"] == []
+    assert list(Ledger(workspace / "ledger").records()) == [trained]
+
+
+def test_retrain_does_nothing_where_the_weights_are_here(workspace, trained, capsys, monkeypatch):
+    assert exit_status(lambda: main(["retrain", trained.identity])) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
+    assert exit_status(lambda: main(["retrain", trained.identity])) == 0
+    out, err = capsys.readouterr()
+    assert (
+        out
+        == f"lstm-cosine seed 1: its weights are in {run_folder(workspace, 'lstm-cosine', trained.identity)}\n"
+    )
+    assert err == ""
+
+
+def refused(record: Record, capsys) -> str:
+    assert exit_status(lambda: main(["retrain", record.identity])) == 2
+    return capsys.readouterr().err
+
+
+def test_retrain_refuses_other_data_other_code_and_a_device_that_is_not_here(
+    workspace, trained, capsys, monkeypatch
+):
+    ledger = Ledger(workspace / "ledger")
+    meta = workspace / "data/processed/imdb/meta.json"
+    content = read_meta(meta.parent)
+    write_json(meta, content | {"fingerprint": "others"})
+    assert "fingerprint others; " in refused(trained, capsys)
+    write_json(meta, content)
+
+    old_code = training_code(trained.settings) | {"loop": "0" * 64}
+    before = record([0.7, 0.5], chosen=trained.settings, code=old_code)
+    ledger.add(on(before, revision="0abc"))
+    said = refused(on(before, revision="0abc"), capsys)
+    assert "the code that it used has changed since (loop)" in said
+    assert "check out the revision 0abc" in said
+
+    for device in ("mps", "tpu"):
+        chosen = trained.settings | {"device": device}
+        elsewhere = record([0.7, 0.5], chosen=chosen, code=training_code(chosen))
+        ledger.add(elsewhere)
+        monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+        assert f"trained on {device}, which is not here" in refused(elsewhere, capsys)
+
+    chosen = trained.settings | {"optimizer": {"name": "of_tomorrow"}}
+    ledger.add(of_tomorrow := record([0.7, 0.5], chosen=chosen, code=old_code))
+    assert "has not all that it used" in refused(of_tomorrow, capsys)
+
+    shutil.rmtree(meta.parent)
+    assert str(meta) in refused(trained, capsys)
+    assert not (workspace / "checkpoints").exists()
+
+
+# --------------------------------------------------------------------------------------- the repository's own ledger
+
+
+def test_the_repository_s_own_ledger_is_whole(capsys):
+    assert run(ROOT / "ledger", "verify") == 0, capsys.readouterr().out
+
+
+def test_an_equivalence_s_name_follows_from_its_content(tmp_path):
+    path = write_equivalence(tmp_path, equivalence())
+    assert path.stem == content_hash(json.loads(path.read_text()))[:16]
