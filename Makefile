@@ -5,7 +5,7 @@ export PATH
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor quickstart study test check report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
+.PHONY: help setup doctor quickstart study test check prove-equal report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -25,7 +25,7 @@ quickstart: setup ## the whole study in minutes on the embedded sample: a look, 
 	@echo "report:    reports/report.html (and report.md)"
 	@echo "MLflow UI: make ui   (then open http://127.0.0.1:5000)"
 	@echo "next:      make study   the same on CIFAR-10 and IMDB (hours on a CPU)"
-	@echo "back to the committed study's report: git restore params.yaml dvc.lock metrics.json reports; make report"
+	@echo "back to the committed study's report: git restore params.yaml metrics.json reports; make report"
 
 study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset=paper' changes it)
 	@dvc exp run $(ARGS)
@@ -34,9 +34,13 @@ test: setup ## all tests: the unit tests, then the pipeline's
 	@python -m pytest -n auto -m "not slow" $(ARGS)
 	@python -m pytest -n auto --dist loadfile -m slow --durations=8 $(ARGS)
 
-check: setup ## formatting, lint, and params.yaml against conf/
+check: setup ## formatting, lint, the ledger's records, and params.yaml against conf/
 	@ruff check . && ruff format --check .
+	@python -m lrstudy.ledger verify
 	@python -m pytest tests/test_pipeline.py
+
+prove-equal: setup ## prove that src/ trains as BASE=<revision> does, to the bit, so that its trainings stay valid
+	@python -m lrstudy.prove_equal "$(BASE)" $(ARGS)
 
 report: setup ## render reports/ again from reports/comparison.json
 	@python -m lrstudy.stages.report

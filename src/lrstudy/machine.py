@@ -6,6 +6,10 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lrstudy.ledger.record import Origin
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "lrstudy")
 """Whose versions go with a result."""
@@ -51,3 +55,30 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def origin_here(device: str, revision: str, ended: float) -> "Origin":
+    """That something was computed on this machine, as the ledger has it.
+
+    Args:
+        device: the kind: cpu, cuda or mps.
+        revision: of the code; "" outside of a repository.
+        ended: when, in seconds since 1970.
+    """
+    from lrstudy.ledger.record import Origin
+
+    accelerator = None
+    if device != "cpu":
+        from lrstudy.devices import accelerator_name
+
+        accelerator = accelerator_name(device)
+    return Origin(
+        machine=machine_name(),
+        processor=processor(),
+        cores=os.cpu_count() or 1,
+        system=system(),
+        accelerator=accelerator,
+        versions=versions(),
+        revision=revision,
+        ended=ended,
+    )

@@ -263,9 +263,23 @@ def _meaning_of(statements: list[ast.stmt], module: _Module) -> _Meaning:
             name: _followed(imported[name]) if name in imported else module.resolve(name) for name in names
         }
         canonical = _Canonical(standing_for)
-        trees.append(ast.dump(canonical.visit(ast.parse(source).body[0])))
+        trees.append(_written(canonical.visit(ast.parse(source).body[0])))
         refers_to |= canonical.refers_to
     return _Meaning(_sha(*trees), tuple(refers_to))
+
+
+def _written(node: object) -> str:
+    """A syntax tree as text, the same from every version of Python; what ``ast.dump`` leaves out differs."""
+    if isinstance(node, ast.AST):
+        fields = [
+            f"{name}={_written(value)}"
+            for name, value in ast.iter_fields(node)
+            if value is not None and value != [] and name not in ("ctx", "kind", "type_comment")
+        ]
+        return f"{type(node).__name__}({', '.join(fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_written, node))}]"
+    return ascii(node)
 
 
 def _names_of_the_module(source: str) -> set[str]:
