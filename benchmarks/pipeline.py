@@ -6,7 +6,8 @@
     python benchmarks/pipeline.py --preset cpu -S data=hub --keep ../measured
     python benchmarks/pipeline.py --preset cpu -S data=hub --trained .    # hours less: see below
 
-The last commit is cloned, its params.yaml composed, and `dvc repro` run there. What a stage costs is the time
+The last commit is cloned without the trainings in its ledger, its params.yaml composed, and `dvc repro` run
+there. What a stage costs is the time
 of its process, start to end; training is the time in which at least one training of it was in an epoch (from
 the trainings' own clocks); DVC is the time in which none of the stages' processes ran: its start, hashing,
 writing dvc.lock. All that is not training is the pipeline's cost.
@@ -68,8 +69,9 @@ def union(intervals: list[Interval]) -> float:
 
 
 def clone(folder: Path, overrides: list[str]) -> dict[str, str]:
-    """The last commit in ``folder``, composed; returns the environment to run it in."""
+    """The last commit in ``folder``, composed, no training done; returns the environment to run it in."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    shutil.rmtree(folder / "ledger/trainings", ignore_errors=True)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "GIT_"))}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

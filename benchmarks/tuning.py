@@ -32,7 +32,7 @@ from lrstudy.data import read_meta
 from lrstudy.files import write_json
 from lrstudy.parallel import run_all
 from lrstudy.runs import train_run
-from lrstudy.study import data_folder, outcome_of, run_task
+from lrstudy.study import data_folder, record_of, training_task
 from lrstudy.tuning import distributions, rung_sizes
 
 NUM_REPLAYS = 2_000
@@ -73,7 +73,7 @@ def train_pool(cell: Cell, params: Params, count: int, shares: list[float]) -> t
     meta, root = read_meta(data_folder(cell.dataset)), workspace_root()
     values = candidates(cell, count)
     tasks = {
-        (share, number): run_task(
+        (share, number): training_task(
             cell,
             params,
             cell.settings(found),
@@ -82,6 +82,7 @@ def train_pool(cell: Cell, params: Params, count: int, shares: list[float]) -> t
             root,
             f"{cell.name} candidate {number} of {share:g}",
             training_share=share,
+            role="trial",
             keep_weights=False,
             journal=False,
         )
@@ -92,9 +93,9 @@ def train_pool(cell: Cell, params: Params, count: int, shares: list[float]) -> t
         pass
     losses = {share: [] for share in shares}
     for (share, _), task in tasks.items():
-        outcome = outcome_of(task["folder"])
-        loss = outcome["epochs"][-1]["validation/loss"]
-        losses[share].append(loss if outcome["status"] == "finished" else math.inf)
+        record = record_of(task)
+        finished = record.status == "finished"
+        losses[share].append(record.history["validation/loss"][-1] if finished else math.inf)
     return losses, meta["label"]
 
 

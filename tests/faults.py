@@ -5,8 +5,8 @@
 A moment is one of the stage's file operations (open, write of a part of a checkpoint, rename, remove, mkdir), of
 whichever of its processes and threads: the stage runs once while they are counted, and is then killed with -9,
 workers and all, at moments drawn from equal parts of that span, a quarter of them while a checkpoint is half
-written. It is started again, and its history, weights, predictions, trials and MLflow rows are compared with those
-of the run that was left alone.
+written. It is started again, and its history, weights, predictions, trials, records in the ledger and MLflow rows
+are compared with those of the run that was left alone.
 
 ``outage`` trains against a real ``mlflow server`` that is stopped after the second epoch and started again after
 the fourth, and counts the rows that are there at the end.
@@ -56,9 +56,6 @@ _PARTS = 4  # in which a checkpoint is written, so that a kill can come in the m
 def make_template(folder: Path) -> Path:
     """A workspace with a tiny processed data set, params.yaml, tuned values and databases without rows."""
     write_dataset("text", folder / "data/processed/imdb")
-    meta_file = folder / "data/processed/imdb/meta.json"
-    meta = json.loads(meta_file.read_text()) | {"dataset": "imdb", "label": "tiny reviews", "official": False}
-    meta_file.write_text(json.dumps(meta))
     params = composed_params(
         "data=sample", "preset=smoke", f"model={MODEL}", f"schedule={SCHEDULE}",
         f"num_epochs.imdb={EPOCHS}", "batch_size.imdb=16", f"train.seeds={SEEDS}", f"tune.num_trials={TRIALS}",
@@ -126,7 +123,7 @@ def train_stage() -> None:
     from lrstudy.stages import train
 
     sys.argv = ["train", MODEL, SCHEDULE]
-    train.main()
+    _with_forked_workers(train.main)
 
 
 def tune_stage() -> None:
@@ -134,7 +131,16 @@ def tune_stage() -> None:
     from lrstudy.stages import tune
 
     sys.argv = ["tune", MODEL, SCHEDULE]
-    tune.main()
+    _with_forked_workers(tune.main)
+
+
+def _with_forked_workers(main: Callable[[], None]) -> None:
+    """As a warm process runs a stage; workers that start afresh would not be watched."""
+    from lrstudy.config import load_params
+    from lrstudy.parallel import workers_ready
+
+    with workers_ready(*load_params().workers):
+        main()
 
 
 class Moments:
@@ -198,7 +204,7 @@ def found_after_train(folder: Path) -> dict:
     output = folder / f"artifacts/train/{MODEL}/{SCHEDULE}"
     training = json.loads((output / "training.json").read_text())
     for seed in training["seeds"].values():
-        del seed["compute_seconds"], seed["run_id"]
+        del seed["compute_seconds"], seed["run_id"], seed["origin"]["ended"]
     del training["cell"]["run_id"]
     weights = {str(p.relative_to(output)): p.read_bytes() for p in sorted(output.rglob("*.safetensors"))}
     return {
@@ -206,6 +212,7 @@ def found_after_train(folder: Path) -> dict:
         "weights": weights,
         "predictions": {name: predictions(folder, output / name) for name in weights},
         "training.json": training,
+        "ledger": recorded(folder),
     } | mlflow_rows(folder / "mlflow.db")
 
 
@@ -235,7 +242,26 @@ def found_after_tune(folder: Path) -> dict:
             "JOIN trial_user_attributes a ON a.trial_id = t.trial_id AND a.key = 'number' "
             "LEFT JOIN trial_values v ON v.trial_id = t.trial_id ORDER BY 1, 2"
         ).fetchall()
-    return {"best.json": without_clock(best), "optuna trials": trials} | mlflow_rows(folder / "mlflow.db")
+    return {
+        "best.json": without_clock(best),
+        "optuna trials": trials,
+        "ledger": recorded(folder),
+    } | mlflow_rows(folder / "mlflow.db")
+
+
+def recorded(folder: Path) -> list[dict]:
+    """What the ledger has, file by file: each training once, none that cannot be read."""
+    from lrstudy.ledger import Ledger
+
+    ledger = Ledger(folder / "ledger")
+    found = []
+    for path in ledger.paths():
+        record = ledger.read(path).model_dump()
+        del record["origin"]["ended"]
+        for name in ("seconds", "compute_seconds", "time"):
+            del record["history"][name]
+        found.append(record)
+    return found + [{"set aside": path.name} for path in (folder / "ledger").glob("set-aside/*")]
 
 
 def without_clock(found: object) -> object:
@@ -289,6 +315,7 @@ def kill_and_compare(name: str, kills: int, rng: random.Random, template: Path, 
     assert Stage(alone, main).run(moments=moments) == 0, (alone / "log").read_text()
     expected, total = read(alone), moments.count
     assert all(expected[part] for part in expected), (alone / "log").read_text()
+    assert WRITING in moments.names.read_text(), "the workers are not watched"
     assert {status for _, status, _ in expected["MLflow runs"]} == {"FINISHED"}
     total_writing = moments.names.read_text().count(WRITING)
     killed_at, different, restarts = Counter(), [], 0

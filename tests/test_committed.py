@@ -19,6 +19,12 @@ def committed(file: str) -> str:
     return shown.stdout
 
 
+def is_committed(file: str) -> bool:
+    """Whether git has the file."""
+    shown = ["git", "ls-files", "--error-unmatch", file]
+    return subprocess.run(shown, cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_the_committed_report_is_rendered_from_the_committed_numbers_without_any_data(tmp_path):
     listed = subprocess.run(
@@ -43,9 +49,10 @@ def test_the_committed_report_is_rendered_from_the_committed_numbers_without_any
     page = "reports/report.html"  # an output of DVC's: over 1 MB, and made from the rest
     assert rendered == {*listed, page} - {"reports/.gitignore"}
     assert {page, "reports/report.md", "reports/figures/differences.svg"} <= rendered - given
-    lock = yaml.safe_load(committed("dvc.lock"))
-    (output,) = [out for out in lock["stages"]["report"]["outs"] if out["path"] == page]
-    assert hashlib.md5((tmp_path / page).read_bytes()).hexdigest() == output["md5"]
+    if is_committed("dvc.lock"):  # it is not while the study that is to come has not run
+        lock = yaml.safe_load(committed("dvc.lock"))
+        (output,) = [out for out in lock["stages"]["report"]["outs"] if out["path"] == page]
+        assert hashlib.md5((tmp_path / page).read_bytes()).hexdigest() == output["md5"]
     for file in rendered - given - {page}:
         assert (tmp_path / file).read_text() == committed(file), f"{file}: make report writes another one"
 

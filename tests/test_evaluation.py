@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 from lrstudy.batches import make_split
-from lrstudy.evaluation import accuracy_and_f1, cross_entropy, predict, score, softmax
+from lrstudy.evaluation import accuracy_and_f1, cross_entropy, measure, predict, score, softmax
 from tiny_data import image_arrays, text_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,6 +123,94 @@ def test_score_of_more_than_two_classes_is_macro():
     # predicted 0 1 1 2: F1 1, 2/3, 2/3
     assert found["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     assert found["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+def test_a_class_that_never_occurs_is_no_error():
+    found = score(np.ones(5, int), np.array([[0.25, 0.75]] * 5))
+    assert (found["accuracy"], found["f1"], found["confusion"]) == (1.0, 1.0, [[0, 0], [0, 5]])
+
+
+def logits_of(probabilities: list[list[float]]) -> np.ndarray:
+    """Logits float64 whose softmax these probabilities are."""
+    return np.log(np.array(probabilities))
+
+
+def test_what_test_data_say_of_two_classes_by_hand():
+    # the probability of class 1: right, right, wrong, wrong, right
+    of_one, labels = [0.75, 0.25, 0.375, 0.5625, 0.875], np.array([1, 0, 1, 0, 1])
+    found = measure(logits_of([[1 - p, p] for p in of_one]), labels)
+    # class 1: two found, one missed, one false: 2 x 2 / (2 x 2 + 1 + 1)
+    assert (found["scores"]["accuracy"], found["scores"]["f1"]) == (0.6, pytest.approx(2 / 3, rel=1e-15))
+    of_label = np.array([0.75, 0.75, 0.375, 0.4375, 0.875])
+    assert found["scores"]["loss"] == pytest.approx(-np.log(of_label).mean(), rel=1e-12)
+    assert found["scores"]["confusion"] == [[1, 1], [1, 2]]  # a row per true class
+    assert found["right"].tolist() == [True, True, False, False, True]
+    assert found["losses"].dtype == np.float16
+    np.testing.assert_array_equal(found["losses"], -np.log(of_label).astype(np.float16))
+
+
+def test_what_test_data_say_of_many_classes_by_hand():
+    probabilities = [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.125, 0.125, 0.75]]
+    found = measure(logits_of(probabilities), np.array([0, 1, 1, 2]))
+    scores = found["scores"]
+    assert scores["accuracy"] == 0.75
+    assert scores["f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3, rel=1e-15)  # the mean over classes
+    assert scores["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert scores["loss"] == pytest.approx(-math.log(0.5 * 0.5 * 0.25 * 0.75) / 4, rel=1e-12)
+    assert found["right"].tolist() == [True, True, False, True]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    count=st.integers(1, 50),
+    num_classes=st.integers(2, 10),
+    scale=st.sampled_from([0.0, 1.0, 50.0, 1e4]),
+)
+def test_what_test_data_say_agrees_with_scikit_learn_example_by_example(seed, count, num_classes, scale):
+    """However sure the model is, where it is wrong too: at a scale of 1e4 most probabilities are 0 or 1."""
+    from sklearn import metrics
+
+    rng = np.random.default_rng(seed)
+    logits = (rng.normal(0, 1, (count, num_classes)) * scale).astype(np.float32)
+    labels = rng.integers(0, num_classes, count)
+    found = measure(logits, labels)
+    probabilities, classes = softmax(logits), list(range(num_classes))
+    each = np.array(
+        [
+            metrics.log_loss([label], [row], labels=classes)
+            for label, row in zip(labels, probabilities, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(found["losses"].astype(np.float64), each, rtol=2**-11, atol=2**-24)
+    assert found["scores"] == score(labels, probabilities)
+    assert found["scores"]["loss"] == pytest.approx(each.mean(), rel=1e-9, abs=1e-12)
+    assert found["scores"]["accuracy"] == found["right"].mean()
+    assert np.diag(found["scores"]["confusion"]).sum() == found["right"].sum()
+
+
+def test_a_loss_is_at_most_that_of_a_probability_of_float64s_epsilon():
+    """A class that was ruled out would cost infinitely much: then no mean over examples says anything."""
+    logits = np.array([[0, 1e4], [1e4, 0]], np.float32)
+    found = measure(logits, np.array([0, 0]))
+    assert found["losses"].tolist() == [np.float16(-math.log(np.finfo(np.float64).eps)), 0]
+    assert found["scores"]["loss"] == pytest.approx(-math.log(np.finfo(np.float64).eps) / 2)
+    assert found["losses"][0] == pytest.approx(36.04, abs=0.02)
+    assert found["right"].tolist() == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_have_no_scores(value):
+    """As of a training that diverged; a single example of them is enough. -inf alone rules a class out."""
+    logits = np.zeros((3, 2), np.float32)
+    logits[1, 0] = value
+    found = measure(logits, np.array([0, 1, 1]))
+    if value == -math.inf:
+        assert found["right"].tolist() == [True, True, False]
+        assert found["scores"]["loss"] == pytest.approx(2 * math.log(2) / 3)
+    else:
+        scores = {"accuracy": None, "f1": None, "loss": None, "confusion": None}
+        assert found == {"scores": scores, "right": None, "losses": None}
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])

@@ -330,7 +330,7 @@ FORGED = {
         "history has 3 epochs and 1 of lr",
     ),
     "not all epochs": (with_settings(num_epochs=9), "it finished after 3 of 9 epochs"),
-    "no loss": (lambda c: c | {"history": {"epoch": [1, 2, 3]}}, "no validation/loss"),
+    "no loss": (lambda c: c | {"history": {"epoch": [1, 2, 3]}}, "history has no train/loss"),
     "no number though finished": (
         lambda c: c | {"history": c["history"] | {"lr": [None, 1.0, 1.0]}},
         "it finished with lr that is no finite number",

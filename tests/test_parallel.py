@@ -21,7 +21,7 @@ from lrstudy.errors import StudyError
 from lrstudy.parallel import in_first_round, num_workers, run_all, workers_ready
 from lrstudy.runs import read_outcome, train_run
 from lrstudy.stages import sigterm_as_exception
-from tiny_data import settings, write_dataset
+from tiny_data import settings, task, write_dataset
 
 
 def worker_and_square(task: dict) -> tuple[int, int, int]:
@@ -237,16 +237,9 @@ def test_trainings_do_not_depend_on_the_number_of_workers(ready, tmp_path, monke
     found = {}
     for workers in (1, 2):
         monkeypatch.setenv("LRSTUDY_WORKERS", str(workers))
+        root = tmp_path / str(workers)
         tasks = [
-            {
-                "folder": str(tmp_path / str(workers) / str(seed)),
-                "key": str(seed),
-                "label": f"seed {seed}",
-                "settings": settings("transformer", seed=seed),
-                "data": str(data),
-                "keep_weights": True,
-                "journal": False,
-            }
+            task(root, data, settings("transformer", seed=seed), folder=str(root / str(seed)), journal=False)
             for seed in (1, 2)
         ]
         with ready():

@@ -1,10 +1,8 @@
 """Runs in folders: never trained twice, killed anywhere, resumed exactly, journaled once."""
 
 import contextlib
-import copy
 import errno
-import hashlib
-import importlib.util
+import importlib.metadata
 import io
 import json
 import math
@@ -14,20 +12,23 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lrstudy import runs
+from lrstudy import machine, runs
 from lrstudy.batches import make_split
 from lrstudy.errors import StudyError
 from lrstudy.evaluation import cross_entropy, predict
 from lrstudy.files import locked
+from lrstudy.identity import training_identity
+from lrstudy.ledger import Ledger, Record
 from lrstudy.models import make_model
 from lrstudy.runs import (
     begun_otherwise,
-    fingerprint,
+    find_record,
+    find_weights,
+    is_from_ledger,
     metric_values,
     progress_line,
     read_outcome,
@@ -36,8 +37,8 @@ from lrstudy.runs import (
 )
 from lrstudy.stages import exit_status
 from lrstudy.tracking import Journal
-from test_pipeline import modules_behind
 from tiny_data import SIZES, dataset, settings, write_dataset
+from tiny_data import task as tiny_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,37 +50,37 @@ def data_folder(tmp_path_factory) -> Path:
     return write_dataset("text", tmp_path_factory.mktemp("data") / "imdb")
 
 
+SETTINGS = settings("lstm", num_epochs=4, optimizer={"name": "adamw", "base_lr": 0.01})
+
+
 @pytest.fixture
 def task(tmp_path, data_folder) -> dict:
-    return {
-        "folder": str(tmp_path / "run"),
-        "key": "key",
-        "label": "lstm-cosine seed 1",
-        "settings": settings("lstm", num_epochs=4, optimizer={"name": "adamw", "base_lr": 0.01}),
-        "data": str(data_folder),
-        "keep_weights": True,
-        "journal": True,
-    }
+    return tiny_task(tmp_path, data_folder, SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, data_folder) -> Path:
-    """The folder of the same run, never interrupted."""
-    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    chosen = settings("lstm", num_epochs=4, optimizer={"name": "adamw", "base_lr": 0.01})
-    train_run(
-        {
-            "folder": str(folder),
-            "key": "key",
-            "label": "",
-            "settings": chosen,
-            "data": str(data_folder),
-            "keep_weights": True,
-            "journal": True,
-        }
-    )
+    """The folder of the same run, never interrupted; its ledger lies beside it."""
+    task = tiny_task(tmp_path_factory.mktemp("uninterrupted"), data_folder, SETTINGS)
+    train_run(task)
     torch.set_flush_denormal(False)
-    return folder
+    return Path(task["folder"])
+
+
+def records(folder: Path) -> list[Record]:
+    """What the ledger beside a run's folder has."""
+    return list(Ledger(folder.parent / "ledger").records())
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of that ledger's records."""
+    return list(Ledger(folder.parent / "ledger").paths())
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Whatever trains from here on fails the test."""
+    monkeypatch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
 
 
 def without_clock(outcome: dict) -> dict:
@@ -107,15 +108,25 @@ def test_a_training_that_begins_beside_an_unfinished_one_says_what_differs(tmp_p
         "begins afresh; an unfinished training with num_epochs 6 (here 8) stays in checkpoints/lstm-cosine/left"
     )
     assert begun_otherwise(left) is None  # it goes on
-    assert "with other data, code or torch stays" in begun_otherwise(begin("again", 1, num_epochs=6))
+    assert "with other data or code stays" in begun_otherwise(begin("again", 1, num_epochs=6))
     (mine / "outcome.json").touch()
     assert begun_otherwise(mine) is None  # it is done
 
 
+def by_epoch(record: Record) -> dict:
+    clock = ("seconds", "compute_seconds", "time")
+    return {name: series for name, series in record.history.items() if name not in clock}
+
+
 def assert_same_result(folder: Path, other: Path) -> None:
+    """To the bit, and recorded once."""
     assert without_clock(read_outcome(folder)) == without_clock(read_outcome(other))
     for name in ("last.safetensors", "best.safetensors"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
+    (mine,), (theirs,) = records(folder), records(other)
+    assert len(files(folder)) == 1
+    assert by_epoch(mine) == by_epoch(theirs)
+    assert (mine.identity, mine.weights, mine.status) == (theirs.identity, theirs.weights, theirs.status)
 
 
 def journaled_epochs(folder: Path) -> list[int]:
@@ -132,12 +143,37 @@ def journaled_epochs(folder: Path) -> list[int]:
 # ------------------------------------------------------------------------------------------------ a whole run
 
 
-def test_a_run_leaves_its_outcome_its_weights_and_its_journal(uninterrupted):
+def test_a_run_leaves_its_outcome_its_weights_its_journal_and_its_record(uninterrupted):
     outcome = read_outcome(uninterrupted)
     assert (outcome["status"], len(outcome["epochs"])) == ("finished", 4)
     left = {path.name for path in uninterrupted.iterdir() if path.suffix != ".lock"}
     assert left == {"outcome.json", "last.safetensors", "best.safetensors", "journal.jsonl"}
     assert journaled_epochs(uninterrupted) == [1, 2, 3, 4]
+    (record,) = records(uninterrupted)
+    assert record.weights == outcome["weights"]
+    assert record.settings == SETTINGS
+    # The whole of the outcome but for the single updates, in full precision.
+    epochs = [{k: v for k, v in epoch.items() if k != "steps"} for epoch in outcome["epochs"]]
+    assert record.outcome() == {key: outcome[key] for key in ("status", "best_epoch", "num_parameters")} | {
+        "epochs": epochs
+    }
+
+
+def test_a_record_says_where_and_with_what_the_training_took_place(task):
+    train_run(task | {"revision": "abc"})
+    (record,) = records(Path(task["folder"]))
+    origin = record.origin
+    assert (origin.processor, origin.system) == (machine.processor(), machine.system())
+    assert origin.versions["torch"] == importlib.metadata.version("torch")
+    assert (origin.accelerator, origin.revision) == (None, "abc")
+    assert origin.ended == record.history["time"][-1]
+    assert (record.device, record.dtype) == ("cpu", "float32")
+    assert record.labels.model_dump() == {"model": "lstm", "schedule": "cosine", "role": "final"}
+    # What each part of the code consisted of is kept beside it: a later one can be told apart from it.
+    ledger = Ledger(task["ledger"])
+    assert "train" in ledger.noted_code(record.code["loop"])
+    assert "cosine" in ledger.noted_code(record.code["schedule"])
+    assert set(record.code) == {"loop", "schedule", "controller", "optimizer", "network"}
 
 
 def test_the_weights_reproduce_their_epochs_validation_loss(uninterrupted):
@@ -169,7 +205,8 @@ def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_upda
     monkeypatch.setattr(training, "train", watched)
     whole = task["settings"]
     half = whole | {"training_share": 0.5}
-    train_run(task | {"settings": half})
+    root = Path(task["folder"]).parent
+    train_run(tiny_task(root, data_folder, half))
     each_class = round(SIZES["train"] / 2 / 2)
     assert sizes == [(2 * each_class, SIZES["validation"])]
     epochs = read_outcome(Path(task["folder"]))["epochs"]
@@ -181,62 +218,263 @@ def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_upda
     assert epochs[0]["steps"]["lr"][0] == of_all[0]["steps"]["lr"][0]
     assert epochs[3]["steps"]["lr"][0] == pytest.approx(of_all[3]["steps"]["lr"][0])
     assert epochs[0]["validation/loss"] != of_all[0]["validation/loss"]
-    assert fingerprint(half, "data") != fingerprint(whole, "data")
+    assert [record.settings for record in records(Path(task["folder"]))] == [half]
+    assert find_record(task) is None  # the whole one is to be done
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
-def test_a_finished_run_is_not_trained_again(task, monkeypatch):
+def test_a_finished_run_is_not_trained_again(task, monkeypatch, request):
     assert train_run(task) == task["folder"]
-    before = contents(Path(task["folder"]))
-    monkeypatch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
+    folder = Path(task["folder"])
+    before, recorded = contents(folder), [contents(file.parent) for file in files(folder)]
+    request.getfixturevalue("no_training")
     assert train_run(task) == task["folder"]
-    assert contents(Path(task["folder"])) == before
+    assert contents(folder) == before
+    assert [contents(file.parent) for file in files(folder)] == recorded
 
 
 def test_a_run_of_which_nothing_more_was_asked_leaves_its_outcome_alone(task):
     train_run(task | {"keep_weights": False, "journal": False})
     assert {p.name for p in Path(task["folder"]).iterdir() if p.suffix != ".lock"} == {"outcome.json"}
+    (record,) = records(Path(task["folder"]))
+    assert record.weights == {}
 
 
-def test_a_run_whose_weights_and_journal_are_asked_for_later_gets_them(task, uninterrupted):
-    """Tuning keeps neither; a final run may have the same settings and seed."""
-    train_run(task | {"keep_weights": False, "journal": False})
+def test_a_run_whose_weights_and_journal_are_asked_for_later_gets_them(task, uninterrupted, capsys):
+    """Tuning keeps neither; a final run may have the same settings and seed. Only ``again`` trains for them."""
+    quiet = task | {"keep_weights": False, "journal": False}
+    train_run(quiet)
     train_run(task)
-    assert_same_result(Path(task["folder"]), uninterrupted)
-    assert journaled_epochs(Path(task["folder"])) == [1, 2, 3, 4]
+    assert find_weights(task, Path(task["folder"])) is None
+    train_run(task | {"again": True})
+    assert "trained again: the same to the bit as its record" in capsys.readouterr().err
+    folder = Path(task["folder"])
+    assert without_clock(read_outcome(folder)) == without_clock(read_outcome(uninterrupted))
+    assert journaled_epochs(folder) == [1, 2, 3, 4]
+    found, record = find_weights(task, folder)
+    assert (found, record.weights) == (folder, read_outcome(uninterrupted)["weights"])
 
 
-def test_weights_that_were_deleted_are_made_again(task, uninterrupted):
+# -------------------------------------------------------------------------------------------- the ledger has it
+
+
+def test_a_record_without_the_folder_is_enough(task, no_training, uninterrupted):
+    """On another machine, or after a cleaning up: neither weights nor checkpoints are needed."""
+    assert not is_from_ledger(task)
+    shutil.copytree(uninterrupted.parent / "ledger", task["ledger"])
+    assert is_from_ledger(task)
+    before = contents(files(Path(task["folder"]))[0].parent)
+    assert train_run(task) == task["folder"]
+    assert [path.name for path in Path(task["folder"]).iterdir()] == ["run.lock"]
+    assert contents(files(Path(task["folder"]))[0].parent) == before
+
+
+def test_another_version_of_torch_finds_the_record(task, monkeypatch, uninterrupted, request):
+    """A published study outlives an upgrade: versions are told and are no part of what a training is."""
+    monkeypatch.setattr(machine, "version", lambda package: "0.0")
     train_run(task)
-    (Path(task["folder"]) / "best.safetensors").unlink()
+    (record,), (other,) = records(Path(task["folder"])), records(uninterrupted)
+    assert record.origin.versions["torch"] == "0.0" != other.origin.versions["torch"]
+    assert record.identity == other.identity
+    monkeypatch.undo()
+    request.getfixturevalue("no_training")
     train_run(task)
-    assert_same_result(Path(task["folder"]), uninterrupted)
-    assert journaled_epochs(Path(task["folder"])) == [1, 2, 3, 4]
 
 
-def test_a_run_that_another_process_trains_is_waited_for(task, uninterrupted, monkeypatch):
-    """Queued experiments may share a run: the second waits, then finds the first one's result."""
+@pytest.mark.parametrize("what", ["seed", "data", "code"])
+def test_a_record_of_another_training_is_not_taken(task, uninterrupted, monkeypatch, what):
+    """Of another seed, other data or other code."""
+    shutil.copytree(uninterrupted.parent / "ledger", task["ledger"])
+    chosen, data, code = task["settings"], task["described"]["fingerprint"], task["code"]
+    if what == "seed":
+        chosen = chosen | {"seed": 2}
+    elif what == "data":
+        data = "other data"
+    else:
+        code = code | {"schedule": "0" * 64}
+    assert find_record(task | {"identities": [training_identity(chosen, data, code)]}) is None
+    assert find_record(task) is not None
+
+
+def test_a_run_killed_after_its_outcome_and_before_its_record_is_recorded_without_training(
+    task, uninterrupted, monkeypatch, request
+):
+    def killed(folder: Path, task: dict):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_record", killed)
+        with pytest.raises(Killed):
+            train_run(task)
+    folder = Path(task["folder"])
+    assert (read_outcome(folder)["status"], files(folder)) == ("finished", [])
+    request.getfixturevalue("no_training")
+    train_run(task)
+    assert not is_from_ledger(task)  # it was done here, whatever wrote the record
+    assert_same_result(folder, uninterrupted)
+
+
+def test_a_record_made_later_says_with_what_the_training_was_done(task, monkeypatch):
+    """Not with what it was recorded: an upgrade may lie between, or another commit."""
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "version", lambda package: "0.0")
+        train_run(task | {"revision": "before"})
+    shutil.rmtree(task["ledger"])
+    train_run(task | {"revision": "after"})
+    (record,) = records(Path(task["folder"]))
+    assert (record.origin.versions["torch"], record.origin.revision) == ("0.0", "before")
+
+
+def damage(folder: Path) -> Path:
+    """Edit a number in the record beside the run's folder; returns the record's file."""
+    import gzip
+
+    (path,) = files(folder)
+    text = gzip.decompress(path.read_bytes()).decode()
+    known = json.loads(text)["history"]["validation/loss"][0]
+    path.write_bytes(gzip.compress(text.replace(repr(known), repr(known / 2)).encode()))
+    return path
+
+
+def test_a_damaged_record_is_set_aside_and_made_from_the_outcome_without_training(
+    task, uninterrupted, capsys, request
+):
+    train_run(task)
+    folder = Path(task["folder"])
+    damaged = damage(folder)
+    content = damaged.read_bytes()
+    capsys.readouterr()
+    request.getfixturevalue("no_training")
+    train_run(task)
+    aside = Path(task["ledger"]) / "set-aside" / damaged.name
+    assert capsys.readouterr().err.startswith(f"ledger: {damaged}: ")
+    assert aside.read_bytes() == content  # nothing is lost
+    assert_same_result(folder, uninterrupted)
+
+
+def test_a_damaged_record_without_an_outcome_is_set_aside_and_the_training_done_again(
+    task, uninterrupted, capsys
+):
+    train_run(task)
+    folder = Path(task["folder"])
+    damaged = damage(folder)
+    shutil.rmtree(folder)
+    train_run(task)
+    assert f"Set aside as {Path(task['ledger']) / 'set-aside' / damaged.name}." in capsys.readouterr().err
+    assert_same_result(folder, uninterrupted)
+
+
+def test_weights_that_were_deleted_are_made_again_only_where_that_is_asked_for(
+    task, uninterrupted, monkeypatch, capsys
+):
+    train_run(task)
+    folder = Path(task["folder"])
+    (folder / "best.safetensors").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
+        train_run(task)
+    assert not (folder / "best.safetensors").exists()
+    assert find_weights(task, folder) is None
+    train_run(task | {"again": True})
+    assert "trained again: the same to the bit as its record" in capsys.readouterr().err
+    assert_same_result(folder, uninterrupted)
+    assert journaled_epochs(folder) == [1, 2, 3, 4]
+
+
+def test_again_trains_nothing_whose_weights_are_here(task, capsys, request):
+    train_run(task)
+    capsys.readouterr()
+    before = contents(Path(task["folder"]))
+    request.getfixturevalue("no_training")
+    train_run(task | {"again": True})
+    assert contents(Path(task["folder"])) == before
+    assert capsys.readouterr().err == ""
+
+
+def elsewhere(task: dict, uninterrupted: Path) -> Record:
+    """Into the task's ledger the record of the same training on a processor that rounds otherwise."""
+    (known,) = records(uninterrupted)
+    losses = known.history["validation/loss"]
+    history = known.history | {"validation/loss": [math.nextafter(loss, 1) for loss in losses]}
+    other = known.model_copy(
+        update={
+            "history": history,
+            "weights": {"last": "1" * 64, "best": "2" * 64},
+            "origin": known.origin.model_copy(update={"machine": "00000000", "ended": 1.0}),
+        }
+    )
+    Ledger(task["ledger"]).add(other)
+    return other
+
+
+def test_again_keeps_both_records_where_they_differ(task, uninterrupted, capsys):
+    """The numbers of a machine that rounds otherwise stay; the weights that are here have a record of their own."""
+    other = elsewhere(task, uninterrupted)
+    train_run(task | {"again": True})
+    said = capsys.readouterr().err
+    assert "trained again: not the same to the bit as its record (validation loss " in said
+    assert "Both are kept" in said
+    (mine,) = records(uninterrupted)
+    kept = Ledger(task["ledger"]).all_of(task["key"])
+    assert [(one.origin.machine, by_epoch(one)) for one in kept] == [
+        (other.origin.machine, by_epoch(other)),
+        (machine.machine_name(), by_epoch(mine)),
+    ]
+    assert find_record(task) == other  # the one that the study's numbers are of, as before
+
+
+def test_again_takes_weights_that_no_record_names_before_it_trains(task, uninterrupted, capsys, request):
+    """Such as those of a training whose own record was damaged while another machine's is there."""
+    elsewhere(task, uninterrupted)
+    shutil.copytree(uninterrupted, task["folder"])
+    request.getfixturevalue("no_training")
+    train_run(task | {"again": True})
+    folder = Path(task["folder"])
+    assert find_weights(task, folder)[1].weights == read_outcome(folder)["weights"]
+    assert len(files(folder)) == 2
+
+
+def test_weights_belong_to_the_record_that_names_them(task, uninterrupted, tmp_path):
+    """Of one training there may be several records; the numbers of one are not those of another's weights."""
+    other = elsewhere(task, uninterrupted)
+    nowhere = tmp_path / "nowhere"
+    assert (
+        find_weights(task, nowhere, uninterrupted) is None
+    )  # these are of a training that is not recorded here
+    (mine,) = records(uninterrupted)
+    Ledger(task["ledger"]).add(mine)
+    assert find_record(task) == other
+    assert find_weights(task, nowhere, uninterrupted) == (uninterrupted, mine)
+    # One of the two files is another one: these are nobody's.
+    shutil.copytree(uninterrupted, nowhere)
+    (nowhere / "best.safetensors").write_bytes(b"another")
+    assert find_weights(task, nowhere) is None
+    assert find_weights(task, nowhere, uninterrupted) == (uninterrupted, mine)
+
+
+def test_a_run_that_another_process_trains_is_waited_for(task, uninterrupted, monkeypatch, no_training):
+    """Queued experiments may share a run: the second waits, then finds the first one's record."""
     folder, said = Path(task["folder"]), []
     other = contextlib.ExitStack()
     other.enter_context(locked(folder / "run.lock"))
 
     def the_other_finishes(label: str, text: str) -> None:
         said.append(text)
-        shutil.copy2(uninterrupted / "outcome.json", folder)
+        shutil.copytree(uninterrupted.parent / "ledger", task["ledger"])
         other.close()
 
     monkeypatch.setattr(runs, "_say", the_other_finishes)
-    monkeypatch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
-    train_run(task | {"keep_weights": False})
+    train_run(task)
     assert said == ["another process trains this; waiting"]
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_run_that_diverged_is_an_outcome(task, capsys):
-    task["settings"] = settings("transformer", optimizer={"name": "sgd", "base_lr": 1e6})
+def test_a_run_that_diverged_is_an_outcome(tmp_path, data_folder, capsys):
+    chosen = settings("transformer", optimizer={"name": "sgd", "base_lr": 1e6})
+    task = tiny_task(tmp_path, data_folder, chosen)
     train_run(task)
     outcome = read_outcome(Path(task["folder"]))
     assert (outcome["status"], outcome["best_epoch"], len(outcome["epochs"])) == ("diverged", 0, 1)
@@ -244,6 +482,9 @@ def test_a_run_that_diverged_is_an_outcome(task, capsys):
     folder = Path(task["folder"])
     assert (folder / "best.safetensors").read_bytes() == (folder / "last.safetensors").read_bytes()
     assert "diverged in epoch 1: the loss is not finite" in capsys.readouterr().err
+    (record,) = records(folder)
+    assert (record.status, record.history["validation/loss"]) == ("diverged", [None])
+    assert math.isnan(record.outcome()["epochs"][0]["validation/loss"])
 
 
 # ---------------------------------------------------------------------------------------------------- killed
@@ -446,26 +687,65 @@ def test_what_a_kill_left_half_written_is_removed_and_what_others_write_is_not(t
         '{"status": "done", "best_epoch": 1, "epochs": []}',
     ],
 )
-def test_a_damaged_outcome_is_set_aside_and_the_training_done_again(task, uninterrupted, capsys, content):
+def test_a_damaged_outcome_of_a_run_without_a_record_is_set_aside_and_the_training_done_again(
+    task, uninterrupted, capsys, content
+):
     train_run(task)
+    shutil.rmtree(task["ledger"])
     folder = Path(task["folder"])
     (folder / "outcome.json").write_text(content)
     with pytest.raises(StudyError, match=r"outcome\.json: not the outcome of a training"):
         read_outcome(folder)
     train_run(task)
-    assert "not the outcome of a training, set aside as" in capsys.readouterr().err
+    assert "not the outcome of this training, set aside as" in capsys.readouterr().err
     assert (folder / "outcome.unreadable").read_text() == content
     assert_same_result(folder, uninterrupted)
 
 
-def test_damaged_weights_are_set_aside_and_made_again(task, uninterrupted, capsys):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda outcome: outcome.pop("num_parameters"),
+        lambda outcome: outcome["epochs"].pop(),
+        lambda outcome: outcome["epochs"][1].pop("time"),
+        lambda outcome: outcome["epochs"][1].update({"validation/loss": "0.5"}),
+        lambda outcome: outcome["epochs"][-1].update({"time": None}),
+        lambda outcome: outcome.update(best_epoch=9),
+        lambda outcome: outcome.update(weights={"last": "", "best": ""}),
+        lambda outcome: outcome.update(weights=[]),
+        lambda outcome: outcome.update(epochs=[{"validation/loss": 1}]),
+    ],
+)
+def test_an_outcome_that_cannot_be_of_this_training_is_no_record(task, uninterrupted, capsys, damage):
+    """It reads like an outcome, but it is not one of as many epochs, or lacks what a record says."""
+    train_run(task)
+    shutil.rmtree(task["ledger"])
+    folder = Path(task["folder"])
+    outcome = json.loads((folder / "outcome.json").read_text())
+    damage(outcome)
+    (folder / "outcome.json").write_text(json.dumps(outcome))
+    train_run(task)
+    assert "not the outcome of this training, set aside as" in capsys.readouterr().err
+    assert_same_result(folder, uninterrupted)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_damaged_weights_are_set_aside_and_made_again(task, uninterrupted, capsys, recorded):
+    """Where the training is recorded, when they are asked for; where it is not, its outcome alone is none."""
     train_run(task)
     path = Path(task["folder"]) / "last.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    train_run(task)
+    if recorded:
+        train_run(task)
+        assert path.read_bytes() == content  # nobody asked for them
+        train_run(task | {"again": True})
+    else:
+        shutil.rmtree(task["ledger"])
+        train_run(task)
     assert "not what the training wrote, set aside as" in capsys.readouterr().err
+    assert path.with_suffix(".unreadable").read_bytes() == content
     assert_same_result(Path(task["folder"]), uninterrupted)
 
 
@@ -521,79 +801,17 @@ def test_a_worker_whose_stage_is_gone_stops_after_its_checkpoint(task, uninterru
     assert_same_result(folder, uninterrupted)
 
 
-# ----------------------------------------------------------------------------------------------- fingerprint
+# -------------------------------------------------------------------------------------------------- identity
 
 
-def leaves(node: dict, path: tuple = ()) -> list[tuple]:
-    return [
-        leaf
-        for key, value in node.items()
-        for leaf in (leaves(value, (*path, key)) if isinstance(value, dict) else [(*path, key)])
-    ]
-
-
-@pytest.mark.parametrize("model", ["resnet", "lstm", "transformer"])
-def test_the_fingerprint_follows_every_setting(model):
-    chosen = settings(model, optimizer={"name": "adamw", "base_lr": 0.1, "weight_decay": 0.0})
-    keys = {fingerprint(chosen, "data")}
-    for path in leaves(chosen):
-        changed = copy.deepcopy(chosen)
-        node = changed
-        for key in path[:-1]:
-            node = node[key]
-        node[path[-1]] = "changed"
-        keys.add(fingerprint(changed, "data"))
-    assert len(keys) == 1 + len(leaves(chosen))
-    assert (
-        fingerprint(json.loads(json.dumps(dict(reversed(chosen.items())))), "data") in keys
-    )  # not the order
-    assert fingerprint(chosen, "other data") not in keys
-
-
-def test_the_fingerprint_follows_the_smallest_change_of_base_lr():
+def test_the_identity_follows_the_smallest_change_of_base_lr():
     rates = (0.1, math.nextafter(0.1, 1))
-    keys = {fingerprint(settings(optimizer={"name": "sgd", "base_lr": rate}), "") for rate in rates}
+    keys = {training_identity(settings(optimizer={"name": "sgd", "base_lr": rate}), "", {}) for rate in rates}
     assert len(keys) == 2
 
 
-def test_the_fingerprint_follows_the_code_that_trains_and_torch(monkeypatch, tmp_path):
-    find_spec = importlib.util.find_spec
-    before = fingerprint(settings(), "data")
-    assert fingerprint(settings(), "data") == before
-    keys = {before}
-    for module in runs._CODE:
-        copied = tmp_path / f"{module}.py"
-        copied.write_bytes(Path(find_spec(f"lrstudy.{module}").origin).read_bytes() + b"\n")
-
-        def edited(name: str, module=module, copied=copied):
-            return SimpleNamespace(origin=str(copied)) if name == f"lrstudy.{module}" else find_spec(name)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(importlib.util, "find_spec", edited)
-            keys.add(fingerprint(settings(), "data"))
-            hashes = runs.code_hashes()
-        assert [m for m, found in runs.code_hashes().items() if found != hashes[m]] == [module]
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0")
-    keys.add(fingerprint(settings(), "data"))
-    assert len(keys) == 1 + len(runs._CODE) + 1
-
-
-def test_the_fingerprint_reads_every_module_that_training_reaches():
-    """But for the errors' wording and the scheduler for other people's loops, which change no number."""
-    reached = {Path(path).stem for path in modules_behind(Path(runs.__file__).parent / "training.py")}
-    assert set(runs._CODE) == reached - {"errors", "torch_schedule", "__init__"}
-
-
-def test_the_code_is_known_by_the_hash_of_each_file():
-    hashes = runs.code_hashes()
-    assert set(hashes) == set(runs._CODE)
-    for module, found in hashes.items():
-        source = Path(runs.__file__).parent / f"{module}.py"
-        assert found == hashlib.sha256(source.read_bytes()).hexdigest()
-
-
-def test_a_runs_folder_depends_on_its_cell_and_key_alone():
-    key = fingerprint(settings(), "data")
+def test_a_runs_folder_depends_on_its_cell_and_identity_alone():
+    key = training_identity(settings(), "data", {})
     assert run_folder(Path("/root"), "lstm-cosine", key) == Path("/root/checkpoints/lstm-cosine") / key[:16]
 
 

@@ -1,5 +1,6 @@
 """Passwords in addresses reach the servers that they are for, and nothing else."""
 
+import gzip
 import json
 import os
 import shutil
@@ -31,8 +32,13 @@ def workspace(tmp_path, monkeypatch) -> Path:
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    """Every file below the folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file below the folder, as a reader of it sees it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): gzip.decompress(content) if path.suffix == ".gz" else content
+        for path in files
+        for content in [path.read_bytes()]
+    }
 
 
 def with_secrets(found: dict[str, bytes]) -> list[tuple[str, str]]:
@@ -55,6 +61,7 @@ def test_a_cell_trained_with_a_server_that_wants_a_password_leaves_it_nowhere(wo
     said = "".join(capfd.readouterr())
     found = written(workspace) | {"told": told.encode(), "said": said.encode()}
     assert len([name for name in found if name.endswith("journal.jsonl")]) == 3
+    assert len([name for name in found if name.startswith("ledger/trainings/")]) == 2
     assert with_secrets(found) == []
 
 

@@ -1,157 +1,252 @@
-"""The stages' own functions: predictions and what is scored from them, the histories that compare reads."""
+"""The stages' own functions: what they take from the ledger and from weights, and what they write and read."""
 
+import csv
 import hashlib
 import io
+import json
 import math
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import known_study
 import lrstudy.stages.report as report_stage
 import tiny_data
+from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
+from lrstudy.evaluation import cross_entropy, predict
 from lrstudy.files import write_json
+from lrstudy.ledger import Ledger
+from lrstudy.models import make_model
 from lrstudy.report import document
+from lrstudy.runs import find_record, metric_values, train_run
 from lrstudy.stages import evaluate as evaluate_stage
 from lrstudy.stages.compare import read_history, theory
-from lrstudy.stages.evaluate import load_weights, predict_seed, prediction_table, score_saved
+from lrstudy.stages.evaluate import evaluate_seed, evaluated, load_weights, trained_with
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
+from lrstudy.stages.train import history_table, log_record, place_weights
+from lrstudy.tracking import Journal
 
-LABELS = np.array([1, 0, 1, 0, 1])
-# the probability of class 1: right, right, wrong, wrong, right
-LAST = np.array([0.75, 0.25, 0.375, 0.5625, 0.875])
-BEST = np.array([0.75, 0.25, 0.625, 0.4375, 0.875])  # all right
-
-
-def binary(probabilities: np.ndarray) -> np.ndarray:
-    return np.stack([1 - probabilities, probabilities], axis=1).astype("float32")
+# --- train: what a cell's outputs have of its records and weights ---
 
 
-def found(seed: int, last: np.ndarray = LAST, best: np.ndarray = BEST) -> dict:
-    """What predicting with one seed's weights returns; the examples are numbers 10 to 14."""
-    index = np.arange(10, 15)
-    return {"seed": seed, "index": index, "label": LABELS, "last": binary(last), "best": binary(best)}
+@pytest.fixture
+def trained(tmp_path, one_thread) -> dict:
+    """The task of a training of two epochs that is done: weights in its folder, a record in the ledger."""
+    data = tiny_data.write_dataset("text", tmp_path / "imdb")
+    chosen = tiny_data.settings("lstm", num_epochs=2, optimizer={"name": "adamw", "base_lr": 0.01})
+    task = tiny_data.task(tmp_path, data, chosen)
+    train_run(task)
+    return task
 
 
-def saved(*predictions: dict) -> pa.Table:
-    """The table as it comes back from predictions.parquet."""
-    file = io.BytesIO()
-    pa.parquet.write_table(
-        pa.concat_tables(prediction_table(one) for one in predictions), file, compression="zstd"
+def test_weights_are_placed_where_they_are_here_and_those_of_no_seed_removed(trained, tmp_path):
+    output = tmp_path / "train/lstm/cosine"
+    elsewhere = trained | {
+        "identities": ["f" * 64],
+        "folder": str(tmp_path / "another"),
+    }  # not on this machine
+    for old in ("seed-2", "seed-9"):
+        (output / old).mkdir(parents=True)
+        (output / old / "last.safetensors").write_bytes(b"of an earlier study")
+    record = find_record(trained)
+    assert place_weights({1: trained, 2: elsewhere}, output) == {1: record, 2: None}
+    assert [path.name for path in output.iterdir()] == ["seed-1"]
+    for name in ("last", "best"):
+        made = Path(trained["folder"]) / f"{name}.safetensors"
+        assert (output / f"seed-1/{name}.safetensors").read_bytes() == made.read_bytes()
+
+
+def test_weights_that_dvcs_cache_brought_stay_where_they_lie(trained, tmp_path):
+    """As in a clone that has the ledger: nothing under checkpoints/, and the stage's output from `dvc pull`."""
+    output = tmp_path / "train/lstm/cosine"
+    shutil.copytree(trained["folder"], output / "seed-1")
+    shutil.rmtree(trained["folder"])
+    before = (output / "seed-1/last.safetensors").stat().st_mtime_ns
+    assert place_weights({1: trained}, output) == {1: find_record(trained)}
+    assert (output / "seed-1/last.safetensors").stat().st_mtime_ns == before
+    (output / "seed-1/best.safetensors").write_bytes(b"damaged")
+    assert place_weights({1: trained}, output) == {1: None}  # rather than half a pair of weights
+    assert not (output / "seed-1").exists()
+
+
+def test_a_history_has_a_row_per_seed_and_epoch_in_full_precision_and_nothing_of_the_clock():
+    records = {1: tiny_data.record([0.75, 1 / 3]), 2: tiny_data.record([0.5, math.nan], start=9.0)}
+    rows = list(csv.DictReader(io.StringIO(history_table(records))))
+    assert [(row["seed"], row["epoch"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
+    assert [float(row["validation/loss"]) for row in rows[:3]] == [0.75, 1 / 3, 0.5]
+    assert rows[3]["validation/loss"] == "nan"
+    assert not {"time", "seconds", "compute_seconds", "interventions"} & rows[0].keys()
+    assert history_table({seed: one.model_copy() for seed, one in records.items()}) == history_table(records)
+
+
+@pytest.mark.parametrize("trained_here", [0, 1, 2])
+def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trained_here):
+    """None of its epochs, the first alone (it was killed, and another machine did all), or both."""
+    came_from_the_ledger = trained_here < 2
+    did = [{"epoch": 2, "step": 7, "factor": 0.5, "reason": "the loss rose"}]
+    known = tiny_data.record([0.75, 0.5], interventions=did)
+    journal = Journal(tmp_path, "key")
+    journal.create("lstm-cosine seed 1", {})
+    for epoch in known.outcome()["epochs"][:trained_here]:  # a training tells them itself, update by update
+        journal.metrics([*metric_values(epoch), ("step/lr", 0.1, 0, 0)])
+    for _ in range(2):  # and the stage may run again
+        log_record(journal, known)
+    told = journal.events()
+    losses = [
+        (epoch, value)
+        for event in told
+        if event["event"] == "metrics"
+        for name, value, epoch, _ in event["values"]
+        if name == "validation/loss"
+    ]
+    assert losses == [(1, 0.75), (2, 0.5)]
+    tags = {name: value for event in told for name, value in event.get("tags", {}).items()}
+    assert tags.get("from_ledger") == ("true" if came_from_the_ledger else None)
+    assert tags.get("trained") == (
+        "trained 1970-01-01 on machine 0123abcd (a processor), float32" if came_from_the_ledger else None
     )
-    return pa.parquet.read_table(file)
+    (end,) = [event for event in told if event["event"] == "end"]
+    assert (end["status"], end["time"]) == ("FINISHED", 102_000)  # when it ended, not when it was told
+    assert json.loads((tmp_path / "interventions.json").read_text()) == did
+    assert len([event for event in told if event["event"] == "artifact"]) == 1
+
+
+# --- evaluate: from the ledger, or from weights ---
+
+
+def evaluation(task: dict, folder: Path | str | None = None, model: Path | None = None) -> dict:
+    """The task that measures a training's weights on test data."""
+    return {
+        "seed": "1", "folder": str(folder or task["folder"]), "made_by": "train@lstm-cosine",
+        "data": task["data"], "settings": task["settings"], "model": model and str(model),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_the_best_epochs_weights_are_predicted_with_only_if_they_are_other_ones(tmp_path, monkeypatch, same):
     from safetensors.torch import save_file
 
-    from lrstudy.evaluation import predict
-    from lrstudy.models import make_model
-
     data = tiny_data.write_dataset("text", tmp_path / "imdb")
-    settings = tiny_data.settings("lstm")
+    task = tiny_data.task(tmp_path, data, tiny_data.settings("lstm"))
     for seed, name in enumerate(("last", "best")):
         torch.manual_seed(0 if same else seed)
-        model = make_model(settings["model"], read_meta(data))
+        model = make_model(task["settings"]["model"], read_meta(data))
         save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
     calls = []
     monkeypatch.setattr(evaluate_stage, "predict", lambda *given: calls.append(given) or predict(*given))
-    found = predict_seed(
-        {
-            "seed": 1, "folder": str(tmp_path), "made_by": "train", "data": str(data), "settings": settings,
-            "model": None,
-        }
-    )  # fmt: skip
+    seed, found = evaluate_seed(evaluation(task, tmp_path))
     assert len(calls) == (1 if same else 2)
-    assert np.array_equal(found["best"], found["last"]) == same
-    assert found["best"].shape == (len(found["label"]), 2)
+    assert (found.best.loss == found.last.loss) == same
+    assert (seed, found.num_examples) == ("1", tiny_data.SIZES["test"])
 
 
-def test_the_table_has_a_row_per_seed_kind_of_weights_and_example():
-    table = saved(found(1), found(2))
-    assert table.column_names == [
-        "seed", "weights", "index", "label", "predicted", "probability_0", "probability_1",
-    ]  # fmt: skip
-    rows = table.to_pylist()
-    assert len(rows) == 2 * 2 * 5
-    assert [(row["seed"], row["weights"]) for row in rows[::5]] == [
-        (1, "last"),
-        (1, "best"),
-        (2, "last"),
-        (2, "best"),
-    ]
-    assert rows[3] == {
-        "seed": 1, "weights": "last", "index": 13, "label": 0, "predicted": 1,
-        "probability_0": 0.4375, "probability_1": 0.5625,
-    }  # fmt: skip
+def test_what_is_recorded_of_test_data_is_what_the_weights_say_example_by_example(trained, tmp_path):
+    _, found = evaluate_seed(evaluation(trained, model=tmp_path / "model"))
+    assert (tmp_path / "model/MLmodel").exists()
+    splits, meta = tiny_data.dataset("text")
+    labels = splits["test"]["labels"]
+    cpu = torch.device("cpu")
+    for name in ("last", "best"):
+        model = make_model(trained["settings"]["model"], meta)
+        model.load_state_dict(load_file(Path(trained["folder"]) / f"{name}.safetensors"))
+        logits = predict(model, make_split(splits["test"], meta, cpu), 64, cpu, torch.float32)
+        assert getattr(found, name).loss == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-12)
+        assert getattr(found, name).accuracy == (logits.argmax(axis=1) == labels).mean()
+        if name == "last":
+            assert (found.is_right() == (logits.argmax(axis=1) == labels)).all()
+            each = [
+                cross_entropy(one[None], label[None])[0] for one, label in zip(logits, labels, strict=True)
+            ]
+            np.testing.assert_array_equal(found.example_losses(), np.array(each, np.float16))
 
 
-def test_two_classes_are_scored_as_worked_by_hand():
-    scores = score_saved(saved(found(1)), 1, "last", 2)
-    assert scores["accuracy"] == 0.6
-    # class 1: two found, one missed, one false: 2 x 2 / (2 x 2 + 1 + 1)
-    assert scores["f1"] == pytest.approx(2 / 3, rel=1e-15)
-    likelihood = 0.75 * 0.75 * 0.375 * 0.4375 * 0.875
-    assert scores["loss"] == pytest.approx(-math.log(likelihood) / 5, rel=1e-12)
-    assert scores["confusion"] == [[1, 1], [1, 2]]  # a row per true class
+def test_each_kind_of_weights_is_scored_from_its_own_file(tmp_path, one_thread):
+    from safetensors.torch import save_file
+
+    data = tiny_data.write_dataset("image", tmp_path / "cifar10")
+    task = tiny_data.task(tmp_path, data, tiny_data.settings("resnet"))
+    for folder, order in (("a", ("last", "best")), ("b", ("best", "last"))):
+        (tmp_path / folder).mkdir()
+        for seed, name in enumerate(order):
+            torch.manual_seed(seed)
+            model = make_model(task["settings"]["model"], read_meta(data))
+            save_file(model.state_dict(), tmp_path / folder / f"{name}.safetensors")
+    (_, a), (_, b) = (evaluate_seed(evaluation(task, tmp_path / folder)) for folder in ("a", "b"))
+    assert (a.last, a.best) == (b.best, b.last)
+    assert a.last != a.best
+    assert not np.array_equal(a.example_losses(), b.example_losses())
 
 
-def test_each_seed_and_kind_of_weights_is_scored_from_its_own_rows():
-    table = saved(found(1), found(2, last=BEST, best=LAST))
-    assert score_saved(table, 1, "last", 2) == score_saved(table, 2, "best", 2)
-    assert score_saved(table, 1, "best", 2) == score_saved(table, 2, "last", 2)
-    assert score_saved(table, 1, "best", 2)["accuracy"] == 1.0
-    assert score_saved(table, 1, "best", 2)["confusion"] == [[2, 0], [0, 3]]
+def test_weights_that_are_no_numbers_have_no_scores(trained):
+    from safetensors.torch import save_file
+
+    for name in ("last", "best"):
+        path = Path(trained["folder"]) / f"{name}.safetensors"
+        weights = load_file(path)
+        if name == "last":
+            weights = {key: torch.full_like(value, math.nan) for key, value in weights.items()}
+        save_file(weights, path)
+    _, found = evaluate_seed(evaluation(trained))
+    nothing = {"accuracy": None, "f1": None, "loss": None, "confusion": None}
+    assert found.last.model_dump() == nothing
+    assert (found.right, found.losses) == (None, None)
+    assert found.best.accuracy is not None
 
 
-def test_many_classes_are_scored_by_the_mean_over_classes():
-    probabilities = np.array(
-        [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25], [0.125, 0.125, 0.75]], "float32"
+def test_what_the_ledger_knows_of_test_data_is_taken_and_the_rest_is_to_be_measured(trained):
+    ledger, run = Ledger(trained["ledger"]), {"identity": trained["key"]}
+    assert evaluated(ledger, "1", run) is None
+    record = find_record(trained)
+    _, test = evaluate_seed(evaluation(trained))
+    ledger.add(record.with_test(test))
+    assert evaluated(ledger, "1", run) == record.with_test(test)
+    assert len(list(ledger.paths())) == 1  # in place of the one that said less
+    with pytest.raises(StudyError, match=r"has no record of the training f{16}\.\.\. \(seed 1\).*`dvc repro"):
+        evaluated(ledger, "1", {"identity": "f" * 64})
+
+
+def test_test_results_go_to_the_record_that_the_weights_are_of(trained, tmp_path):
+    """Another machine's record of the same training, older and thus preferred, says nothing of these weights."""
+    ledger, run = Ledger(trained["ledger"]), {"identity": trained["key"]}
+    mine = find_record(trained)
+    origin = mine.origin.model_copy(update={"machine": "0123abcd", "ended": 1.0})
+    other = mine.model_copy(update={"origin": origin, "weights": {"last": "1" * 64, "best": "2" * 64}})
+    ledger.add(other)
+    assert find_record(trained) == other
+    assert trained_with(ledger, run, Path(trained["folder"])) == mine
+    with pytest.raises(
+        StudyError, match=r"nowhere: not the weights of the training .* `dvc repro --force -s`"
+    ):
+        trained_with(ledger, run, tmp_path / "nowhere")
+
+
+def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
+    """One line says which, and what brings them."""
+    training = {
+        "seeds": {
+            "1": {"identity": "1" * 64, "weights": True},
+            "2": {"identity": "2" * 64, "weights": False},
+            "3": {"identity": "3" * 64, "weights": False},
+        }
+    }
+    evaluate_stage._need_weights("lstm-cosine", training, ["1"])
+    with pytest.raises(StudyError) as error:
+        evaluate_stage._need_weights("lstm-cosine", training, ["1", "2", "3"])
+    said = str(error.value)
+    assert said.startswith(
+        "lstm-cosine: trained and not measured on test data yet, and without weights here: seed 2, 3."
     )
-    predictions = {"seed": 1, "index": np.arange(4), "label": np.array([0, 1, 1, 2])}
-    scores = score_saved(saved(predictions | {"last": probabilities, "best": probabilities}), 1, "last", 3)
-    assert scores["accuracy"] == 0.75
-    assert scores["f1"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3, rel=1e-15)
-    assert scores["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
-    assert scores["loss"] == pytest.approx(-math.log(0.5 * 0.5 * 0.25 * 0.75) / 4, rel=1e-12)
-
-
-def test_a_class_that_never_occurs_is_no_error():
-    probabilities = binary(np.array([0.75] * 5))
-    predictions = found(1) | {"label": np.ones(5, int), "last": probabilities, "best": probabilities}
-    scores = score_saved(saved(predictions), 1, "last", 2)
-    assert (scores["accuracy"], scores["f1"]) == (1.0, 1.0)
-    assert scores["confusion"] == [[0, 0], [0, 5]]
-
-
-def test_the_rounding_of_saved_probabilities_does_not_show_in_the_loss(recwarn):
-    probabilities = np.random.default_rng(0).dirichlet(np.ones(10), size=50).astype("float32")
-    predictions = {"seed": 1, "index": np.arange(50), "label": np.arange(50) % 10}
-    scores = score_saved(saved(predictions | {"last": probabilities, "best": probabilities}), 1, "last", 10)
-    rounded = probabilities.astype(np.float64)
-    rounded /= rounded.sum(axis=1, keepdims=True)
-    assert scores["loss"] == pytest.approx(
-        -np.log(rounded[np.arange(50), np.arange(50) % 10]).mean(), rel=1e-12
-    )
-    assert not recwarn.list
-
-
-def test_predictions_that_are_not_numbers_have_no_metrics():
-    last = LAST.copy()
-    last[3] = math.nan
-    table = saved(found(1, last=last))
-    assert score_saved(table, 1, "last", 2) == {"accuracy": None, "f1": None, "loss": None, "confusion": None}
-    assert score_saved(table, 1, "best", 2)["accuracy"] == 1.0
+    assert f"`python -m lrstudy.ledger retrain {'2' * 16} {'3' * 16}`" in said
+    assert "`dvc pull`" in said
+    assert "1" * 16 not in said
 
 
 # --- compare reads the histories ---
@@ -253,7 +348,7 @@ def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it
         with pytest.raises(StudyError) as error:
             load_weights(model, path, "cpu", "train@lstm-step")
         assert str(error.value).startswith(f"{path}: {why}")
-        assert "`dvc repro --force -s train@lstm-step` makes it anew" in str(error.value)
+        assert "`dvc repro --force -s train@lstm-step` brings it" in str(error.value)
 
     refused("not found")
     path.write_bytes(b"not weights at all")

@@ -134,7 +134,7 @@ def test_sharing_the_trunk_saves_the_epochs_before_the_branches():
 
 def test_the_experiment_of_a_model_is_a_trunk_and_a_branch_for_every_epoch_and_seed(tmp_path):
     params = check_params(composed_params("data=sample", "preset=quick"))
-    found = branching.branching(params, "lstm", {"fingerprint": "x"}, tmp_path)
+    found = branching.branching(params, "lstm", dataset("text")[1], tmp_path)
     assert list(found.trunks) == params.theory.seeds
     assert len(found.paths()) == 2 * (1 + 3)
     trunk, branch = found.trunks[1], found.branches[1][2]
@@ -149,7 +149,7 @@ def test_the_experiment_of_a_model_is_a_trunk_and_a_branch_for_every_epoch_and_s
 
 def test_a_controller_of_the_study_does_not_reach_into_the_experiment(tmp_path):
     params = check_params(composed_params("data=sample", "preset=quick", "controller=validation_monitor"))
-    found = branching.branching(params, "lstm", {"fingerprint": "x"}, tmp_path)
+    found = branching.branching(params, "lstm", dataset("text")[1], tmp_path)
     assert {task["settings"]["controller"]["name"] for *_, task in found.paths()} == {"none"}
 
 

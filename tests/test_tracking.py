@@ -296,6 +296,17 @@ def test_mlflow_shows_what_was_journaled(root, store):
     }
 
 
+def test_a_training_that_took_place_elsewhere_began_and_ended_then(root, store):
+    """The ledger has trainings of other days and machines: the UI sorts and times them by their own clock."""
+    journal = Journal(root / "checkpoints" / "run", "run")
+    journal.create("run", {}, began=1_000.25)
+    journal.metrics([("validation/loss", 0.5, 1, 1_030_000)])
+    journal.end(ended=1_030.5)
+    send_all(root, store)
+    shown = everything(store)["run"]
+    assert (shown["status"], shown["time"]) == ("FINISHED", (1_000_250, 1_030_500))
+
+
 def test_more_metrics_than_mlflow_takes_at_once_arrive_whole(root, store):
     journal = Journal(root / "checkpoints" / "run", "run")
     journal.create("run", {})

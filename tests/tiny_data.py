@@ -1,6 +1,7 @@
 """Tiny data sets that can be learned, in the form in which preprocessing leaves them, and settings to train on."""
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,14 @@ def dataset(kind: str) -> tuple[dict[str, dict[str, np.ndarray]], dict]:
     """The arrays of every split, and what meta.json says of them."""
     make = image_arrays if kind == "image" else text_arrays
     splits = {name: make(size, seed=seed) for seed, (name, size) in enumerate(SIZES.items())}
-    meta = {"kind": kind, "num_examples": SIZES, "fingerprint": f"tiny {kind}"}
+    meta = {
+        "kind": kind,
+        "dataset": "cifar10" if kind == "image" else "imdb",
+        "label": f"tiny {kind}",
+        "official": False,
+        "num_examples": SIZES,
+        "fingerprint": f"tiny {kind}",
+    }
     if kind == "image":
         pixels = splits["train"]["images"] / 255
         meta |= {
@@ -117,3 +125,96 @@ def settings(name: str = "lstm", **changes) -> dict:
         else:
             base[key] = value
     return base
+
+
+def task(root: Path, data: Path, chosen: dict, **options) -> dict:
+    """The training as ``lrstudy.runs.train_run`` takes it: in ``root/run``, recorded in ``root/ledger``.
+
+    Args:
+        data: what :func:`write_dataset` wrote.
+        chosen: its :func:`settings`.
+    """
+    from lrstudy.data import read_meta
+    from lrstudy.identity import training_code, training_identity
+    from lrstudy.study import DESCRIBED
+
+    meta, code = read_meta(data), training_code(chosen)
+    identity = training_identity(chosen, meta["fingerprint"], code)
+    model = chosen["model"]["architecture"]
+    return {
+        "folder": str(root / "run"),
+        "key": identity,
+        "identities": [identity],
+        "label": f"{model}-{chosen['schedule']['function']} seed {chosen['seed']}",
+        "settings": chosen,
+        "code": code,
+        "data": str(data),
+        "described": {name: meta[name] for name in DESCRIBED},
+        "labels": {"model": model, "schedule": chosen["schedule"]["function"], "role": "final"},
+        "ledger": str(root / "ledger"),
+        "revision": "",
+        "keep_weights": True,
+        "journal": True,
+    } | options
+
+
+def record(losses: list[float], start: float = 100.0, chosen: dict | None = None, **changes):
+    """What the ledger has of a training with these validation losses; the last is NaN where it diverged.
+
+    Epoch ``e`` ends at ``start + e`` seconds and cost half a second of computing.
+
+    Args:
+        chosen: its :func:`settings`.
+        changes: of the record's fields.
+    """
+    from lrstudy.identity import training_identity
+    from lrstudy.ledger.record import Data, Labels, Origin, Record, history_of
+
+    finished = all(math.isfinite(loss) for loss in losses)
+    chosen = (chosen or settings()) | ({"num_epochs": len(losses)} if finished else {})
+    epochs = [
+        {
+            "epoch": epoch,
+            "train/loss": loss / 2,
+            "train/accuracy": epoch / 10,
+            "train/f1": epoch / 20,
+            "validation/loss": loss,
+            "validation/loss_standard_error": loss / 8,
+            "validation/accuracy": epoch / 10,
+            "validation/f1": epoch / 20,
+            "lr": 0.1 / epoch,
+            "seconds": 0.75,  # by the clock, beside other work
+            "compute_seconds": 0.5,
+            "time": start + epoch,
+        }
+        for epoch, loss in enumerate(losses, 1)
+    ]
+    data = Data(
+        dataset="imdb", label="tiny text", official=False, fingerprint="tiny text", num_examples=SIZES
+    )
+    fields = {
+        "format": 1,
+        "settings": chosen,
+        "data": data,
+        "code": {},
+        "labels": Labels(model="lstm", schedule="cosine", role="final"),
+        "origin": Origin(
+            machine="0123abcd",
+            processor="a processor",
+            cores=2,
+            system="Linux x86_64",
+            accelerator=None,
+            versions={"torch": "2.9.0"},
+            revision="",
+            ended=start + len(losses),
+        ),
+        "status": "finished" if finished else "diverged",
+        "best_epoch": min(range(len(losses)), key=lambda epoch: losses[epoch]) + 1 if finished else 0,
+        "num_parameters": 1,
+        "history": history_of(epochs),
+        "interventions": [],
+        "weights": {},
+        "test": None,
+    } | changes
+    identity = training_identity(fields["settings"], fields["data"].fingerprint, fields["code"])
+    return Record(identity=identity, **fields)

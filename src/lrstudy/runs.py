@@ -117,12 +117,14 @@ def train_run(task: dict) -> str:
         record = find_record(task)
         again = record is not None and bool(task.get("again")) and find_weights(task, folder) is None
         if record is None or again:
-            if again or _known_outcome(folder, task["label"]) is None:
+            trained = _ended_before(folder, task)
+            if trained is None or (again and not trained.weights):
                 _train(folder, task)
-            trained = _record(folder, task)
+                trained = _record(folder, task)
             if again:
-                _say(task["label"], _difference(record, trained))
-            _ledger_of(task).add(trained)
+                _keep_again(trained, record, task)
+            else:
+                _ledger_of(task).add(trained)
     return str(folder)
 
 
@@ -135,6 +137,11 @@ def _ledger_of(task: dict) -> "Ledger":
 def find_record(task: dict) -> "Record | None":
     """The ledger's record of the task's training, or None."""
     return _ledger_of(task).find(*task["identities"])
+
+
+def is_from_ledger(task: dict) -> bool:
+    """Whether the training is recorded and was not done here: elsewhere, or its folder was deleted."""
+    return find_record(task) is not None and not (Path(task["folder"]) / "outcome.json").exists()
 
 
 def find_weights(task: dict, *folders: Path) -> "tuple[Path, Record] | None":
@@ -156,25 +163,27 @@ def _sha256(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-def _known_outcome(folder: Path, label: str) -> dict | None:
-    """The outcome in the folder; None where there is none, or not with the weights that it was kept with."""
+def _ended_before(folder: Path, task: dict) -> "Record | None":
+    """The record of a training that ended in the folder and was not recorded.
+
+    None where there is none, or not with the weights that it was kept with; what is damaged is set aside.
+    """
     try:
-        outcome = read_outcome(folder)
-    except StudyError:
-        _set_aside(folder / "outcome.json", label, "not the outcome of a training")
+        if read_outcome(folder) is None:
+            return None
+        trained = _record(folder, task)
+    except (ValueError, KeyError, TypeError, AttributeError):  # pydantic's and StudyErrors are ValueErrors
+        _set_aside(folder / "outcome.json", task["label"], "not the outcome of this training")
         return None
-    if outcome is None or not all(
-        _is_whole(folder / f"{name}.safetensors", sha256, label)
-        for name, sha256 in outcome.get("weights", {}).items()
-    ):
-        return None
-    return outcome
+    whole = [
+        _is_whole(folder / f"{name}.safetensors", sha256, task["label"])
+        for name, sha256 in trained.weights.items()
+    ]
+    return trained if all(whole) else None
 
 
 def _record(folder: Path, task: dict) -> "Record":
     """The record of the training that has ended in ``folder``."""
-    from lrstudy import machine
-    from lrstudy.devices import accelerator_name
     from lrstudy.identity import training_definitions
     from lrstudy.ledger.record import FORMAT, Data, Labels, Origin, Record, history_of
     from lrstudy.meaning import digest
@@ -190,16 +199,7 @@ def _record(folder: Path, task: dict) -> "Record":
         data=Data(**task["described"]),
         code=task["code"],
         labels=Labels(**task["labels"]),
-        origin=Origin(
-            machine=machine.machine_name(),
-            processor=machine.processor(),
-            cores=os.cpu_count() or 1,
-            system=machine.system(),
-            accelerator=accelerator_name(task["settings"]["device"]),
-            versions=machine.versions(),
-            revision=task["revision"],
-            ended=outcome["epochs"][-1]["time"],
-        ),
+        origin=Origin(**outcome["origin"], ended=outcome["epochs"][-1]["time"]),
         status=outcome["status"],
         best_epoch=outcome["best_epoch"],
         num_parameters=outcome["num_parameters"],
@@ -210,33 +210,53 @@ def _record(folder: Path, task: dict) -> "Record":
     )
 
 
+def _origin(task: dict) -> dict:
+    """Where and with what the training that ends now took place: a record may be made of it later."""
+    from lrstudy.machine import origin_here
+
+    here = origin_here(task["settings"]["device"], task["revision"], 0.0)
+    return here.model_dump(exclude={"ended"})
+
+
 _OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
 
 
-def _difference(record: "Record", again: "Record") -> str:
-    """What to say of a training that was done again."""
-    differing = [
-        name
-        for name, series in record.history.items()
-        if name not in _OF_THE_CLOCK and again.history.get(name) != series
-    ]
-    if not differing and record.weights in ({}, again.weights):
-        return "trained again: the same to the bit as its record"
-    last = [one.history["validation/loss"][-1] for one in (record, again)]
-    return (
-        f"trained again: not the same to the bit as its record (validation loss {last[1]:.6f}, recorded "
-        f"{last[0]:.6f}); other processors and versions round otherwise. Both are kept"
+def _keep_again(trained: "Record", record: "Record", task: dict) -> None:
+    """Record a training that was done again, if it is not one that is recorded, and say whether it is.
+
+    Args:
+        record: the one to name where it is not.
+    """
+    ledger = _ledger_of(task)
+    for known in ledger.all_of(*task["identities"]):
+        if known.weights in ({}, trained.weights) and _by_epoch(known) == _by_epoch(trained):
+            ledger.add(known.model_copy(update={"weights": trained.weights}))
+            _say(task["label"], "trained again: the same to the bit as its record")
+            return
+    ledger.add(trained)
+    last = [one.history["validation/loss"][-1] for one in (trained, record)]
+    _say(
+        task["label"],
+        "trained again: not the same to the bit as its record (validation loss {}, recorded {}); other "
+        "processors and versions round otherwise. Both are kept".format(*map(_number, last)),
     )
 
 
-def _is_whole(path: Path, sha256: str | None, label: str) -> bool:
-    """Whether the file is there with this hash; any will do where none was written down."""
-    if not path.exists():
-        return False
-    if sha256 in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
-        return True
-    _set_aside(path, label, "not what the training wrote")
-    return False
+def _by_epoch(record: "Record") -> dict:
+    """The record's history without what the clock decides."""
+    return {name: series for name, series in record.history.items() if name not in _OF_THE_CLOCK}
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.6f}"
+
+
+def _is_whole(path: Path, sha256: str, label: str) -> bool:
+    """Whether the file is there with this hash; one that has another is set aside."""
+    found = _sha256(path)
+    if found not in (None, sha256):
+        _set_aside(path, label, "not what the training wrote")
+    return found == sha256
 
 
 def _train(folder: Path, task: dict) -> None:
@@ -291,7 +311,7 @@ def _train(folder: Path, task: dict) -> None:
             content = save(contiguous)
             hashes[name] = hashlib.sha256(content).hexdigest()
             write_atomically(folder / f"{name}.safetensors", content)
-    write_outcome(folder, progress, weights=hashes)
+    write_outcome(folder, progress, weights=hashes, origin=_origin(task))
     for name in _CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
 

@@ -38,6 +38,12 @@ WEIGHTS = ("last", "best")
 """After the last epoch: the headline; of the lowest validation loss: beside it."""
 
 
+ALWAYS_IN_HISTORY = (
+    "train/loss", "train/accuracy", "train/f1", "validation/loss", "validation/loss_standard_error",
+    "validation/accuracy", "validation/f1", "lr", "seconds", "compute_seconds", "time",
+)  # fmt: skip
+
+
 class DamagedRecord(StudyError):
     """A file of the ledger that is not what a training left."""
 
@@ -182,8 +188,10 @@ class Record(_Strict):
                 f"settings, data and code have the identity {known[:16]}..., not {self.identity[:16]}..."
             )
         epochs = self.history.get("epoch", [])
-        if not epochs or epochs != list(range(1, len(epochs) + 1)) or "validation/loss" not in self.history:
-            raise ValueError("history has no epochs from 1 on, or no validation/loss")
+        if not epochs or epochs != list(range(1, len(epochs) + 1)):
+            raise ValueError("history has no epochs from 1 on")
+        if missing := [name for name in ALWAYS_IN_HISTORY if name not in self.history]:
+            raise ValueError(f"history has no {', '.join(missing)}")
         for name, series in self.history.items():
             if len(series) != len(epochs):
                 raise ValueError(f"history has {len(epochs)} epochs and {len(series)} of {name}")

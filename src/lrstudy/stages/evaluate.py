@@ -94,8 +94,8 @@ def evaluated(ledger: Ledger, seed: str, run: dict) -> Record | None:
     found = ledger.find(run["identity"])
     if found is None:
         raise StudyError(
-            f"{ledger.folder}: has no record of the training {run['identity'][:16]}... (seed {seed}), which the "
-            "train stage has left there; restore it, or run that stage again with `dvc repro --force -s`."
+            f"{ledger.folder}: has no record of the training {run['identity'][:16]}... (seed {seed}), which "
+            "the train stage has left there; restore it, or run that stage again with `dvc repro --force -s`."
         )
     return found if found.test is not None else None
 
@@ -105,8 +105,8 @@ def trained_with(ledger: Ledger, run: dict, folder: Path) -> Record:
     found = find_weights({"ledger": str(ledger.folder), "identities": [run["identity"]]}, folder)
     if found is None:
         raise StudyError(
-            f"{folder}: not the weights of the training {run['identity'][:16]}... in the ledger; run the train "
-            "stage again with `dvc repro --force -s`: it brings them."
+            f"{folder}: not the weights of the training {run['identity'][:16]}... in the ledger; run the "
+            "train stage again with `dvc repro --force -s`: it brings them."
         )
     return found[1]
 

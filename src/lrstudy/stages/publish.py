@@ -81,9 +81,9 @@ def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
     run = training["seeds"][best["seed"]]
     if not run["weights"]:
         print(
-            f"publish: {dataset}: the champion is {cell} seed {best['seed']}, whose weights are not here; it is "
-            "not registered. `dvc pull` may bring them; else train it again: `python -m lrstudy.ledger retrain "
-            f"{run['identity'][:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
+            f"publish: {dataset}: the champion is {cell} seed {best['seed']}, whose weights are not here; "
+            "it is not registered. `dvc pull` may bring them; else train it again: `python -m lrstudy.ledger "
+            f"retrain {run['identity'][:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
             file=sys.stderr,
         )
         return None

@@ -105,8 +105,11 @@ def main() -> None:
         finish(parent, "diverged" if "diverged" in statuses else "finished")
 
     output = train_folder(model, schedule)
-    write_atomically(output / "history.csv", history_table(records))
     here = place_weights(tasks, output)
+    for seed, record in here.items():
+        if record is not None and records[seed].test is None:
+            records[seed] = record  # of several, that which will be measured on test data
+    write_atomically(output / "history.csv", history_table(records))
     write_json(
         output / "training.json",
         {
@@ -126,7 +129,7 @@ def main() -> None:
                     "num_parameters": records[seed].num_parameters,
                     "interventions": records[seed].interventions,
                     "compute_seconds": records[seed].history["compute_seconds"],
-                    "weights": here[seed],
+                    "weights": here[seed] is not None,
                     "device": records[seed].device,
                     "dtype": records[seed].dtype,
                     "origin": records[seed].origin.model_dump(),
@@ -138,17 +141,19 @@ def main() -> None:
 
 
 def log_record(journal: Journal, record: Record) -> None:
-    """Give the tracker what the training did: its epochs, if they came from the ledger, and its end."""
-    if not journaled_epochs(journal):
-        for epoch in record.outcome()["epochs"]:
+    """Give the tracker what the training did: the epochs that it was not told yet, and the end."""
+    journaled = journaled_epochs(journal)
+    untold = [epoch for epoch in record.outcome()["epochs"] if epoch["epoch"] not in journaled]
+    if untold:
+        for epoch in untold:
             journal.metrics(metric_values(epoch))
         journal.tags({"from_ledger": "true", "trained": told(record)})
     log_interventions(journal, record.interventions)
     finish(journal, record.status, record.origin.ended)
 
 
-def place_weights(tasks: dict[int, dict], output: Path) -> dict[int, bool]:
-    """Put the weights of every seed in ``output``, where they are here; returns for which seeds.
+def place_weights(tasks: dict[int, dict], output: Path) -> dict[int, Record | None]:
+    """Put the weights of every seed in ``output``, where they are here; returns whose they are, or None.
 
     They may lie there already, from DVC's cache: the stage's output persists.
     """
@@ -159,7 +164,7 @@ def place_weights(tasks: dict[int, dict], output: Path) -> dict[int, bool]:
     here = {}
     for seed, task in tasks.items():
         found = find_weights(task, folders[seed], Path(task["folder"]))
-        here[seed] = found is not None
+        here[seed] = found and found[1]
         if found is None:
             shutil.rmtree(folders[seed], ignore_errors=True)
         elif found[0] != folders[seed]:

@@ -16,7 +16,7 @@ from lrstudy.files import write_json
 from lrstudy.identity import content_hash
 from lrstudy.ledger import Record
 from lrstudy.parallel import num_workers, run_all
-from lrstudy.runs import find_record, train_run
+from lrstudy.runs import is_from_ledger, train_run
 from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_one_standard_error
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
@@ -109,7 +109,7 @@ def main() -> None:
         def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
             tasks = {n: [task(n, values, share, seed) for seed in settings.seeds] for n, values in trials}
             every = [run for group in tasks.values() for run in group]
-            before = {run["key"] for run in every if find_record(run) is not None}
+            taken = {run["key"] for run in every if is_from_ledger(run)}
             for _ in run_all(train_run, every, *params.workers):
                 pass
             found = []
@@ -131,7 +131,7 @@ def main() -> None:
                         trial.metrics([("objective", objective, 0, curves[-1][3])])
                     if "reason" in known:
                         trial.tags({"reason": known["reason"]})
-                    if all(run["key"] in before for run in tasks[number]):
+                    if all(run["key"] in taken for run in tasks[number]):
                         trial.tags({"from_ledger": "true", "trained": told(records[0])})
                     finish(trial, known["status"])
                 found.append((objective, known))
