@@ -722,6 +722,9 @@ def test_the_fingerprint_sees_every_value(split, name):
     tensors[split][name].reshape(-1)[-1] ^= 1
     assert preprocessing.fingerprint(tensors) != before
     assert preprocessing.fingerprint(tensors, "tokenizer") != preprocessing.fingerprint(tensors)
+    # Images are normalized by these: the same pixels are other data.
+    known = {preprocessing.fingerprint(tensors, None, {"mean": [mean], "std": [0.2]}) for mean in (0.4, 0.5)}
+    assert len(known | {preprocessing.fingerprint(tensors)}) == 3
 
 
 def test_the_fingerprint_follows_a_swapped_pair_of_labels(tmp_path):

@@ -114,7 +114,9 @@ def preprocess(
         "split_seed": split_seed,
         "validation_fraction": validation_fraction,
         "limit": limit,
-        "fingerprint": fingerprint(tensors, vocabulary),
+        "fingerprint": fingerprint(
+            tensors, vocabulary, {"kind": source["kind"], "num_classes": num_classes} | learned
+        ),
         "raw": {split: source["files"][split]["sha256"] for split in OFFICIAL_SPLITS},
     }
     _write_processed(folder, tensors, vocabulary, meta)
@@ -217,14 +219,20 @@ def encode(tokenizer: Any, texts: list[str], max_length: int) -> tuple[np.ndarra
     return np.concatenate(tokens), np.cumsum(kept, dtype=np.int64), np.asarray(lengths)
 
 
-def fingerprint(tensors: dict[str, dict[str, np.ndarray]], vocabulary: str | None = None) -> str:
-    """SHA-256 over names, types, shapes and content of all tensors of all splits, and the tokenizer."""
+def fingerprint(
+    tensors: dict[str, dict[str, np.ndarray]], vocabulary: str | None = None, facts: dict | None = None
+) -> str:
+    """SHA-256 over names, types, shapes and content of all tensors of all splits, the tokenizer, and facts.
+
+    ``facts``: what else of meta.json a training uses: numbers that normalize images or size a network.
+    """
     total = hashlib.sha256()
     for split in sorted(tensors):
         for name, tensor in sorted(tensors[split].items()):
             total.update(f"{split}/{name} {tensor.dtype} {tensor.shape}\n".encode())
             total.update(np.ascontiguousarray(tensor).data)
     total.update((vocabulary or "").encode())
+    total.update(json.dumps(facts or {}, sort_keys=True).encode())
     return total.hexdigest()
 
 
