@@ -1,5 +1,6 @@
 """A study that grows: over clones, seeds, schedules and edits of the code, what is trained stays trained."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_a_remote_brings_a_finished_study_with_its_weights(first, tmp_path):
     seeds = clone.json("artifacts/train/lstm/static/training.json")["seeds"]
     assert {seed: found["weights"] for seed, found in seeds.items()} == {"1": True, "2": True}
     assert "not registered" not in printed
+
+
+def test_no_cache_of_dvcs_brings_results_without_their_records(first, tmp_path):
+    clone = Clone(first, tmp_path / "clone")
+    clone.run("dvc", "exp", "run", *STUDY, "-S", "schedule=[static]", "-S", "train.seeds=[3]")
+    shutil.rmtree(clone.folder / "ledger/trainings")
+    (clone.folder / "dvc.lock").unlink()
+    printed = clone.run("dvc", "repro")
+    assert trained(printed) == {f"lstm-static trial {number} seed 101" for number in (0, 1)}
+    records = {record.name: record for record in Ledger(clone.folder / "ledger").records()}
+    assert records.keys() == {"lstm-static seed 101", "lstm-static seed 3"}
+    assert records["lstm-static seed 3"].test is not None
 
 
 def changed_stages(copy: Copy) -> set[str]:

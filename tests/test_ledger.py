@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+import subprocess
 import tracemalloc
 import zlib
 from base64 import b64encode
@@ -22,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrstudy import ledger as ledger_module
+from lrstudy import proof
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
 from lrstudy.evaluation import measure
@@ -35,6 +37,7 @@ from lrstudy.ledger.record import (
     MAX_TEXT,
     DamagedRecord,
     Data,
+    NewerRecord,
     Record,
     encode,
     identity_in,
@@ -74,6 +77,11 @@ def training(seed: int = 1, schedule: str = "cosine", losses=(0.7, 0.5, 0.6), **
     )
 
 
+def as_trial(found: Record) -> Record:
+    """The same training as a search asks for it."""
+    return found.model_copy(update={"labels": found.labels.model_copy(update={"role": "trial"})})
+
+
 def on(found: Record, **origin) -> Record:
     """The same training with another origin."""
     return found.model_copy(update={"origin": found.origin.model_copy(update=origin)})
@@ -97,6 +105,13 @@ def forge(folder: Path, content: dict | bytes, identity: str | None = None) -> P
     path = folder / name
     path.write_bytes(gzip.compress(content, mtime=0))
     return path
+
+
+def place_newer(ledger: Ledger, found: Record) -> Path:
+    """The training as a later version of the code has recorded it, which this one cannot read."""
+    shelf = ledger.trainings / found.identity[:2]
+    shelf.mkdir(parents=True, exist_ok=True)
+    return forge(shelf, found.model_dump(mode="json") | {"format": 2, "a new field": 1})
 
 
 def renamed(content: dict) -> dict:
@@ -300,7 +315,9 @@ def with_scores(weights: str = "last", **changes):
 
 
 FORGED = {
-    "another format": (lambda c: c | {"format": 2}, "format 2; this version reads format 1: update lrstudy"),
+    "an older format": (lambda c: c | {"format": 0}, "format 0; this version reads format 1."),
+    "true for a format": (lambda c: c | {"format": True}, "format True; this version reads format 1."),
+    "half a number for a format": (lambda c: c | {"format": 1.5}, "format 1.5; this version reads format 1."),
     "no format": (lambda c: {k: v for k, v in c.items() if k != "format"}, "format None"),
     "a field too many": (lambda c: c | {"__class__": "os.system"}, "__class__: Extra inputs are not permitted"),
     "a field too few": (lambda c: {k: v for k, v in c.items() if k != "labels"}, "labels: Field required"),
@@ -399,6 +416,27 @@ def test_the_forged_records_differ_from_a_good_one_in_what_is_said_alone(tmp_pat
     assert read_record(path) == good
 
 
+@pytest.mark.parametrize("its_format", [2, 10**400])
+def test_a_record_of_a_newer_format_is_not_called_damaged(tmp_path, its_format):
+    path = forge(tmp_path, training().model_dump(mode="json") | {"format": its_format})
+    with pytest.raises(NewerRecord) as caught:
+        read_record(path)
+    assert not isinstance(caught.value, DamagedRecord)
+    assert str(caught.value).startswith(
+        f"{path}: not readable by this version: format {str(its_format)[:17]}"
+    )
+    assert "update lrstudy" in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_a_record_that_was_edited_to_be_of_a_newer_format_is_damaged(tmp_path):
+    path = place(tmp_path, training())
+    content = training().model_dump(mode="json") | {"format": 2}
+    path.write_bytes(gzip.compress(json.dumps(content).encode()))
+    with pytest.raises(DamagedRecord, match=r"format 2; this version reads format 1\.$"):
+        read_record(path)
+
+
 def test_what_a_record_says_cannot_steer_a_terminal(tmp_path):
     content = training().model_dump(mode="json") | {"\x1b[2J": 1}
     with pytest.raises(DamagedRecord) as caught:
@@ -442,8 +480,8 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 
 @pytest.fixture
 def ledger(tmp_path) -> Ledger:
-    """An empty one."""
-    (tmp_path / "ledger").mkdir()
+    """One without trainings."""
+    (tmp_path / "ledger/trainings").mkdir(parents=True)
     return Ledger(tmp_path / "ledger")
 
 
@@ -476,6 +514,54 @@ def test_two_trainings_of_the_same_are_both_kept_and_the_fullest_then_the_oldest
     ledger.add(fuller)
     assert ledger.all_of(early.identity) == [fuller, early]
     assert list(ledger.records()) == [fuller]
+
+
+def test_a_final_s_record_takes_the_place_of_the_same_that_a_search_asked_for_whichever_comes_first(ledger):
+    final = training(weights={"last": "a" * 64, "best": "b" * 64})
+    trial = as_trial(training())
+    trial = trial.model_copy(update={"labels": trial.labels.model_copy(update={"schedule": "as_searched"})})
+    ledger.add(trial)
+    path = ledger.add(final)
+    assert list(ledger.paths()) == [path]
+    assert ledger.add(trial) == path
+    assert list(ledger.records()) == [final]
+    assert final.labels.schedule == "cosine"  # the study's words, not the search's
+
+
+def test_a_trial_says_not_all_of_a_final_and_other_trainings_stay_apart():
+    final, trial = training(), as_trial(training())
+    assert final.says_all_of(trial)
+    assert not trial.says_all_of(final)
+    assert not final.says_all_of(on(trial, machine="another"))
+    renamed_final = final.model_copy(update={"labels": final.labels.model_copy(update={"schedule": "other"})})
+    assert not final.says_all_of(renamed_final)
+
+
+def test_of_several_records_the_measured_then_the_final_then_the_oldest_is_preferred(ledger):
+    measured_trial = as_trial(on(training(), ended=400.0)).with_test(measured())
+    final_late, final_early = on(training(), ended=300.0), on(training(), ended=200.0)
+    oldest_trial = as_trial(on(training(), ended=100.0))
+    wanted = [measured_trial, final_early, final_late, oldest_trial]
+    for one in reversed(wanted):
+        ledger.add(one)
+    assert ledger.all_of(training().identity) == wanted
+    assert ledger.find(training().identity) == measured_trial
+
+
+def test_a_record_of_a_newer_version_is_neither_used_nor_moved_nor_trained_over(ledger, capsys):
+    """An older checkout must not drop what somebody has trained, nor train it again."""
+    ledger.add(training())
+    path = place_newer(ledger, training())
+    before = snapshot(ledger.folder)
+    for use in (ledger.find, ledger.all_of, lambda identity: ledger.add(training(test=measured()))):
+        with pytest.raises(NewerRecord, match="update lrstudy"):
+            use(training().identity)
+    assert snapshot(ledger.folder) == before
+    other = training(seed=2)
+    ledger.add(other)
+    assert ledger.find(other.identity) == other  # other trainings are found as ever
+    assert {found.identity for found in ledger.records()} == {training().identity, other.identity}
+    assert f"ledger: left out: {path}: not readable by this version" in capsys.readouterr().err
 
 
 def test_a_damaged_record_is_named_set_aside_and_not_used(ledger, capsys):
@@ -526,7 +612,6 @@ def test_a_record_that_another_process_replaces_meanwhile_is_found_in_its_fuller
 
 def test_a_link_in_place_of_a_folder_of_records_is_refused(ledger, tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    ledger.trainings.mkdir()
     (ledger.trainings / training().identity[:2]).symlink_to(tmp_path / "elsewhere")
     for use in (lambda: ledger.find(training().identity), lambda: ledger.add(training())):
         with pytest.raises(StudyError, match=r"a link, not a folder of the ledger; remove it"):
@@ -559,8 +644,7 @@ def study(ledger) -> Ledger:
             if (schedule, seed) != ("cosine", 3):
                 found = found.with_test(measured(seed + 10 * (schedule == "cosine")))
             ledger.add(found)
-    trial = training(101, "cosine")
-    ledger.add(trial.model_copy(update={"labels": trial.labels.model_copy(update={"role": "trial"})}))
+    ledger.add(as_trial(training(101, "cosine")))
     return ledger
 
 
@@ -617,11 +701,84 @@ def test_list_names_what_there_is_where_a_filter_has_no_training(study, capsys):
     assert "choose one of 1, 101, 2, 3" in capsys.readouterr().err
 
 
-def test_a_ledger_that_is_not_there_is_said_and_an_empty_one_has_no_trainings(ledger, tmp_path, capsys):
-    assert run(tmp_path / "nothing", "list") == 2
-    assert "no such folder; --ledger names" in capsys.readouterr().err
+def test_an_empty_ledger_has_no_trainings_and_one_training_is_no_plural(ledger, capsys):
     assert run(ledger.folder, "list") == 0
     assert capsys.readouterr().out == f"0 trainings; 0.0 kB in {ledger.folder}\n"
+    ledger.add(training())
+    assert run(ledger.folder, "list") == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 training; ")
+
+
+@pytest.fixture
+def mixed(ledger) -> tuple[Ledger, Record, Record]:
+    """A ledger, and in it a training on a sample and one on other data."""
+    real = training()
+    data = real.data.model_copy(
+        update={"label": "generated reviews (sample), 200 per split", "fingerprint": "s"}
+    )
+    sample = Record.model_validate(renamed(real.model_dump() | {"data": data.model_dump()}))
+    for one in (real, sample):
+        ledger.add(one)
+    return ledger, sample, real
+
+
+@pytest.mark.parametrize("option", ["--sample", "--no-sample"])
+def test_list_tells_trainings_on_the_sample_from_others(mixed, capsys, option):
+    ledger, sample, real = mixed
+    assert run(ledger.folder, "list", "--json", option) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row["identity"] == {"--sample": sample, "--no-sample": real}[option].identity
+
+
+def test_list_names_files_so_that_those_of_the_sample_can_be_left_out(mixed, capsys):
+    ledger, sample, real = mixed
+    ledger.add(on(sample, machine="another"))  # all records of a training, not the preferred alone
+    assert run(ledger.folder, "list", "--sample", "--files") == 0
+    files = capsys.readouterr().out.splitlines()
+    assert len(files) == 2
+    for file in files:
+        Path(file).unlink()
+    assert list(ledger.records()) == [real]
+
+
+def test_what_is_no_ledger_is_not_taken_for_an_empty_one(study, tmp_path, monkeypatch, capsys):
+    """`verify` would say that nothing is wrong with it."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/readme.txt").write_text("")
+    for folder, message in {
+        tmp_path / "nothing": "no such folder; --ledger names the folder of a ledger.",
+        tmp_path / "notes/readme.txt": "no such folder",
+        tmp_path / "notes": "no ledger (a folder with trainings/ or equivalences/).",
+        tmp_path: f"There is one in it: --ledger {study.folder}.",
+        "": "--ledger: nothing is given; name the folder of a ledger.",
+    }.items():
+        for command in (["list"], ["verify"], ["show", "00"], ["export", str(tmp_path / "all.csv")]):
+            assert run(folder, *command) == 2
+            assert message in capsys.readouterr().err
+    for folder in ("notes", "nothing/deeper"):
+        assert run(tmp_path / folder, "merge", study.folder) == 2
+        assert not (tmp_path / folder / "trainings").exists()
+    workspace = tmp_path / "workspace"
+    (workspace / "ledger").mkdir(parents=True)
+    monkeypatch.chdir(workspace)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    capsys.readouterr()
+    assert exit_status(lambda: main(["verify"])) == 0  # a workspace that has trained nothing yet
+    assert exit_status(lambda: main(["verify", "--ledger", "ledger"])) == 0
+
+
+def test_the_ledger_may_be_named_before_the_command_or_after_it(study, tmp_path, capsys):
+    Ledger(tmp_path / "other").add(training())
+    said = []
+    for arguments in (
+        ["--ledger", str(study.folder), "list"],
+        ["list", "--ledger", str(study.folder)],
+        ["--ledger", str(tmp_path / "other"), "list", "--ledger", str(study.folder)],
+    ):
+        assert exit_status(lambda arguments=arguments: main(arguments)) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0].splitlines()[-1].startswith("7 trainings")
+    assert len(set(said)) == 1
 
 
 def test_list_leaves_out_what_is_damaged_and_says_so(study, capsys):
@@ -667,7 +824,7 @@ def test_show_of_a_long_training_has_its_first_its_best_and_its_last_epoch(ledge
 def test_show_of_a_training_that_diverged_at_once(ledger, capsys):
     ledger.add(found := training(losses=[math.nan]))
     assert run(ledger.folder, "show", found.identity) == 0
-    assert "diverged after 1 epoch" in capsys.readouterr().out
+    assert "diverged after 1 epoch," in capsys.readouterr().out
 
 
 def test_show_asks_for_digits_that_name_one_training(study, capsys):
@@ -685,6 +842,13 @@ def test_show_asks_for_digits_that_name_one_training(study, capsys):
     study.add(other)
     assert run(study.folder, "show", other.identity[0]) == 2
     assert re.search(r"\d trainings begin with \w: .*; give more digits\.", capsys.readouterr().err)
+
+
+def test_show_of_a_record_of_a_newer_version_asks_for_an_update(ledger, capsys):
+    path = place_newer(ledger, training())
+    assert run(ledger.folder, "show", training().identity[:8]) == 2
+    assert f"error: {path}: not readable by this version" in capsys.readouterr().err
+    assert path.exists()
 
 
 def test_show_of_a_damaged_record_says_what_is_wrong_and_leaves_it(ledger, capsys):
@@ -734,7 +898,8 @@ def damage_in_ten_ways(ledger: Ledger) -> dict[str, Path]:
     edited["history"]["train/loss"][0] -= 0.01
     replace("edited number", 1, text(edited))
     replace("swapped identity", 2, text(contents[2] | {"identity": contents[3]["identity"]}))
-    replace("wrong version", 3, text(contents[3] | {"format": 2}))
+    paths[3].unlink()
+    damaged["wrong version"] = place_newer(ledger, found[3])
     replace("NaN", 4, text(contents[4] | {"history": contents[4]["history"] | {"lr": [math.nan] * 3}}))
     replace("huge", 5, bytes(MAX_BYTES + 1))
     replace("not UTF-8", 6, gzip.compress(b'{"format": "\xe9"}'))
@@ -754,7 +919,7 @@ SAID = {
     "truncated": "cannot be unpacked (Compressed file ended before the end-of-stream marker was reached).",
     "edited number": "not the content that its name is made of: it was changed by hand.",
     "swapped identity": "settings, data and code have the identity",
-    "wrong version": "format 2; this version reads format 1: update lrstudy if the record is newer.",
+    "wrong version": "not readable by this version: format 2, and it reads format 1; update lrstudy",
     "NaN": "not JSON (NaN is no number of JSON's).",
     "huge": "1,000,001 bytes; a record has at most 1,000,000.",
     "not UTF-8": "not UTF-8.",
@@ -773,17 +938,91 @@ def test_verify_tells_ten_kinds_of_damage_apart_and_changes_nothing(ledger, caps
     for kind, path in damaged.items():
         [line] = [line for line in lines if line.startswith(f"{path}: ")]
         assert SAID[kind] in line
-    assert summary.startswith(f"{ledger.folder}: 3 records of 3 trainings")
+    assert summary.startswith(f"{ledger.folder}: whole are 3 records of 3 trainings")
     assert summary.endswith("10 problems")
     assert snapshot(ledger.folder) == before
 
 
-def test_verify_of_a_whole_ledger_finds_nothing(study, capsys):
-    complete(study)
-    assert run(study.folder, "verify") == 0
+def test_verify_of_a_whole_ledger_finds_nothing(ledger, capsys):
+    ledger.add(training().with_test(measured()))
+    complete(ledger)
+    assert run(ledger.folder, "verify") == 0
     assert capsys.readouterr().out == (
-        f"{study.folder}: 7 records of 7 trainings, 1 code listings and 1 equivalences are whole; no problems\n"
+        f"{ledger.folder}: whole are 1 record of 1 training, 1 code listing and 1 equivalence; no problems\n"
     )
+
+
+def notes(ledger: Ledger, capsys) -> list[str]:
+    """What verify says of a ledger in which nothing is damaged, without its last line."""
+    assert run(ledger.folder, "verify") == 0
+    *found, _ = capsys.readouterr().out.splitlines()
+    return found
+
+
+def test_verify_notes_final_trainings_without_test_results_and_names_the_command_that_lists_them(
+    study, capsys
+):
+    command = "python -m lrstudy.ledger list --untested --role final"
+    assert notes(study, capsys) == [f"note: 1 final training has no test results: `{command}`"]
+    assert run(study.folder, *command.split()[3:]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("1 of 7 trainings")
+    study.add(training(9))
+    study.add(
+        on(training(1, "static", losses=(0.7, 0.51)), machine="another")
+    )  # measured on the first machine
+    [untested] = [note for note in notes(study, capsys) if "test results" in note]
+    assert untested.startswith("note: 2 final trainings have no test results")
+
+
+def test_verify_notes_parts_of_the_code_that_have_no_listing(ledger, capsys):
+    code = {"loop": "a" * 64, "schedule": "b" * 64, "network": "c" * 64}
+    ledger.add(training(code=code, test=measured()))
+    complete(ledger)  # it lists what a is
+    [note] = notes(ledger, capsys)
+    assert note.startswith(
+        f"note: {ledger.folder / 'code'}: no listing of 2 parts of the code that records name;"
+    )
+
+
+def test_verify_notes_half_files_of_a_process_that_was_killed_and_nothing_reads_them(ledger, capsys):
+    path = ledger.add(training().with_test(measured()))
+    halves = [
+        path.with_name(f".{path.name}.123.part"),
+        ledger.folder / "code" / f".{'a' * 64}.json.123.part",
+        ledger.folder / "equivalences" / ".0123.json.123.part",
+    ]
+    for half in halves:
+        half.parent.mkdir(exist_ok=True)
+        half.write_bytes(b"half")
+    assert [note.split(": half a file")[0] for note in notes(ledger, capsys)] == [
+        f"note: {half}" for half in sorted(halves)
+    ]
+    assert ledger.find(training().identity).test is not None
+
+
+def test_git_ignores_half_files_and_nothing_else_of_the_ledger(ledger, tmp_path):
+    path = ledger.add(training())
+    half = path.with_name(f".{path.name}.123.part")
+    half.write_bytes(b"half")
+    complete(ledger)
+    shutil.copyfile(ROOT / ".gitignore", tmp_path / ".gitignore")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    listed = subprocess.run(
+        ["git", "-C", tmp_path, "ls-files", "-z", "--others", "--exclude-standard", "ledger"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    every = {str(file.relative_to(tmp_path)) for file in ledger.folder.rglob("*") if file.is_file()}
+    assert set(listed) - {""} == every - {str(half.relative_to(tmp_path))}
+
+
+def test_verify_counts_files_that_were_set_aside(ledger, capsys):
+    path = ledger.add(training())
+    path.write_bytes(b"")
+    ledger.find(training().identity)
+    [note] = notes(ledger, capsys)
+    assert "1 file that was set aside earlier" in note
 
 
 def test_verify_names_what_lies_beside_the_trainings_and_is_damaged(study, capsys):
@@ -797,11 +1036,11 @@ def test_verify_names_what_lies_beside_the_trainings_and_is_damaged(study, capsy
     misplaced.mkdir()
     assert run(study.folder, "verify") == 1
     *lines, summary = capsys.readouterr().out.splitlines()
-    assert sorted(line.split(": ")[0] for line in lines) == sorted(
+    assert sorted(line.split(": ")[0] for line in lines if not line.startswith("note: ")) == sorted(
         map(str, (listing, proof, study.trainings / "notes.txt", misplaced))
     )
     assert "it was changed by hand" in next(line for line in lines if str(proof) in line)
-    assert summary.endswith("4 problems")
+    assert summary.endswith("; 4 problems")
 
 
 def test_a_record_that_lies_where_nobody_looks_is_a_problem_and_not_counted(ledger, capsys):
@@ -817,14 +1056,29 @@ def test_a_record_that_lies_where_nobody_looks_is_a_problem_and_not_counted(ledg
 
 
 def test_a_training_of_two_machines_is_noted_and_no_damage(ledger, capsys):
-    ledger.add(on(training(losses=(0.7, 0.5, 0.6)), machine="aaaa0000"))
-    ledger.add(on(training(losses=(0.7, 0.5, 0.6025)), machine="bbbb0000"))
-    assert run(ledger.folder, "verify") == 0
-    note, _ = capsys.readouterr().out.splitlines()
+    ledger.add(on(training(losses=(0.7, 0.5, 0.6)), machine="aaaa0000").with_test(measured()))
+    ledger.add(on(training(losses=(0.7, 0.5, 0.6025)), machine="bbbb0000").with_test(measured()))
+    [note] = notes(ledger, capsys)
     assert note == (
         f"note: {training().identity[:12]} lstm-cosine seed 1: trained twice, on aaaa0000, bbbb0000; validation "
         "losses differ by up to 0.0025"
     )
+
+
+def test_a_training_that_was_measured_twice_was_not_trained_twice(ledger, capsys):
+    """Two clones took one training from a third and measured it, each on its own machine."""
+    tests = [measured(seed) for seed in (1, 2)]
+    for test in tests:
+        ledger.add(training().with_test(test))
+    [note] = notes(ledger, capsys)
+    apart = abs(tests[0].last.loss - tests[1].last.loss)
+    assert note == (
+        f"note: {training().identity[:12]} lstm-cosine seed 1: measured twice; test losses differ by up to {apart:.2g}"
+    )
+    ledger.add(on(training(), machine="another", ended=1e9).with_test(measured(1)))
+    trained, measured_twice = notes(ledger, capsys)
+    assert "trained twice, on 0123abcd, another" in trained
+    assert "measured twice" in measured_twice
 
 
 def test_records_that_were_copied_beside_fuller_ones_are_noted(ledger, capsys):
@@ -852,7 +1106,9 @@ def theirs(tmp_path) -> Ledger:
 
 def test_merge_takes_what_is_missing_and_what_is_fuller_and_overwrites_nothing(study, theirs, capsys):
     before = snapshot(study.folder)
-    said = f"from {theirs.folder}: 1 records, 1 fuller records, 1 code listings, 1 equivalences; no damaged"
+    said = (
+        f"from {theirs.folder}: 1 record, 1 fuller record, 1 code listing, 1 equivalence; nothing left there"
+    )
     assert run(study.folder, "merge", theirs.folder.parent, "--dry-run") == 0
     assert f"would be taken {said}" in capsys.readouterr().out
     assert snapshot(study.folder) == before
@@ -891,8 +1147,42 @@ def test_merge_takes_what_is_whole_from_a_damaged_ledger_and_names_the_rest(stud
     assert f"not taken: {other.folder / 'code/evil.json'}: " in out
     # Of twelve seeds nine are damaged, and the duplicate's own is not.
     assert "3 records, 0 fuller records, 0 code listings" in out
+    assert out.splitlines()[-1].endswith("; 11 files left there")
     assert snapshot(other.folder) == before
     assert run(study.folder, "verify") == 0
+
+
+def test_merge_does_not_take_what_this_version_cannot_check(study, theirs, capsys):
+    path = place_newer(theirs, training(8))
+    assert run(study.folder, "merge", theirs.folder) == 1
+    out = capsys.readouterr().out
+    assert f"not taken: {path}: not readable by this version" in out
+    assert out.splitlines()[-1].endswith(
+        "1 record, 1 fuller record, 1 code listing, 1 equivalence; 1 file left there"
+    )
+    assert study.files(training(8).identity) == []
+
+
+def test_merge_leaves_alone_what_is_here_in_a_newer_format(study, theirs, capsys):
+    mine = place_newer(study, training(8))
+    other = theirs.add(training(8))
+    assert run(study.folder, "merge", theirs.folder) == 1
+    assert f"not taken: {other}: this ledger has a newer record of it: {mine}: " in capsys.readouterr().out
+    assert study.files(training(8).identity) == [mine]
+
+
+def test_merge_takes_a_final_s_record_for_a_trial_s_and_not_the_other_way(ledger, tmp_path, capsys):
+    other = Ledger(tmp_path / "other")
+    ledger.add(as_trial(training()))
+    other.add(training())
+    assert run(ledger.folder, "merge", other.folder) == 0
+    assert "0 records, 1 fuller record," in capsys.readouterr().out
+    assert list(ledger.records()) == [training()]
+    other = Ledger(tmp_path / "third")
+    other.add(as_trial(training()))
+    assert run(ledger.folder, "merge", other.folder) == 0
+    assert "0 records, 0 fuller records," in capsys.readouterr().out
+    assert list(ledger.records()) == [training()]
 
 
 def test_merge_mends_a_damaged_record_and_loses_nothing(study, theirs, capsys):
@@ -911,9 +1201,12 @@ def test_merge_into_a_ledger_that_does_not_exist_yet(tmp_path, theirs, capsys):
 
 def test_merge_says_what_is_no_other_ledger(study, tmp_path, capsys):
     assert run(study.folder, "merge", tmp_path / "nothing") == 2
-    assert "no ledger (a folder with trainings/)" in capsys.readouterr().err
+    assert (
+        "no ledger (a folder with trainings/ or equivalences/), and no ledger/ in it"
+        in capsys.readouterr().err
+    )
     assert run(study.folder, "merge", study.folder.parent) == 2
-    assert "this very ledger" in capsys.readouterr().err
+    assert "this is the ledger to merge into; give another one." in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------------- export
@@ -1002,6 +1295,40 @@ def test_export_names_the_endings_that_it_knows(study, ledger, tmp_path, capsys)
         assert not (tmp_path / name).exists()
 
 
+def test_export_to_where_no_file_can_be_is_one_clear_line_and_makes_no_folder(study, tmp_path, capsys):
+    folder = tmp_path / "tables.csv"
+    folder.mkdir()
+    for file, message in {
+        folder: f"{folder}: a folder; name a file in it, such as {folder / 'trainings.parquet'}.",
+        tmp_path
+        / "no/such/all.csv": f"there is no folder {tmp_path / 'no/such'}; make it, or name another file.",
+        tmp_path
+        / f"{'a' * 300}.csv": "cannot be written (File name too long); mend that, or name another file.",
+        next(study.paths()) / "all.csv": "there is no folder",  # a file stands in a folder's place
+    }.items():
+        assert run(study.folder, "export", file) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert message in said
+        assert len(said.splitlines()) == 1
+    assert not (tmp_path / "no").exists()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_export_says_that_a_place_may_not_be_written_to(study, tmp_path, capsys, monkeypatch, kind):
+    file = tmp_path / f"all.{kind}"
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("os.replace", refuse)
+    assert run(study.folder, "export", file) == 2
+    assert capsys.readouterr().err == (
+        f"error: {file}: cannot be written (Permission denied); mend that, or name another file.\n"
+    )
+
+
 def test_export_of_an_empty_ledger_says_so(ledger, tmp_path, capsys):
     assert run(ledger.folder, "export", tmp_path / "all.csv") == 2
     assert "no trainings to export" in capsys.readouterr().err
@@ -1022,8 +1349,7 @@ def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_a
             values.setdefault(schedule, {})[seed] = test.last.f1
     older = settings(seed=1, batch_size=8, schedule={"function": "cosine", "parameters": {}})
     ledger.add(record([0.7, 0.5, 0.6], start=1.0, chosen=older).with_test(measured(77)))
-    trial = training(101, "cosine")
-    ledger.add(trial.model_copy(update={"labels": trial.labels.model_copy(update={"role": "trial"})}))
+    ledger.add(as_trial(training(101, "cosine")))
     in_another = settings(seed=4, precision="bfloat16", schedule={"function": "step", "parameters": {}})
     labels = training(4, "step").labels
     ledger.add(record([0.7, 0.5, 0.6], chosen=in_another, labels=labels).with_test(measured(40)))
@@ -1032,7 +1358,7 @@ def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_a
     ledger.add(training(4, "cosine", losses=(0.7, math.nan)))
     values["cosine"][4] = 0.0
 
-    [example] = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    example, join = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert run(ledger.folder, "export", tmp_path / "trainings.parquet") == 0
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -1052,6 +1378,18 @@ def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_a
         assert row["difference"] == pytest.approx(difference.mean())
         assert row["difference_std"] == pytest.approx(difference.std(ddof=1))
     assert math.isnan(table.loc[("lstm", "static"), "difference"])
+
+    # Another study has the three seeds of step under two names of its own, and nothing else.
+    step = {str(seed): training(seed, "step").identity for seed in (1, 2, 3)}
+    cells = {"reader": {"stairs": {"identities": step}, "steps": {"identities": step}}}
+    (tmp_path / "reports").mkdir()
+    write_json(tmp_path / "reports/comparison.json", {"cells": cells, "protocol": {}})
+    exec(compile(join, str(DOCS), "exec"), names)
+    final = names["final"]
+    assert len(final) == 6
+    for schedule in ("stairs", "steps"):
+        found = final[(final["model"] == "reader") & (final["schedule"] == schedule)].set_index("seed")
+        assert found["test/f1"].to_dict() == {seed: values["step"][seed] for seed in (1, 2, 3)}
 
 
 def test_the_documentation_names_every_field_of_the_format():
@@ -1141,7 +1479,7 @@ def test_retrain_refuses_other_data_other_code_and_a_device_that_is_not_here(
 
     chosen = trained.settings | {"optimizer": {"name": "of_tomorrow"}}
     ledger.add(of_tomorrow := record([0.7, 0.5], chosen=chosen, code=old_code))
-    assert "has not all that it used" in refused(of_tomorrow, capsys)
+    assert "lacks something that it used" in refused(of_tomorrow, capsys)
 
     shutil.rmtree(meta.parent)
     assert str(meta) in refused(trained, capsys)
@@ -1158,3 +1496,26 @@ def test_the_repository_s_own_ledger_is_whole(capsys):
 def test_an_equivalence_s_name_follows_from_its_content(tmp_path):
     path = write_equivalence(tmp_path, equivalence())
     assert path.stem == content_hash(json.loads(path.read_text()))[:16]
+
+
+# --------------------------------------------------------------------------------------------------------- the proof
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "zzz"], "--only: 'zzz' is the name of none of the "),
+        (["--except", "foo"], "--except: 'foo' is no entry; write <part>.<entry>, such as schedule.cosine"),
+        (["--except", "schedule."], "--except: 'schedule.' is no entry"),
+        (["--except", "loss.l2"], "with a part of schedule, controller, optimizer, network."),
+    ],
+)
+def test_a_proof_of_nothing_is_refused(tmp_path, capsys, arguments, message):
+    """An empty proof would agree with any other."""
+    assert proof.main([str(tmp_path / "out.json"), "--list", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_proof_may_do_without_an_entry_that_the_other_tree_alone_has(tmp_path):
+    assert proof.main([str(tmp_path / "out.json"), "--list", "--except", "schedule.of_tomorrow"]) == 0

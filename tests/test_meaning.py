@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lrstudy import meaning
+from lrstudy.errors import StudyError
 from lrstudy.meaning import digest, entry, listing, reached
 
 
@@ -250,7 +251,7 @@ def test_an_entry_of_a_registry_is_known_by_itself(package):
     assert {one.name for one in entry("lrstudy.a.NETS", "made")} == {"make", "Net"}
     assert {one.name for one in entry("lrstudy.a.NETS", "rule")} == {"rule", "SIZE"}
     for registry in ("LISTED", "NETS"):
-        with pytest.raises(KeyError, match="has no entry 'circle'"):
+        with pytest.raises(StudyError, match=rf"^lrstudy\.a: {registry} has no entry 'circle' whose"):
             entry(f"lrstudy.a.{registry}", "circle")
     keys = [("LISTED", "line"), ("LISTED", "flat"), ("NETS", "net"), ("NETS", "made"), ("NETS", "rule")]
 
@@ -270,6 +271,58 @@ def test_an_entry_of_a_registry_is_known_by_itself(package):
     assert all_digests() == before
 
 
+def test_only_the_decorator_that_lists_an_entry_plays_no_part(package):
+    twice = "\n    def twice(function): return lambda x: 2 * function(x)\n"
+    package(a=REGISTERED + twice)
+    before = digest(entry("lrstudy.a.LISTED", "line"))
+    package(a=REGISTERED.replace("@register\n    def line", "@register\n    @twice\n    def line") + twice)
+    decorated = digest(entry("lrstudy.a.LISTED", "line"))
+    assert decorated != before
+    package(
+        a=REGISTERED.replace("@register\n    def line", "@register\n    @twice\n    def line")
+        + twice.replace("2 *", "3 *")
+    )
+    assert digest(entry("lrstudy.a.LISTED", "line")) != decorated
+    package(a=REGISTERED.replace("@register\n    def line", "@twice\n    def line") + twice)
+    assert digest(entry("lrstudy.a.LISTED", "line")) == decorated  # `twice` lists nothing, so it stays
+
+
+def test_an_entry_may_be_defined_in_another_module(package):
+    package(a=REGISTERED)
+    before = digest(entry("lrstudy.a.LISTED", "line"))
+    line = REGISTERED[REGISTERED.index("    def slope") : REGISTERED.index("    @register\n    def flat")]
+    package(
+        a=REGISTERED.replace(line, "    from lrstudy.lines import line\n"),
+        lines="    from lrstudy.a import register\n" + line,
+    )
+    assert digest(entry("lrstudy.a.LISTED", "line")) == before
+
+
+def test_imports_in_blocks_are_followed_and_stars_are_refused(package):
+    package(
+        a="import sys\nif sys.platform:\n    from lrstudy.b import f\ndef g(): return f()\n",
+        b="def f(): return 1\n",
+    )
+    before = digest(reached(["lrstudy.a.g"]))
+    package(b="def f(): return 3\n")
+    assert digest(reached(["lrstudy.a.g"])) != before
+    package(
+        a="try:\n    from lrstudy.b import f\nexcept ImportError:\n    from lrstudy.c import f\ndef g(): return f()\n"
+    )
+    with pytest.raises(
+        StudyError, match=r"^lrstudy\.a, line 4: f stands for lrstudy\.b\.f and for lrstudy\.c\.f"
+    ):
+        reached(["lrstudy.a.g"])
+    package(d="from lrstudy.b import *\ndef g(): return f()\n")
+    with pytest.raises(StudyError, match=r"^lrstudy\.d, line 1: `import \*` hides what code means"):
+        reached(["lrstudy.d.g"])
+
+
+def test_a_name_in_quotes_that_is_looked_up_at_run_time_is_followed(package):
+    package(a='RULE = dict(path="lrstudy.b.Step", other="lrstudy.b.gone")\n', b="class Step: size = 1\n")
+    assert names("lrstudy.a.RULE") == {"RULE", "Step"}
+
+
 def test_the_real_package_can_be_read_whole():
     """Every module, whatever syntax it uses: what cannot be parsed or resolved would be no part of any meaning."""
     root = Path(meaning.__file__).parent
@@ -277,4 +330,4 @@ def test_the_real_package_can_be_read_whole():
         parts = path.relative_to(root).with_suffix("").parts
         module = ".".join(["lrstudy", *(part for part in parts if part != "__init__")])
         for name in meaning._module(module).statements:
-            assert meaning._meaning(f"{module}.{name}", False).own
+            assert meaning._meaning(f"{module}.{name}").own

@@ -134,7 +134,7 @@ def test_only_the_stages_that_measure_results_open_test_data():
         f"src/lrstudy/{name}.py" for name in ("stages/evaluate", "theory/measurements", "theory/network")
     }
     of_readers = {
-        meaning._meaning(f"{module}.{name}", False).own
+        meaning._meaning(f"{module}.{name}").own
         for module in (
             reader.removeprefix("src/").removesuffix(".py").replace("/", ".") for reader in readers
         )

@@ -355,6 +355,22 @@ def test_a_damaged_record_is_set_aside_and_made_from_the_outcome_without_trainin
     assert_same_result(folder, uninterrupted)
 
 
+def test_a_trial_that_a_study_asks_for_as_its_own_is_trained_for_its_weights_and_recorded_as_final(
+    task, capsys
+):
+    """A seed that was one of the search's: a trial keeps no weights that could be measured on test data."""
+    trial = task | {"keep_weights": False, "journal": False, "labels": task["labels"] | {"role": "trial"}}
+    train_run(trial)
+    assert find_record(task).weights == {}
+    train_run(task)
+    assert "trained again: the same to the bit as its record" in capsys.readouterr().err
+    (found,) = Ledger(task["ledger"]).records()
+    assert found.labels.role == "final"
+    assert set(found.weights) == {"last", "best"}
+    train_run(trial)  # and the search takes it from there
+    assert list(Ledger(task["ledger"]).records()) == [found]
+
+
 def test_a_damaged_record_without_an_outcome_is_set_aside_and_the_training_done_again(
     task, uninterrupted, capsys
 ):

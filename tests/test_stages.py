@@ -20,7 +20,7 @@ from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import cross_entropy, predict
+from lrstudy.evaluation import cross_entropy, predict, test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
 from lrstudy.models import make_model
@@ -28,7 +28,7 @@ from lrstudy.report import document
 from lrstudy.runs import find_record, metric_values, train_run
 from lrstudy.stages import evaluate as evaluate_stage
 from lrstudy.stages.compare import read_history, theory
-from lrstudy.stages.evaluate import evaluate_seed, evaluated, load_weights, trained_with
+from lrstudy.stages.evaluate import evaluate_seed, evaluated, trained_with
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
 from lrstudy.stages.train import history_table, log_record, place_weights
@@ -57,7 +57,7 @@ def test_weights_are_placed_where_they_are_here_and_those_of_no_seed_removed(tra
         (output / old).mkdir(parents=True)
         (output / old / "last.safetensors").write_bytes(b"of an earlier study")
     record = find_record(trained)
-    assert place_weights({1: trained, 2: elsewhere}, output) == {1: record, 2: None}
+    assert place_weights({1: trained, 2: elsewhere}, output, tmp_path) == {1: record, 2: None}
     assert [path.name for path in output.iterdir()] == ["seed-1"]
     for name in ("last", "best"):
         made = Path(trained["folder"]) / f"{name}.safetensors"
@@ -70,10 +70,10 @@ def test_weights_that_dvcs_cache_brought_stay_where_they_lie(trained, tmp_path):
     shutil.copytree(trained["folder"], output / "seed-1")
     shutil.rmtree(trained["folder"])
     before = (output / "seed-1/last.safetensors").stat().st_mtime_ns
-    assert place_weights({1: trained}, output) == {1: find_record(trained)}
+    assert place_weights({1: trained}, output, tmp_path) == {1: find_record(trained)}
     assert (output / "seed-1/last.safetensors").stat().st_mtime_ns == before
     (output / "seed-1/best.safetensors").write_bytes(b"damaged")
-    assert place_weights({1: trained}, output) == {1: None}  # rather than half a pair of weights
+    assert place_weights({1: trained}, output, tmp_path) == {1: None}  # rather than half a pair of weights
     assert not (output / "seed-1").exists()
 
 
@@ -141,7 +141,9 @@ def test_the_best_epochs_weights_are_predicted_with_only_if_they_are_other_ones(
         model = make_model(task["settings"]["model"], read_meta(data))
         save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
     calls = []
-    monkeypatch.setattr(evaluate_stage, "predict", lambda *given: calls.append(given) or predict(*given))
+    monkeypatch.setattr(
+        evaluate_stage, "test_weights", lambda *given: calls.append(given) or test_weights(*given)
+    )
     seed, found = evaluate_seed(evaluation(task, tmp_path))
     assert len(calls) == (1 if same else 2)
     assert (found.best.loss == found.last.loss) == same
@@ -338,27 +340,40 @@ def test_a_report_takes_the_theorys_results_that_were_compared_wherever_they_are
         bring_theory(comparison)
 
 
-def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it(tmp_path):
-    import torch
+def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it(trained, tmp_path):
     from safetensors.torch import save_file
 
-    model, path = torch.nn.Linear(2, 1), tmp_path / "last.safetensors"
+    folder = tmp_path / "weights"
+    shutil.copytree(trained["folder"], folder)
+    path = folder / "last.safetensors"
+    whole = path.read_bytes()
 
     def refused(why: str) -> None:
         with pytest.raises(StudyError) as error:
-            load_weights(model, path, "cpu", "train@lstm-step")
+            evaluate_seed(evaluation(trained, folder))
         assert str(error.value).startswith(f"{path}: {why}")
-        assert "`dvc repro --force -s train@lstm-step` brings it" in str(error.value)
+        assert "`dvc repro --force -s train@lstm-cosine` brings it" in str(error.value)
 
+    path.unlink()
     refused("not found")
     path.write_bytes(b"not weights at all")
     refused("not a file of weights (")
     save_file(torch.nn.Linear(3, 1).state_dict(), path)
     refused("the weights of another model (")
-    other = torch.nn.Linear(2, 1)
-    save_file(other.state_dict(), path)
-    assert load_weights(model, path, "cpu", "train@lstm-step").keys() == {"weight", "bias"}
-    assert torch.equal(model.weight, other.weight)
+    path.write_bytes(whole)
+    assert evaluate_seed(evaluation(trained, folder))[0] == "1"
+
+
+def test_the_weights_of_a_training_that_another_row_asked_for_first_are_found(trained, tmp_path):
+    """Rows with the same settings, as triangular and cyclical have, are one training."""
+    other = tmp_path / "checkpoints/lstm-triangular" / trained["key"][:16]
+    shutil.copytree(trained["folder"], other)
+    shutil.rmtree(trained["folder"])
+    mine = trained | {"folder": str(tmp_path / "checkpoints/lstm-cyclical" / trained["key"][:16])}
+    assert place_weights({1: mine}, tmp_path / "out", tmp_path) == {1: find_record(trained)}
+    assert (tmp_path / "out/seed-1/last.safetensors").read_bytes() == (
+        other / "last.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize(("num_epochs", "beginnings"), [(10, False), (20, True)])

@@ -27,7 +27,7 @@ from lrstudy.study import (
     training_task,
 )
 from lrstudy.tracking import Journal
-from tiny_data import record
+from tiny_data import record, settings
 
 PARAMS = check_params(composed_params())
 CELL = make_cell(PARAMS, "resnet", "step")
@@ -265,3 +265,28 @@ def test_mean_curves_end_with_the_first_seed_that_diverged():
     assert {step for _, _, step, _ in found} == {1, 2}
     (last,) = (value for name, value, step, _ in found if name == "validation/loss" and step == 2)
     assert math.isnan(last)
+
+
+def test_a_training_is_found_under_every_code_that_was_proven_equal_and_under_no_mixture(tmp_path):
+    """Two proofs, each of loop and schedule together: three codes, not nine."""
+    origin = record([0.5]).origin
+
+    def code(version: int) -> dict[str, str]:
+        return {part: f"{version}{number}" * 32 for number, part in enumerate(("loop", "schedule"))}
+
+    for old in (0, 1):
+        pairs = [
+            Pair(part=part, name="", old=code(old)[part], new=code(old + 1)[part])
+            for part in ("loop", "schedule")
+        ]
+        found = Equivalence(format=1, pairs=pairs, base="b", revision="r", compared={}, origin=origin)
+        write_equivalence(tmp_path / "equivalences", found)
+    ledger, chosen = Ledger(tmp_path), settings()
+    every = {training_identity(chosen, "data", code(version)) for version in range(3)}
+    for version in range(3):
+        identities = ledger.identities(chosen, "data", code(version))
+        assert identities[0] == training_identity(chosen, "data", code(0))  # the oldest
+        assert set(identities) == every
+        assert ledger.canonical(code(version)) == code(0)
+    unrelated = {"loop": "a" * 64, "schedule": "b" * 64}
+    assert ledger.identities(chosen, "data", unrelated) == [training_identity(chosen, "data", unrelated)]

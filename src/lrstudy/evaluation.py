@@ -67,6 +67,39 @@ def accuracy_and_f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int)
     return float(correct.sum() / len(labels)), float(f1)
 
 
+def test_weights(
+    settings: dict, meta: dict, arrays: dict[str, np.ndarray], weights: "dict[str, torch.Tensor]"
+) -> dict:
+    """What the test split says of a training's weights: ``logits`` (N, num_classes) and :func:`measure`'s.
+
+    Args:
+        settings: the training's.
+        meta, arrays: meta.json and the tensors of the test split.
+        weights: by name; they are computed with on the training's kind of device, in its dtype.
+
+    Raises:
+        RuntimeError: the weights are another network's.
+    """
+    import torch
+
+    from lrstudy.batches import make_split
+    from lrstudy.devices import choose_device, choose_dtype
+    from lrstudy.models import make_model
+
+    torch.set_num_threads(settings["threads"])
+    device = choose_device(settings["device"])
+    model = make_model(settings["model"], meta).to(device)
+    if meta["kind"] == "image":
+        model = model.to(memory_format=torch.channels_last)
+    model.load_state_dict(weights)
+    dtype = choose_dtype(settings["precision"], device)
+    logits = predict(model, make_split(arrays, meta, device), BATCH_SIZES[meta["kind"]], device, dtype)
+    return {"logits": logits, **measure(logits, arrays["labels"])}
+
+
+test_weights.__test__ = False  # no test of pytest's
+
+
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict:
     """What test data say of a model.
 

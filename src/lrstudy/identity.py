@@ -24,8 +24,8 @@ Code = dict[str, str]
 LOOP = (
     "lrstudy.training.prepare",
     "lrstudy.training.train",
-    "lrstudy.schedules.Factory",  # by way of a registry, which is not followed
-    "lrstudy.evaluation.measure",
+    "lrstudy.schedules._schedule",  # what a registry's entries become; registries are not followed
+    "lrstudy.evaluation.test_weights",
 )
 """Where a training begins, and its evaluation on test data."""
 
@@ -49,7 +49,8 @@ _NOT_FOLLOWED = (
     *MACHINERY,
     *(registry for registry, _ in REGISTRIES.values()),
     # What these come to stands in the identity itself, or is the time.
-    "lrstudy.data",
+    "lrstudy.data.read_meta",
+    "lrstudy.data.read_split",
     "lrstudy.devices.choose_device",
     "lrstudy.devices.choose_dtype",
     "lrstudy.devices.compute_clock",

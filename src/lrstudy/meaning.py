@@ -4,7 +4,7 @@ The meaning of a function is its syntax tree and those of everything in this pac
 without docstrings, comments, annotations, formatting, imports and what an error says. So a comment, a type or
 a move to another file changes nothing, and what is not referred to plays no part:
 
->>> cosine = reached(["lrstudy.schedules.cosine"], plain=True)
+>>> cosine = reached(["lrstudy.schedules.cosine"], listed_in="lrstudy.schedules.SCHEDULES")
 >>> sorted(definition.name for definition in cosine)
 ['_half_cosine', 'cosine']
 
@@ -21,6 +21,8 @@ import symtable
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from lrstudy.errors import StudyError
 
 PACKAGE = "lrstudy"
 
@@ -41,25 +43,26 @@ class Definition:
 
 
 def reached(
-    roots: Iterable[str], *, stop: Collection[str] = (), plain: bool = False
+    roots: Iterable[str], *, stop: Collection[str] = (), listed_in: str = ""
 ) -> frozenset[Definition]:
     """The definitions that the roots refer to, at any remove, themselves included.
 
     Args:
         roots: ``module.name`` each.
         stop: names ``module.name``, and modules, that are not followed: a reference to one is a name alone.
-        plain: leave out the roots' own decorators, which only say where an entry is listed.
+        listed_in: a registry, ``module.name``: where the first decorator of a root fills it, that decorator
+            plays no part.
 
     Raises:
         KeyError: a root is not defined in its module.
     """
     found: dict[str, _Meaning] = {}
-    waiting = [(_followed(root), plain) for root in roots]
+    waiting = [(_followed(root), listed_in) for root in roots]
     while waiting:
-        name, undecorated = waiting.pop()
+        name, registry = waiting.pop()
         if name not in found:
-            found[name] = _meaning(name, undecorated)
-            waiting += [(other, False) for other in found[name].refers_to if not _stops(other, stop)]
+            found[name] = _meaning(name, registry)
+            waiting += [(other, "") for other in found[name].refers_to if not _stops(other, stop)]
     return frozenset(
         Definition(
             name.rpartition(".")[2],
@@ -86,24 +89,25 @@ def listing(definitions: Collection[Definition]) -> dict[str, str]:
 def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[Definition]:
     """The definitions behind the entry ``key`` of a registry, by itself: not of the others.
 
-    A registry is a module-level dict: a literal, or one that a decorator fills with the functions of its
-    module, each under its own name; that decorator only lists the function and plays no part.
+    A registry is a module-level dict: a literal, or one that a decorator fills with functions, each under its
+    own name. That decorator, the first of a function's, only lists it and plays no part here.
 
     Args:
         registry: ``module.name``.
         stop: as for :func:`reached`.
 
     Raises:
-        KeyError: there is no such entry.
+        StudyError: there is no such entry, or its definition cannot be found from the registry's module.
     """
     module_name, _, name = registry.rpartition(".")
     module = _module(module_name)
     values = [getattr(statement, "value", None) for statement in module.statements[name]]
     literal = next((value for value in values if isinstance(value, ast.Dict) and value.keys), None)
     if literal is None:
-        if key not in module.statements:
-            raise KeyError(f"{registry} has no entry {key!r}")
-        return reached([f"{module_name}.{key}"], stop=stop, plain=True)
+        function = module.resolve(key)
+        if function is None or not _defined(function):
+            raise _no_entry(registry, key)
+        return reached([function], stop=stop, listed_in=registry)
     for known, value in zip(literal.keys, literal.values, strict=True):
         if isinstance(known, ast.Constant) and known.value == key:
             meaning = _meaning_of([ast.Expr(value)], module)
@@ -111,7 +115,15 @@ def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[D
             if isinstance(value, ast.Name) and _defined(module.resolve(value.id) or ""):
                 return behind
             return behind | {Definition(key, meaning.own, meaning.own)}
-    raise KeyError(f"{registry} has no entry {key!r}")
+    raise _no_entry(registry, key)
+
+
+def _no_entry(registry: str, key: str) -> StudyError:
+    module, _, name = registry.rpartition(".")
+    return StudyError(
+        f"{module}: {name} has no entry {key!r} whose definition can be found. Define it in that module or "
+        "import it there, under this name; in a literal dict, write it as a key."
+    )
 
 
 def _stops(name: str, stop: Collection[str]) -> bool:
@@ -137,11 +149,23 @@ class _Module:
         self.statements: dict[str, list[ast.stmt]] = {}
         self.imports: dict[str, str] = {}
         for statement in ast.parse(source).body:
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                self.imports |= _bound_by(statement, name)
-            else:
+            # In a block, too: `try: from a import f` has `f` stand for what is there.
+            is_block = isinstance(statement, ast.If | ast.Try | ast.With)
+            for node in ast.walk(statement) if is_block else [statement]:
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    self._import(node)
+            if not isinstance(statement, ast.Import | ast.ImportFrom):
                 for bound in _binds(statement):
                     self.statements.setdefault(bound, []).append(statement)
+
+    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        for bound, target in _bound_by(node, self.name).items():
+            known = self.imports.setdefault(bound, target)
+            if known != target and PACKAGE in (known.split(".")[0], target.split(".")[0]):
+                raise StudyError(
+                    f"{self.name}, line {node.lineno}: {bound} stands for {known} and for {target}; which "
+                    "one is meant cannot be seen. Give them two names."
+                )
 
     def resolve(self, name: str) -> str | None:
         """``module.name`` or a module that ``name`` stands for here; None for builtins."""
@@ -193,6 +217,10 @@ def _bound_by(statement: ast.Import | ast.ImportFrom, here: str) -> dict[str, st
             alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
             for alias in statement.names
         }
+    if any(alias.name == "*" for alias in statement.names):
+        raise StudyError(
+            f"{here}, line {statement.lineno}: `import *` hides what code means; name what is imported."
+        )
     module = statement.module or ""
     if statement.level:
         package = here.split(".")[: -statement.level or None]
@@ -233,18 +261,27 @@ class _Meaning:
 
 
 @functools.cache
-def _meaning(name: str, undecorated: bool) -> _Meaning:
+def _meaning(name: str, listed_in: str = "") -> _Meaning:
     module_name, _, own_name = name.rpartition(".")
     module = _module(module_name)
     if own_name not in module.statements:
         raise KeyError(f"{module_name} does not define {own_name}")
     statements = module.statements[own_name]
-    if undecorated:
-        statements = [copy.copy(statement) for statement in statements]
-        for statement in statements:
-            statement.decorator_list = []
+    if listed_in:
+        statements = [_unlisted(statement, module, listed_in) for statement in statements]
     meaning = _meaning_of(statements, module)
     return _Meaning(meaning.own, tuple(other for other in meaning.refers_to if other != name))
+
+
+def _unlisted(statement: ast.stmt, module: _Module, registry: str) -> ast.stmt:
+    """The statement without its first decorator, if that is a function which refers to the registry."""
+    decorators = getattr(statement, "decorator_list", [])
+    registrar = module.resolve(_base(decorators[0])) if decorators else None
+    if registrar is None or not _defined(registrar) or registry not in _meaning(registrar).refers_to:
+        return statement
+    statement = copy.copy(statement)
+    statement.decorator_list = decorators[1:]
+    return statement
 
 
 def _meaning_of(statements: list[ast.stmt], module: _Module) -> _Meaning:
@@ -363,6 +400,13 @@ class _Canonical(ast.NodeTransformer):
     def visit_Name(self, node: ast.Name) -> ast.expr:
         target = self.standing_for.get(node.id)
         return self._named(target, node) if target else node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        """A dotted name in quotes may be looked up at run time, as an optimizer's class is."""
+        is_name = isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}.")
+        if is_name and all(part.isidentifier() for part in node.value.split(".")) and _defined(node.value):
+            self.refers_to[node.value] = None
+        return node
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         dotted = self._dotted(node)

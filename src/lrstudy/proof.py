@@ -24,16 +24,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrstudy.batches import make_split
 from lrstudy.controllers import CONTROLLERS, make_controller
 from lrstudy.data import read_split
-from lrstudy.devices import choose_dtype
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import BATCH_SIZES, measure, predict
+from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
 from lrstudy.identity import REGISTRIES, training_code
 from lrstudy.machine import versions
-from lrstudy.models import ARCHITECTURES, make_model
+from lrstudy.models import ARCHITECTURES
 from lrstudy.optimizers import OPTIMIZERS, check_options
 from lrstudy.schedules import SCHEDULES, Choice, resolve_parameters
 from lrstudy.training import Progress, prepare, train
@@ -445,19 +443,9 @@ def told(progress: Progress, test: Callable[[dict, dict], dict]) -> dict[str, An
 
 def tested(weights: dict[str, torch.Tensor], settings: dict, data: str, meta: dict) -> dict[str, Any]:
     """What the evaluation on test data computes of these weights."""
-    device = torch.device(settings["device"])
-    arrays = read_split(data, "test")
-    model = make_model(settings["model"], meta).to(device)
-    if meta["kind"] == "image":
-        model = model.to(memory_format=torch.channels_last)
-    model.load_state_dict(weights)
-    dtype = choose_dtype(settings["precision"], device)
-    logits = predict(model, make_split(arrays, meta, device), BATCH_SIZES[meta["kind"]], device, dtype)
     with np.errstate(all="ignore"):  # of a training that diverged
-        found = measure(logits, arrays["labels"])
-    return {"logits": digest(logits)} | {
-        name: digest(value) if isinstance(value, np.ndarray) else value for name, value in found.items()
-    }
+        found = test_weights(settings, meta, read_split(data, "test"), weights)
+    return {name: digest(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
 
 
 def digest(array: np.ndarray) -> str:
@@ -473,9 +461,32 @@ def used_by(settings: dict) -> dict[str, str]:
 
 
 def described(without: Collection[str] = (), only: str = "*") -> dict[str, Any]:
-    """The set without what its trainings compute: what a proof's file has, less ``whole`` and ``resumed``."""
+    """The set without what its trainings compute: what a proof's file has, less ``whole`` and ``resumed``.
+
+    Args:
+        without: entries to do without, ``part.name`` each; some may be the other tree's alone.
+        only: a pattern that the trainings' names must match.
+
+    Raises:
+        StudyError: what is not to be used is no entry, or no training is left.
+    """
     import lrstudy
 
+    for one in without:
+        part, _, entry = one.partition(".")
+        if part not in ENTRIES or not entry:
+            raise StudyError(
+                f"--except: {one!r} is no entry; write <part>.<entry>, such as schedule.cosine, with a part "
+                f"of {', '.join(ENTRIES)}."
+            )
+    every = trainings(without)
+    chosen = {name: settings for name, settings in every.items() if fnmatch.fnmatchcase(name, only)}
+    if not chosen:
+        some = ", ".join(list(every)[:3])
+        raise StudyError(
+            f"--only: {only!r} is the name of none of the {len(every)} trainings, such as {some}; --list "
+            "writes all of them, and * stands for any text."
+        )
     return {
         "format": FORMAT,
         "package": str(Path(lrstudy.__file__).resolve().parent),
@@ -483,8 +494,7 @@ def described(without: Collection[str] = (), only: str = "*") -> dict[str, Any]:
         "entries": {part: sorted(names) for part, names in ENTRIES.items()},
         "trainings": {
             name: {"settings": settings, "uses": used_by(settings), "code": training_code(settings)}
-            for name, settings in trainings(without).items()
-            if fnmatch.fnmatchcase(name, only)
+            for name, settings in chosen.items()
         },
     }
 
@@ -508,7 +518,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
         dest="without",
         action="append",
         default=[],
-        help="an entry to do without: schedule.cosine",
+        help="an entry to do without: schedule.cosine; one that this tree lacks is none of its trainings'",
     )
     asked = parser.parse_args(arguments)
     try:

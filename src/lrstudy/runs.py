@@ -45,6 +45,8 @@ def begun_otherwise(folder: Path) -> str | None:
         return None
     mine = _begun_with(folder)
     for checkpoint in sorted(folder.parent.glob("*/checkpoint.pt")):
+        if (checkpoint.parent / "outcome.json").exists():
+            continue  # finished, and killed before it was tidy
         other = _begun_with(checkpoint.parent)
         if other.get("seed") == mine.get("seed"):
             changed = [
@@ -110,12 +112,14 @@ def train_run(task: dict) -> str:
 
     Args:
         task: what :func:`lrstudy.study.training_task` gives; plain values, since it travels to a worker
-            process. With ``again`` it is trained even if it is in the ledger, unless its weights are here.
+            process. With ``again`` it is trained even if it is in the ledger, unless its weights are here. So
+            is a search's trial that a study now asks for as its own: trials keep no weights to measure.
     """
     folder = Path(task["folder"])
     with locked(folder / "run.lock", lambda: _say(task["label"], "another process trains this; waiting")):
         record = find_record(task)
-        again = record is not None and bool(task.get("again")) and find_weights(task, folder) is None
+        wanted = bool(task.get("again")) or _is_trial_to_measure(record, task)
+        again = record is not None and wanted and find_weights(task, folder) is None
         if record is None or again:
             trained = _ended_before(folder, task)
             if trained is None or (again and not trained.weights):
@@ -126,6 +130,12 @@ def train_run(task: dict) -> str:
             else:
                 _ledger_of(task).add(trained)
     return str(folder)
+
+
+def _is_trial_to_measure(record: "Record | None", task: dict) -> bool:
+    if record is None or task["labels"]["role"] != "final" or record.labels.role != "trial":
+        return False
+    return record.test is None and not record.weights
 
 
 def _ledger_of(task: dict) -> "Ledger":
@@ -230,7 +240,7 @@ def _keep_again(trained: "Record", record: "Record", task: dict) -> None:
     ledger = _ledger_of(task)
     for known in ledger.all_of(*task["identities"]):
         if known.weights in ({}, trained.weights) and _by_epoch(known) == _by_epoch(trained):
-            ledger.add(known.model_copy(update={"weights": trained.weights}))
+            ledger.add(known.model_copy(update={"weights": trained.weights, "labels": trained.labels}))
             _say(task["label"], "trained again: the same to the bit as its record")
             return
     ledger.add(trained)

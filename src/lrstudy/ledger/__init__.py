@@ -4,8 +4,9 @@
     ledger/code/<digest>.json           what a part of the code consisted of, function by function
     ledger/equivalences/<digest>.json   codes that were proven to compute the same
 
-A training that is here is not done again, on any machine. Files are only added, or replaced by fuller ones of
-the same training, under names that follow from their content: two ledgers merge by copying files.
+A training that is here is not done again, on any machine of its kind of device and dtype. Files are only added, or replaced by fuller ones of
+the same training (:meth:`Record.says_all_of`), under names that follow from their content: two ledgers merge
+by copying files.
 """
 
 import functools
@@ -24,6 +25,7 @@ from lrstudy.identity import Code, training_identity
 from lrstudy.ledger.equivalence import Classes, read_equivalences
 from lrstudy.ledger.record import (
     DamagedRecord,
+    NewerRecord,
     Record,
     encode,
     file_name,
@@ -33,7 +35,7 @@ from lrstudy.ledger.record import (
 )
 from lrstudy.meaning import Definition, listing
 
-__all__ = ["DamagedRecord", "Ledger", "Record", "read_code"]
+__all__ = ["DamagedRecord", "Ledger", "NewerRecord", "Record", "read_code"]
 
 MAX_CODE_BYTES = 1_000_000
 
@@ -46,17 +48,12 @@ class Ledger:
         self.trainings = self.folder / "trainings"
 
     def identities(self, settings: Mapping, data: str, code: Code) -> list[str]:
-        """What a training may be called here: by this code first, then by codes proven equal to it."""
-        parts = list(code)
-        choices = [self._classes.members(part, code[part]) for part in parts]
-        return [
-            training_identity(settings, data, dict(zip(parts, chosen, strict=True)))
-            for chosen in itertools.product(*choices)
-        ]
+        """What a training may be called here: by the oldest code proven equal to this, then by others."""
+        return [training_identity(settings, data, equal) for equal in self._classes.equal_to(code)]
 
     def canonical(self, code: Code) -> Code:
         """Each part of the code as the oldest that was proven equal to it."""
-        return {part: self._classes.members(part, meaning)[0] for part, meaning in code.items()}
+        return self._classes.canonical(code)
 
     @functools.cached_property
     def _classes(self) -> Classes:
@@ -65,7 +62,10 @@ class Ledger:
     def find(self, *identities: str) -> Record | None:
         """The record of the training with one of these identities, or None.
 
-        Of several records the fullest, then the oldest.
+        Of several records the one that :func:`preference` puts first.
+
+        Raises:
+            NewerRecord: see :meth:`all_of`.
         """
         return next(iter(self.all_of(*identities)), None)
 
@@ -73,6 +73,10 @@ class Ledger:
         """Every record of the training with one of these identities, the preferred first.
 
         One that is damaged is named and set aside.
+
+        Raises:
+            NewerRecord: a later version of this code has recorded it. To pass it over would be to train again
+                what somebody has trained.
         """
         found = [record for identity in identities for record in self._readable(identity).values()]
         return sorted(found, key=preference)
@@ -106,10 +110,13 @@ class Ledger:
         return sorted(shelf / name for name in names if identity_in(name) == identity)
 
     def add(self, record: Record) -> Path:
-        """Keep a record, in place of those that only lack its test part or its weights' hashes.
+        """Keep a record, in place of those that only lack what it has (:meth:`Record.says_all_of`).
 
         Returns:
             its file, or that of a record that says all of it and more.
+
+        Raises:
+            NewerRecord: see :meth:`all_of`.
         """
         name, content = encode(record)
         Record.model_validate(json.loads(gzip.decompress(content)))  # what is written can be read
@@ -146,11 +153,16 @@ class Ledger:
             elif not _is_unfinished(shelf):
                 yield shelf
 
+    def unfinished(self) -> list[Path]:
+        """Files that a process is writing anywhere in the ledger, or was killed over."""
+        return sorted(path for path in self.folder.rglob(".*.part") if _is_unfinished(path))
+
     def read(self, path: Path) -> Record:
         """The record in one of :meth:`paths`.
 
         Raises:
             DamagedRecord: it is none, or does not lie where its training is looked for.
+            NewerRecord: a later version of this code has written it.
         """
         record = read_record(path)
         if path.parent != self.trainings / record.identity[:2]:
@@ -160,12 +172,15 @@ class Ledger:
         return record
 
     def records(self) -> Iterator[Record]:
-        """Every training's record, the fullest where there are several; damaged ones are named on stderr."""
+        """Every training's record, the preferred where there are several.
+
+        Those that are damaged or of a newer format are named on stderr and left out.
+        """
         by_identity: dict[str, list[Record]] = {}
         for path in self.paths():
             try:
                 record = self.read(path)
-            except DamagedRecord as error:
+            except (DamagedRecord, NewerRecord) as error:
                 print(f"ledger: left out: {error}", file=sys.stderr)
                 continue
             by_identity.setdefault(record.identity, []).append(record)
@@ -211,10 +226,13 @@ def read_code(path: Path) -> dict[str, str]:
 
 
 def preference(record: Record) -> tuple:
-    """What several records of one training are sorted by: the fullest first, then the oldest."""
-    return (record.test is None, record.origin.ended, file_name(record))
+    """What several records of one training are sorted by.
+
+    Measured on test data before not, then a study's own (final) before a search's (trial), then the oldest.
+    """
+    return (record.test is None, record.labels.role != "final", record.origin.ended, file_name(record))
 
 
 def _is_unfinished(path: Path) -> bool:
-    """What :func:`lrstudy.files.write_atomically` was killed over."""
+    """What :func:`lrstudy.files.write_atomically` is writing, or was killed over."""
     return path.name.startswith(".") and path.name.endswith(".part")

@@ -15,7 +15,7 @@ from lrstudy.config import workspace_root
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.identity import content_hash, training_code
-from lrstudy.ledger import DamagedRecord, Ledger, Record, preference, read_code
+from lrstudy.ledger import DamagedRecord, Ledger, NewerRecord, Record, preference, read_code
 from lrstudy.ledger.equivalence import read_equivalence
 from lrstudy.ledger.record import MAX_BYTES, WEIGHTS, printable, read_record
 from lrstudy.study import DESCRIBED, data_folder, git_revision, ledger_folder
@@ -35,12 +35,10 @@ _DEVICES = ("cpu", "cuda", "mps")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with status 1 where something in a ledger is damaged."""
+    """Run the command line; ends the process with status 1 where a ledger has files that are no good."""
     options = _parser().parse_args(arguments)
-    ledger = Ledger(options.ledger or ledger_folder(workspace_root()))
+    ledger = _chosen(options.ledger, may_be_new=options.command is merge)
     try:
-        if options.command is not merge and not ledger.folder.is_dir():
-            raise StudyError(f"{ledger.folder}: no such folder; --ledger names the folder of a ledger.")
         good = options.command(ledger, options)
         sys.stdout.flush()
     except BrokenPipeError:  # `list | head` has seen enough
@@ -50,6 +48,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
+def _chosen(folder: str | None, may_be_new: bool) -> Ledger:
+    """The ledger that ``--ledger`` names, or the workspace's.
+
+    Args:
+        may_be_new: whether a folder will do that is empty, or is still to be made in one that there is.
+
+    Raises:
+        StudyError: the folder is no ledger. To go on would be to say that an empty one is whole.
+    """
+    usual = ledger_folder(workspace_root())
+    if folder == "":
+        raise StudyError("--ledger: nothing is given; name the folder of a ledger.")
+    found = Path(folder) if folder is not None else usual
+    if _is_ledger(found):
+        return Ledger(found)
+    if not found.is_dir():
+        if may_be_new and found.parent.is_dir() and not os.path.lexists(found):
+            return Ledger(found)
+        raise StudyError(f"{found}: no such folder; --ledger names the folder of a ledger.")
+    if found.resolve() != usual.resolve() and not (may_be_new and not any(found.iterdir())):
+        near = f" There is one in it: --ledger {found / 'ledger'}." if _is_ledger(found / "ledger") else ""
+        raise StudyError(f"{found}: no ledger (a folder with trainings/ or equivalences/).{near}")
+    return Ledger(found)
+
+
+def _is_ledger(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in ("trainings", "equivalences"))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lrstudy.ledger",
@@ -57,38 +84,52 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--ledger", metavar="FOLDER", help="default: ledger/ of the workspace")
+    of_ledger = {"metavar": "FOLDER", "help": "another ledger than the workspace's ledger/"}
+    parser.add_argument("--ledger", **of_ledger)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function: Callable, name: str, what: str) -> Callable:
+    def command(function: Callable, name: str, what: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         added.set_defaults(command=function)
-        return added.add_argument
+        added.add_argument("--ledger", default=argparse.SUPPRESS, **of_ledger)
+        return added
 
-    add = command(list_trainings, "list", "a line per training")
+    listing = command(list_trainings, "list", "a line per training")
+    add = listing.add_argument
     for name in _FILTERS:
         add(f"--{name}", type=int if name == "seed" else str)
-    add("--untested", action="store_true", help="those alone that were not measured on test data yet")
-    add("--json", action="store_true", help="every column of export, as JSON")
+    add("--untested", action="store_true", help="only those that were not measured on test data yet")
+    add(
+        "--sample",
+        action=argparse.BooleanOptionalAction,
+        help="only trainings on the sample that comes with the code, or only the others",
+    )
+    how = listing.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="every column of export, as JSON")
+    how.add_argument("--files", action="store_true", help="the files of their records, a line each")
 
-    add = command(show, "show", "all that is known of one training")
+    add = command(show, "show", "all that is known of one training").add_argument
     add("identity", help="its first digits")
     add("--json", action="store_true", help="the record as it is stored")
     add("--csv", action="store_true", help="the history by epoch, every quantity in full precision")
 
     command(
-        verify, "verify", "read everything and name what is damaged; changes nothing, exit status 1 if any is"
+        verify,
+        "verify",
+        "read everything and name what is damaged; changes nothing, exit status 1 if anything is",
     )
 
-    add = command(merge, "merge", "take what another ledger has and this one has not; nothing is overwritten")
+    add = command(
+        merge, "merge", "take what another ledger has and this one lacks; nothing is overwritten"
+    ).add_argument
     add("folder", type=Path, help="a ledger, or a repository that has one")
-    add("--dry-run", action="store_true", help="say what would be taken, take nothing")
+    add("--dry-run", action="store_true", help="say what would be taken, and take nothing")
 
-    add = command(export, "export", "one table for pandas or R")
+    add = command(export, "export", "one table for pandas or R").add_argument
     add("file", type=Path, metavar="FILE.parquet|FILE.csv")
     add("--history", action="store_true", help="a row per training and epoch instead of one per training")
 
-    add = command(retrain, "retrain", "train again what is recorded, for its weights")
+    add = command(retrain, "retrain", "train again what is recorded, for its weights").add_argument
     add("identity", nargs="+", help="the training's first digits")
     return parser
 
@@ -133,6 +174,13 @@ def list_trainings(ledger: Ledger, options: argparse.Namespace) -> None:
             chosen = [record for record in chosen if value(record) == wanted]
     if options.untested:
         chosen = [record for record in chosen if record.test is None]
+    if options.sample is not None:
+        chosen = [record for record in chosen if _is_of_the_sample(record) is options.sample]
+    if options.files:
+        for record in chosen:
+            for path in ledger.files(record.identity):
+                print(path)
+        return
     if options.json:
         print(json.dumps([_row(record) for record in chosen], indent=1, ensure_ascii=False))
         return
@@ -140,7 +188,18 @@ def list_trainings(ledger: Ledger, options: argparse.Namespace) -> None:
         print(_table(list(_COLUMNS), [[column(record) for column in _COLUMNS.values()] for record in chosen]))
     size = sum(path.lstat().st_size for path in ledger.folder.rglob("*") if path.is_file())
     of = "" if len(chosen) == len(every) else f" of {len(every)}"
-    print(f"{len(chosen)}{of} trainings; {_bytes(size)} in {ledger.folder}")
+    trainings = f"{len(chosen)}{of} trainings" if of else _count(len(chosen), "training")
+    print(f"{trainings}; {_bytes(size)} in {ledger.folder}")
+
+
+def _is_of_the_sample(record: Record) -> bool:
+    """Whether its data's label says so, as :mod:`lrstudy.sources` writes it."""
+    return "(sample)" in record.data.label
+
+
+def _count(number: int, noun: str) -> str:
+    """``1 training``, ``2 trainings``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _order(record: Record) -> tuple:
@@ -202,8 +261,11 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
         return
     print(f"{record.identity}  {printable(record.name)} ({record.labels.role})")
     if len(records) > 1:
-        print(f"{len(records)} records of it; this is the one that counts: the fullest, then the oldest.")
-    print(f"\n{record.status} after {len(record.history['epoch'])} epochs, {_date(record)}")
+        print(
+            f"{len(records)} records of it; this is the one that counts: measured on test data before not, "
+            "final before trial, then the oldest."
+        )
+    print(f"\n{record.status} after {_count(len(record.history['epoch']), 'epoch')}, {_date(record)}")
     _section("settings", flatten(record.settings))
     _section("data", flatten(record.data.model_dump()))
     _section("origin", flatten(record.origin.model_dump(exclude={"ended"})))
@@ -219,8 +281,8 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
         ]
         print(_table(["  weights", *_SCORES], scores))
         print(
-            f"  of {record.test.num_examples} examples; last: after the last epoch, best: of the lowest "
-            "validation loss"
+            f"  of {_count(record.test.num_examples, 'example')}; last: after the last epoch, best: of the "
+            "lowest validation loss"
         )
     epochs = _some_epochs(record)
     names = [name for name in _SHOWN_IN_HISTORY if name in record.history]
@@ -228,7 +290,8 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
     rows = [[_shown(record.history[name][epoch]) for name in names] for epoch in epochs]
     print(_table([f"  {names[0]}", *names[1:]], [[f"  {row[0]}", *row[1:]] for row in rows]))
     if record.interventions:
-        print(f"\n{len(record.interventions)} interventions of the controller; --json has them")
+        there = _count(len(record.interventions), "intervention")
+        print(f"\nThe controller made {there}; --json has all of them.")
 
 
 _SCORES = ("accuracy", "f1", "loss")
@@ -267,7 +330,7 @@ def _records(ledger: Ledger, prefix: str) -> list[Record]:
     """The records of the training whose identity begins so, the preferred first.
 
     Raises:
-        StudyError: there is none, there are several trainings, or all that there is of it is damaged.
+        StudyError: there is none, there are several trainings, or no record of it can be read.
     """
     if not prefix or len(prefix) > 64 or not set(prefix) <= set("0123456789abcdef"):
         raise StudyError(
@@ -286,15 +349,15 @@ def _records(ledger: Ledger, prefix: str) -> list[Record]:
         raise StudyError(
             f"{ledger.folder}: {len(identities)} trainings begin with {prefix}: {some}; give more digits."
         )
-    found, damaged = [], None
+    found, left_out = [], None
     for path in paths:
         try:
             found.append(ledger.read(path))
-        except DamagedRecord as error:
-            damaged = error
+        except (DamagedRecord, NewerRecord) as error:
+            left_out = error
             print(f"ledger: left out: {error}", file=sys.stderr)
     if not found:
-        raise StudyError(f"{damaged} There is no other record of this training.")
+        raise StudyError(f"{left_out} There is no other record of this training.")
     return sorted(found, key=preference)
 
 
@@ -317,13 +380,22 @@ def verify(ledger: Ledger, options: argparse.Namespace) -> bool:
         print(problems[path])
     for note in [*_notes(good), *_without_listing(ledger, good.values())]:
         print(f"note: {note}")
+    for path in ledger.unfinished():
+        print(
+            f"note: {printable(path, 4096)}: half a file, of a process that is writing it or was killed; if "
+            "none is running, remove it"
+        )
     aside = ledger.folder / "set-aside"
     if aside.is_dir() and (count := len(list(aside.iterdir()))):
-        print(f"note: {aside}: {count} files that were set aside earlier; nothing reads them")
+        was = "was" if count == 1 else "were"
+        print(
+            f"note: {aside}: {_count(count, 'file')} that {was} set aside earlier; nothing reads this folder"
+        )
     trainings = len({record.identity for record in good.values()})
     print(
-        f"{ledger.folder}: {len(good)} records of {trainings} trainings, {listings} code listings and "
-        f"{equivalences} equivalences are whole; {len(problems) or 'no'} problems"
+        f"{ledger.folder}: whole are {_count(len(good), 'record')} of {_count(trainings, 'training')}, "
+        f"{_count(listings, 'code listing')} and {_count(equivalences, 'equivalence')}; "
+        f"{_count(len(problems), 'problem') if problems else 'no problems'}"
     )
     return not problems
 
@@ -362,7 +434,7 @@ def _sha256(path: Path) -> str:
 
 
 def _notes(good: dict[Path, Record]) -> Iterator[str]:
-    """What is no damage: trainings that were done more than once, and records that say less than another."""
+    """What is no damage: trainings done or measured more than once, records that say less than another."""
     by_identity: dict[str, list[tuple[Path, Record]]] = {}
     for path, record in good.items():
         by_identity.setdefault(record.identity, []).append((path, record))
@@ -374,12 +446,30 @@ def _notes(good: dict[Path, Record]) -> Iterator[str]:
                 trained.append(record)
             else:
                 yield f"{path}: says less than {fuller.name} of the same training and may be removed"
-        if len(trained) > 1:
-            machines = ", ".join(sorted({printable(record.origin.machine) for record in trained}))
+        # What ended at one time with one history was trained once, whatever was found out of it afterwards.
+        once = {(record.origin.model_dump_json(), json.dumps(record.history)): record for record in trained}
+        who = f"{trained[0].identity[:SHORT]} {trained[0].name}"
+        if len(once) > 1:
+            machines = ", ".join(sorted({printable(record.origin.machine) for record in once.values()}))
             yield (
-                f"{trained[0].identity[:SHORT]} {trained[0].name}: trained {_times(len(trained))}, on "
-                f"{machines}; validation losses differ by up to {_largest_difference(trained):.2g}"
+                f"{who}: trained {_times(len(once))}, on {machines}; validation losses differ by up to "
+                f"{_largest_difference(list(once.values())):.2g}"
             )
+        tests = {record.test.model_dump_json() for record in trained if record.test is not None}
+        if len(trained) > len(once) and len(tests) > 1:
+            losses = [r.test.last.loss for r in trained if r.test and r.test.last.loss is not None]
+            apart = f"; test losses differ by up to {max(losses) - min(losses):.2g}" if losses else ""
+            yield f"{who}: measured {_times(len(trained) - len(once) + 1)}{apart}"
+        elif len(trained) > len(once):
+            yield f"{who}: recorded {_times(len(trained))}, with other labels or weights"
+    chosen = (min((record for _, record in found), key=preference) for found in by_identity.values())
+    untested = sum(record.labels.role == "final" and record.test is None for record in chosen)
+    if untested:
+        have = "has" if untested == 1 else "have"
+        yield (
+            f"{_count(untested, 'final training')} {have} no test results: "
+            "`python -m lrstudy.ledger list --untested --role final`"
+        )
 
 
 def _times(count: int) -> str:
@@ -398,8 +488,8 @@ def _without_listing(ledger: Ledger, records: Iterable[Record]) -> Iterator[str]
     lacking = {meaning for meaning in lacking if not (ledger.folder / "code" / f"{meaning}.json").exists()}
     if lacking:
         yield (
-            f"{ledger.folder / 'code'}: no listing of {len(lacking)} parts of the code that records name; "
-            "what differs in them cannot be told"
+            f"{ledger.folder / 'code'}: no listing of {_count(len(lacking), 'part')} of the code that "
+            "records name; it cannot be told later which function differs"
         )
 
 
@@ -407,27 +497,30 @@ def _without_listing(ledger: Ledger, records: Iterable[Record]) -> Iterator[str]
 
 
 def merge(ledger: Ledger, options: argparse.Namespace) -> bool:
-    """Take what the other ledger has and this one has not; returns whether all of it was whole."""
+    """Take what the other ledger has and this one lacks; returns whether all of it could be read."""
     other = Ledger(_ledger_in(options.folder))
     if other.folder.resolve() == ledger.folder.resolve():
-        raise StudyError(f"{options.folder}: this very ledger; give another one.")
+        raise StudyError(f"{options.folder}: this is the ledger to merge into; give another one.")
     problems: dict[Path, str] = {}
-    taken = {"records": 0, "fuller records": 0, "code listings": 0, "equivalences": 0}
+    taken = {"record": 0, "fuller record": 0, "code listing": 0, "equivalence": 0}
     for path in other.paths():
 
         def take(path: Path) -> None:
             record = other.read(path)
-            here = _readable_here(ledger, record.identity)
+            try:
+                here = _readable_here(ledger, record.identity)
+            except NewerRecord as error:
+                raise StudyError(f"{path}: this ledger has a newer record of it: {error}") from None
             if any(known.says_all_of(record) for known in here):
                 return
-            taken["fuller records" if any(record.says_all_of(known) for known in here) else "records"] += 1
+            taken["fuller record" if any(record.says_all_of(known) for known in here) else "record"] += 1
             if not options.dry_run:
                 ledger.add(record)
 
         _check(problems, path, take)
     for kind, folder, read in (
-        ("code listings", "code", read_code),
-        ("equivalences", "equivalences", read_equivalence),
+        ("code listing", "code", read_code),
+        ("equivalence", "equivalences", read_equivalence),
     ):
 
         def copy(path: Path, kind: str = kind, folder: str = folder, read: Callable = read) -> None:
@@ -442,20 +535,27 @@ def merge(ledger: Ledger, options: argparse.Namespace) -> bool:
     for path in sorted(problems):
         print(f"not taken: {problems[path]}")
     would = "would be taken" if options.dry_run else "taken"
-    counts = ", ".join(f"{count} {kind}" for kind, count in taken.items())
-    print(f"{would} from {other.folder}: {counts}; {len(problems) or 'no'} damaged files left there")
+    counts = ", ".join(_count(count, kind) for kind, count in taken.items())
+    left = f"{_count(len(problems), 'file')} left there" if problems else "nothing left there"
+    print(f"{would} from {other.folder}: {counts}; {left}")
     return not problems
 
 
 def _ledger_in(folder: Path) -> Path:
     for found in (folder, folder / "ledger"):
-        if (found / "trainings").is_dir():
+        if _is_ledger(found):
             return found
-    raise StudyError(f"{folder}: no ledger (a folder with trainings/), and no ledger/ in it that is one.")
+    raise StudyError(
+        f"{folder}: no ledger (a folder with trainings/ or equivalences/), and no ledger/ in it that is one."
+    )
 
 
 def _readable_here(ledger: Ledger, identity: str) -> list[Record]:
-    """The training's records that can be read; damaged ones are left to :meth:`Ledger.add`."""
+    """The training's records; damaged ones are left to :meth:`Ledger.add`.
+
+    Raises:
+        NewerRecord: one of them cannot be read by this version.
+    """
     found = []
     for path in ledger.files(identity):
         try:
@@ -475,6 +575,7 @@ def export(ledger: Ledger, options: argparse.Namespace) -> None:
         raise StudyError(
             f"{options.file}: ends with {kind or 'nothing'}; choose a name that ends with .parquet or .csv."
         )
+    _check_target(options.file)
     records = sorted(ledger.records(), key=_order)
     if not records:
         raise StudyError(f"{ledger.folder}: no trainings to export.")
@@ -482,13 +583,33 @@ def export(ledger: Ledger, options: argparse.Namespace) -> None:
         table = _frame(row for record in records for row in _history_rows(record))
     else:
         table = _frame(map(_row, records))
-    if kind == ".parquet":
-        write_atomically(options.file, lambda file: table.to_parquet(file, index=False))
-    else:
+    if kind == ".csv":
         for name in table.select_dtypes(exclude=["number", "bool"]).columns:
             table[name] = table[name].map(_no_formula)
-        write_atomically(options.file, table.to_csv(index=False))
-    print(f"wrote {options.file}: {len(table)} rows, {len(table.columns)} columns")
+    try:
+        if kind == ".parquet":
+            write_atomically(options.file, lambda file: table.to_parquet(file, index=False))
+        else:
+            write_atomically(options.file, table.to_csv(index=False))
+    except OSError as error:
+        raise _no_target(options.file, error) from error
+    rows, columns = _count(len(table), "row"), _count(len(table.columns), "column")
+    print(f"wrote {options.file}: {rows}, {columns}")
+
+
+def _check_target(file: Path) -> None:
+    """StudyError where a file cannot be: it is known before everything was read."""
+    try:
+        if file.is_dir():
+            raise StudyError(f"{file}: a folder; name a file in it, such as {file / 'trainings.parquet'}.")
+        if not file.parent.is_dir():
+            raise StudyError(f"{file}: there is no folder {file.parent}; make it, or name another file.")
+    except OSError as error:
+        raise _no_target(file, error) from error
+
+
+def _no_target(file: Path, error: OSError) -> StudyError:
+    return StudyError(f"{file}: cannot be written ({error.strerror}); mend that, or name another file.")
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -572,7 +693,7 @@ def _no_formula(value: Any) -> Any:
 
 
 def retrain(ledger: Ledger, options: argparse.Namespace) -> None:
-    """Train these again for their weights, though they are recorded; say if the numbers are the same."""
+    """Train these again for their weights, though they are recorded; say whether the numbers are the same."""
     from lrstudy.parallel import run_all
     from lrstudy.runs import find_weights, train_run
 
@@ -616,9 +737,9 @@ def retraining_task(record: Record, ledger: Ledger, root: Path) -> dict:
         )
     try:
         code = training_code(record.settings)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, StudyError) as error:
         raise StudyError(
-            f"{who}: this version of the code has not all that it used ({printable(error)})."
+            f"{who}: this version of the code lacks something that it used ({printable(error)})."
         ) from None
     identities = ledger.identities(record.settings, record.data.fingerprint, code)
     if record.identity not in identities:

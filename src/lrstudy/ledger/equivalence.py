@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.identity import content_hash
+from lrstudy.identity import Code, content_hash
 from lrstudy.ledger.record import Origin, Sha256, printable
 
 
@@ -38,21 +38,48 @@ class Equivalence(BaseModel):
 
 
 class Classes:
-    """Which meanings of a part of the code are equal, from pairs."""
+    """Which codes compute the same, from what was proven equal: for each proof its pairs."""
 
-    def __init__(self, pairs: Iterable[Pair]):
+    def __init__(self, proofs: Iterable[Iterable[Pair]]):
         self._members: dict[tuple[str, str], set[str]] = {}
-        newer: set[tuple[str, str]] = set()
-        for pair in pairs:
-            joined = self._of(pair.part, pair.old) | self._of(pair.part, pair.new)
-            for meaning in joined:
-                self._members[pair.part, meaning] = joined
-            newer.add((pair.part, pair.new))
-        self._newer = newer
+        self._newer: set[tuple[str, str]] = set()
+        self._steps: list[dict[tuple[str, str], str]] = []
+        for proof in proofs:
+            pairs = list(proof)
+            for pair in pairs:
+                joined = self._of(pair.part, pair.old) | self._of(pair.part, pair.new)
+                for meaning in joined:
+                    self._members[pair.part, meaning] = joined
+                self._newer.add((pair.part, pair.new))
+            self._steps.append({(pair.part, pair.new): pair.old for pair in pairs})
+            self._steps.append({(pair.part, pair.old): pair.new for pair in pairs})
 
-    def members(self, part: str, meaning: str) -> list[str]:
-        """All that are equal to ``meaning``, and itself; first one that was proven equal to no older one."""
-        return sorted(self._of(part, meaning), key=lambda one: ((part, one) in self._newer, one))
+    def holds(self, pair: Pair) -> bool:
+        """Whether the two are equal by what was proven."""
+        return pair.new in self._of(pair.part, pair.old)
+
+    def canonical(self, code: Code) -> Code:
+        """Each part as the one that was proven equal to no older one."""
+        return {
+            part: min(self._of(part, meaning), key=lambda one, part=part: ((part, one) in self._newer, one))
+            for part, meaning in code.items()
+        }
+
+    def equal_to(self, code: Code) -> list[Code]:
+        """The codes that a training may be recorded under: the canonical one, then what proofs lead to.
+
+        A proof is gone as a whole, forwards or backwards: parts that changed together have no mixtures.
+        """
+        found, waiting = [self.canonical(code)], [code]
+        while waiting:
+            one = waiting.pop(0)
+            if one not in found:
+                found.append(one)
+            for step in self._steps:
+                other = {part: step.get((part, meaning), meaning) for part, meaning in one.items()}
+                if other not in found and other not in waiting:
+                    waiting.append(other)
+        return found
 
     def _of(self, part: str, meaning: str) -> set[str]:
         return self._members.get((part, meaning), {meaning})
@@ -65,7 +92,7 @@ def read_equivalences(folder: Path) -> Classes:
         StudyError: a file is not what :func:`write_equivalence` writes. It is not passed over in silence:
             trainings would be done again.
     """
-    return Classes(pair for path in sorted(folder.glob("*.json")) for pair in read_equivalence(path).pairs)
+    return Classes(read_equivalence(path).pairs for path in sorted(folder.glob("*.json")))
 
 
 def read_equivalence(path: Path) -> Equivalence:

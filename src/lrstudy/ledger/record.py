@@ -48,6 +48,10 @@ class DamagedRecord(StudyError):
     """A file of the ledger that is not what a training left."""
 
 
+class NewerRecord(StudyError):
+    """A file of the ledger that a later version of this code has written: whole, and not to be read here."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -253,8 +257,14 @@ class Record(_Strict):
         return self.model_copy(update={"test": test})
 
     def says_all_of(self, other: "Record") -> bool:
-        """Whether the other is this one, or would be if it had this one's test part and weights' hashes."""
+        """Whether the other is this one, or would be if it had what it lacks of it.
+
+        It may lack the test part and the weights' hashes; and where a search alone asked for the training (it
+        is a trial), the labels of the study that took it for its own (it is final).
+        """
         lacking = [name for name in ("test", "weights") if not getattr(other, name)]
+        if (self.labels.role, other.labels.role) == ("final", "trial"):
+            lacking.append("labels")
         return other.model_copy(update={name: getattr(self, name) for name in lacking}) == self
 
 
@@ -346,12 +356,12 @@ def encode(record: Record) -> tuple[str, bytes]:
     packed = io.BytesIO()
     with gzip.GzipFile("", "wb", 9, packed, mtime=0) as file:
         file.write(text)
-    return _name(record, text), packed.getvalue()
+    return _name(record.identity, text), packed.getvalue()
 
 
 def file_name(record: Record) -> str:
     """The name that :func:`encode` gives the record's file."""
-    return _name(record, _text(record))
+    return _name(record.identity, _text(record))
 
 
 def _text(record: Record) -> bytes:
@@ -364,8 +374,8 @@ def _text(record: Record) -> bytes:
     ).encode()
 
 
-def _name(record: Record, text: bytes) -> str:
-    return f"{record.identity}-{hashlib.sha256(text).hexdigest()[:16]}{SUFFIX}"
+def _name(identity: str, text: bytes) -> str:
+    return f"{identity}-{hashlib.sha256(text).hexdigest()[:16]}{SUFFIX}"
 
 
 def identity_in(name: str) -> str | None:
@@ -381,6 +391,7 @@ def read_record(path: Path) -> Record:
 
     Raises:
         DamagedRecord: the file is not what :func:`encode` writes under that name; one sentence says why.
+        NewerRecord: its format is a later one; its name is that of its content.
         OSError: the system does not let it be read, which says nothing about the record.
     """
     path = Path(path)
@@ -404,12 +415,14 @@ def read_record(path: Path) -> Record:
         raise _damaged(path, f"not JSON ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise _damaged(path, f"a {type(content).__name__}, not a record")
-    if content.get("format") != FORMAT:
-        raise _damaged(
-            path,
-            f"format {content.get('format')!r:.40}; this version reads format {FORMAT}: update lrstudy if "
-            "the record is newer",
+    its_format = content.get("format")
+    if type(its_format) is int and its_format > FORMAT and path.name == _name(identity_in(path.name), text):
+        raise NewerRecord(
+            f"{printable(path, 4096)}: not readable by this version: format {printable(its_format, 20)}, and "
+            f"it reads format {FORMAT}; update lrstudy (`git pull`, then `make setup`)."
         )
+    if type(its_format) is not int or its_format != FORMAT:
+        raise _damaged(path, f"format {its_format!r:.40}; this version reads format {FORMAT}")
     try:
         record = Record.model_validate(content)
         canonical = _text(record)
@@ -422,7 +435,7 @@ def read_record(path: Path) -> Record:
         raise _damaged(path, f"has what no record can have ({str(error).splitlines()[0]})") from None
     if record.identity != identity_in(path.name):
         raise _damaged(path, f"named after another training; it is {record.identity[:16]}...")
-    if path.name != _name(record, text):
+    if path.name != _name(record.identity, text):
         raise _damaged(path, "not the content that its name is made of: it was changed by hand")
     if text != canonical:
         raise _damaged(

@@ -52,8 +52,8 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
                 files[f"{stage}/{name}.json"] = own | ledger.canonical(training_code(cell.settings()))
         else:
             trained = theory_cells(params, stage)
-            files[f"{stage}.json"] = {"stage": digest(code_behind(script))} | {
-                cell.name: content_hash(training_code(cell.settings())) for cell in trained
+            files[f"{stage}.json"] = {"stage": digest(code_behind(script, without=LOOP))} | {
+                cell.name: content_hash(ledger.canonical(training_code(cell.settings()))) for cell in trained
             }
     return files
 

@@ -4,13 +4,14 @@ The only stage that opens test data. What it finds goes into each training's rec
 example; what is there already is taken from it, and needs no weights.
 """
 
+import sys
 import time
 from pathlib import Path
 
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import BATCH_SIZES, measure, predict
+from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.record import WEIGHTS, Test, test_of
@@ -41,6 +42,9 @@ def main() -> None:
     ledger = Ledger(ledger_folder(root))
     journal_of = dict(zip(training["seeds"], journals, strict=True))
     records = {seed: evaluated(ledger, seed, run) for seed, run in training["seeds"].items()}
+    for seed, record in records.items():
+        if record is not None:
+            print(f"{model}-{schedule} seed {seed}: test results are in the ledger", file=sys.stderr)
     tasks = [
         {
             "seed": seed,
@@ -126,66 +130,55 @@ def _need_weights(cell: str, training: dict, seeds: list[str]) -> None:
 
 def evaluate_seed(task: dict) -> tuple[str, Test]:
     """The seed, and what test data say of its last and best weights; the last become a model for others."""
-    import torch
-
-    from lrstudy.batches import make_split
     from lrstudy.data import read_split
-    from lrstudy.devices import choose_device, choose_dtype
-    from lrstudy.models import make_model
     from lrstudy.serving import make_classifier, save_model, some_examples
 
     settings = task["settings"]
-    torch.set_num_threads(settings["threads"])
-    device = choose_device(settings["device"])
-    dtype = choose_dtype(settings["precision"], device)
     meta = read_meta(task["data"])
     arrays = read_split(task["data"], "test")
-    split = make_split(arrays, meta, device)
-    model = make_model(settings["model"], meta).to(device)
-    if meta["kind"] == "image":
-        model = model.to(memory_format=torch.channels_last)
     found = {}
     files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in WEIGHTS}
     for weights in WEIGHTS:
-        values = load_weights(model, files[weights], str(device), task["made_by"])
+        values = load_weights(files[weights], task["made_by"])
         if weights == "best" and files["best"].read_bytes() == files["last"].read_bytes():
             found["best"] = found["last"]  # the last epoch was the best one
             continue
-        logits = predict(model, split, BATCH_SIZES[meta["kind"]], device, dtype)
-        found[weights] = measure(logits, arrays["labels"])
+        try:
+            found[weights] = test_weights(settings, meta, arrays, values)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise StudyError(
+                f"{files[weights]}: the weights of another model ({reason:.200}); {_again(task['made_by'])}"
+            ) from None
         if weights == "last" and task["model"]:
-            on_cpu = {name: value.cpu() for name, value in values.items()}
             save_model(
                 Path(task["model"]),
-                make_classifier(settings["model"], meta, on_cpu),
+                make_classifier(settings["model"], meta, values),
                 some_examples(arrays, meta),
                 meta["num_classes"],
             )
     return task["seed"], test_of(found["last"], found["best"], len(arrays["labels"]))
 
 
-def load_weights(model, path: Path, device: str, made_by: str) -> dict:
-    """Give ``model`` the weights in ``path``, a file of the stage ``made_by``, and return them.
+def load_weights(path: Path, made_by: str) -> dict:
+    """The weights in ``path``, a file of the stage ``made_by``, by name.
 
     Raises:
-        StudyError: there is no such file, it is damaged, or it is of another model.
+        StudyError: there is no such file, or it is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    again = f"`dvc repro --force -s {made_by}` brings it; trainings that are done are not repeated."
     try:
-        values = load_file(path, device=device)
+        return load_file(path)
     except FileNotFoundError:
-        raise StudyError(f"{path}: not found; {again}") from None
+        raise StudyError(f"{path}: not found; {_again(made_by)}") from None
     except SafetensorError as error:
-        raise StudyError(f"{path}: not a file of weights ({error}); {again}") from None
-    try:
-        model.load_state_dict(values)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise StudyError(f"{path}: the weights of another model ({reason:.200}); {again}") from None
-    return values
+        raise StudyError(f"{path}: not a file of weights ({error}); {_again(made_by)}") from None
+
+
+def _again(made_by: str) -> str:
+    return f"`dvc repro --force -s {made_by}` brings it; trainings that are done are not repeated."
 
 
 def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> None:

@@ -105,7 +105,7 @@ def main() -> None:
         finish(parent, "diverged" if "diverged" in statuses else "finished")
 
     output = train_folder(model, schedule)
-    here = place_weights(tasks, output)
+    here = place_weights(tasks, output, root)
     for seed, record in here.items():
         if record is not None and records[seed].test is None:
             records[seed] = record  # of several, that which will be measured on test data
@@ -152,7 +152,7 @@ def log_record(journal: Journal, record: Record) -> None:
     finish(journal, record.status, record.origin.ended)
 
 
-def place_weights(tasks: dict[int, dict], output: Path) -> dict[int, Record | None]:
+def place_weights(tasks: dict[int, dict], output: Path, root: Path) -> dict[int, Record | None]:
     """Put the weights of every seed in ``output``, where they are here; returns whose they are, or None.
 
     They may lie there already, from DVC's cache: the stage's output persists.
@@ -163,7 +163,9 @@ def place_weights(tasks: dict[int, dict], output: Path) -> dict[int, Record | No
             shutil.rmtree(folder)
     here = {}
     for seed, task in tasks.items():
-        found = find_weights(task, folders[seed], Path(task["folder"]))
+        # Rows with the same settings are one training, which lies where the first one asked for it.
+        anywhere = sorted((root / "checkpoints").glob(f"*/{Path(task['folder']).name}"))
+        found = find_weights(task, folders[seed], Path(task["folder"]), *anywhere)
         here[seed] = found and found[1]
         if found is None:
             shutil.rmtree(folders[seed], ignore_errors=True)

@@ -177,6 +177,8 @@ def main() -> None:
 
     as_good = within_one_standard_error(trials, space, best)
     output.parent.mkdir(parents=True, exist_ok=True)
+    for older in output.parent.glob("*.png"):  # the output persists
+        older.unlink()
     for figure in figures:
         shutil.copyfile(figure, output.parent / figure.name)
     spent = sum(rung["epochs_of_full_data"] for trial in trials for rung in trial["rungs"])

@@ -11,10 +11,11 @@ import numpy as np
 
 from lrstudy.config import Params
 from lrstudy.files import write_json
-from lrstudy.identity import LOOP, code_behind, content_hash, training_code
+from lrstudy.identity import LOOP, code_behind, content_hash
+from lrstudy.ledger import Ledger
 from lrstudy.meaning import digest
 from lrstudy.parallel import num_workers, run_all
-from lrstudy.study import finish
+from lrstudy.study import finish, ledger_folder
 from lrstudy.theory import measurements
 from lrstudy.theory.landscape import Plane
 from lrstudy.tracking import Journal, Sender
@@ -33,7 +34,9 @@ def parent_journal(
         identity: all that the experiment depends on besides the data and the code that trains.
         data: the data's fingerprint, or "" where there is none.
     """
-    key = f"theory-{content_hash([identity, data, digest(code_behind(*LOOP))])}"
+    # The loop under the name of the oldest code that was proven equal to it.
+    code = Ledger(ledger_folder(root)).canonical({"loop": digest(code_behind(*LOOP))})
+    key = f"theory-{content_hash([identity, data, code])}"
     folder = root / "checkpoints" / "theory" / f"{name.replace(' ', '-')}-{key.removeprefix('theory-')[:16]}"
     journal = Journal(folder, key)
     journal.create(name, tags | {"kind": "theory"}, identity, description=description)
@@ -85,12 +88,8 @@ def measure_all(
     far it is goes to stderr.
     """
     folder = root / "checkpoints" / "theory" / "measured"
-    code = digest(code_behind(f"{function.__module__}.{function.__name__}"))
-    files = {
-        task["name"]: folder
-        / f"{content_hash({'task': task, 'code': [code, training_code(task['settings'])]})}.json"
-        for task in tasks
-    }
+    code = digest(code_behind(f"{function.__module__}.{function.__name__}", without=LOOP))
+    files = {task["name"]: folder / f"{content_hash({'task': task, 'code': code})}.json" for task in tasks}
     found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     for one in run_all(function, [task for task in tasks if task["name"] not in found], *params.workers):
         write_json(files[one["name"]], one)
@@ -114,6 +113,7 @@ def measuring(task: dict, name: str, num_examples: int) -> dict:
     return {
         "name": name,
         "settings": task["settings"],
+        "code": task["code"],
         "data": task["data"],
         "num_examples": num_examples,
     }
