@@ -4,9 +4,9 @@
     ledger/code/<digest>.json           what a part of the code consisted of, function by function
     ledger/equivalences/<digest>.json   codes that were proven to compute the same
 
-A training that is here is not done again, on any machine of its kind of device and dtype. Files are only added, or replaced by fuller ones of
-the same training (:meth:`Record.says_all_of`), under names that follow from their content: two ledgers merge
-by copying files.
+A training that is here is not done again, on any machine with its kind of device and dtype. Files are only
+added, or replaced by fuller ones of the same training (:meth:`Record.says_all_of`), under names that follow
+from their content: two ledgers merge by copying files.
 """
 
 import functools
