@@ -95,7 +95,7 @@ class Number:
             raise StudyError(
                 f"{where}: {name} is {value!r}, not a finite number; allowed: {self._range(name)}."
             )
-        le = num_epochs if self.le == "num_epochs" else self.le
+        le = num_epochs * (1 + _TOLERANCE) if self.le == "num_epochs" else self.le  # derived ones are rounded
         if (
             (self.gt is not None and not value > self.gt)
             or (self.ge is not None and not value >= self.ge)
