@@ -7,13 +7,13 @@ alone.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrstudy.data import SPLITS
+from lrstudy.data import SPLITS, read_meta, read_split
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.sources import OFFICIAL_SPLITS, digest, read_rows
@@ -35,7 +35,9 @@ def preprocess(
 
     Images: ``images`` uint8 (N, 32, 32, 3). Text: ``tokens`` int32 (total,), ``offsets`` int64 (N + 1,), no
     padding. Both: ``labels`` int64 (N,) and ``index`` int64 (N,), the row in the official split. ``limit``
-    keeps that many examples of each official split, stratified. The same input gives the same bytes.
+    keeps that many examples of each official split, stratified. Copies of an example are on one side of the
+    cut between train and validation; the official test split stays as it is. The same input gives the same
+    bytes.
     """
     source = _read_source(raw)
     data, labels, rows = {}, {}, {}
@@ -49,8 +51,12 @@ def preprocess(
         if limit is not None and limit < len(rows[split]):
             rows[split] = stratified_choice(labels[split], limit, split_seed)
     limited = any(len(rows[split]) < len(labels[split]) for split in OFFICIAL_SPLITS)
-    chosen = stratified_choice(
-        labels["train"][rows["train"]], round(validation_fraction * len(rows["train"])), split_seed
+    copies = {split: content_digests([data[split][row] for row in rows[split]]) for split in OFFICIAL_SPLITS}
+    chosen = validation_choice(
+        labels["train"][rows["train"]],
+        copies["train"],
+        round(validation_fraction * len(rows["train"])),
+        split_seed,
     )
     index = {
         "train": np.delete(rows["train"], chosen),
@@ -110,6 +116,7 @@ def preprocess(
         "class_names": source["class_names"],
         "num_examples": {split: len(index[split]) for split in SPLITS},
         "class_counts": counts,
+        "duplicates": duplicates(np.delete(copies["train"], chosen), copies["train"][chosen], copies["test"]),
         **learned,
         "split_seed": split_seed,
         "validation_fraction": validation_fraction,
@@ -155,6 +162,12 @@ def stratified_choice(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
     Class c gives size * N_c / N positions, rounded by largest remainder so that they add up to ``size``.
     """
+    drawn = [order[:count] for order, count in _stratified_orders(labels, size, seed)]
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, int)
+
+
+def _stratified_orders(labels: np.ndarray, size: int, seed: int) -> list[tuple[np.ndarray, int]]:
+    """For each class its positions in random order, and how many of them ``size`` examples take."""
     classes, counts = np.unique(labels, return_counts=True)
     if not 0 <= size <= len(labels):
         raise StudyError(f"cannot draw {size:,} of {len(labels):,} examples.")
@@ -162,10 +175,100 @@ def stratified_choice(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     sizes = np.floor(exact).astype(int)
     sizes[np.argsort(sizes - exact, kind="stable")[: size - sizes.sum()]] += 1
     generator = np.random.default_rng(seed)
-    drawn = [
-        generator.permutation(np.flatnonzero(labels == c))[:n] for c, n in zip(classes, sizes, strict=True)
+    return [
+        (generator.permutation(np.flatnonzero(labels == c)), int(n))
+        for c, n in zip(classes, sizes, strict=True)
     ]
-    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, int)
+
+
+def content_digests(examples: Iterable[str | np.ndarray]) -> np.ndarray:
+    """SHA-256 of each text's characters or image's pixels, bytes (N,): copies have the same one."""
+    contents = (one.encode() if isinstance(one, str) else one.tobytes() for one in examples)
+    # as objects: NumPy's own byte strings lose zeros at their end
+    return np.array([hashlib.sha256(content).digest() for content in contents], dtype=object)
+
+
+def validation_choice(labels: np.ndarray, copies: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Like :func:`stratified_choice`, but all copies of an example are chosen, or none.
+
+    Examples are taken class by class in the random order of ``stratified_choice``, each with all its copies,
+    as long as its class has room for them. So without copies both choose the same. Copies under several
+    labels are not chosen. A class gets fewer than its share where no example is left that fits.
+
+    Args:
+        labels: int (N,).
+        copies: (N,), equal where examples are copies of each other, as :func:`content_digests` gives them.
+        size: how many to choose.
+        seed: of the order.
+
+    Returns:
+        Positions, ascending: at most ``size``.
+    """
+    positions: dict[Hashable, list[int]] = {}
+    for position, content in enumerate(copies):
+        positions.setdefault(content, []).append(position)
+    chosen: set[int] = set()
+    for order, room in _stratified_orders(labels, size, seed):
+        for position in order:
+            if room == 0:
+                break
+            together = positions[copies[position]]
+            if position not in chosen and len(together) <= room and len(set(labels[together])) == 1:
+                chosen.update(together)
+                room -= len(together)
+    return np.array(sorted(chosen), int)
+
+
+def duplicates(train: np.ndarray, validation: np.ndarray, test: np.ndarray) -> dict[str, int]:
+    """How many examples are copies of others, from :func:`content_digests` of each split.
+
+    Returns:
+        ``train``: examples whose content stands in train before them, and so ``validation`` and ``test``;
+        ``validation_in_train``, ``test_in_train``, ``test_in_validation``: examples of the former split whose
+        content stands in the latter.
+    """
+    within = {"train": train, "validation": validation, "test": test}
+    distinct = {split: set(contents) for split, contents in within.items()}
+    return {split: len(contents) - len(distinct[split]) for split, contents in within.items()} | {
+        f"{split}_in_{other}": sum(content in distinct[other] for content in within[split])
+        for split, other in (("validation", "train"), ("test", "train"), ("test", "validation"))
+    }
+
+
+def read_examples(raw: Path, folder: Path, split: str) -> tuple[np.ndarray | list[str], np.ndarray]:
+    """The examples of a processed split, in its order: whole texts, as they were before they became tokens.
+
+    Args:
+        raw: what ``download`` left.
+        folder: what :func:`preprocess` made of it.
+        split: train, validation or test.
+
+    Returns:
+        Images uint8 (N, 32, 32, 3) or texts, and labels int64 (N,).
+
+    Raises:
+        StudyError: either folder is not what its stage writes, or ``folder`` was made from other raw files.
+    """
+    arrays, meta = read_split(folder, split), read_meta(folder)
+    if meta["kind"] == "image":
+        return arrays["images"], arrays["labels"]  # pixels are kept as they came
+    source = _read_source(raw)
+    official = "test" if split == "test" else "train"
+    entry = source["files"][official]
+    again = f"run `dvc repro preprocess@{folder.name}`"
+    if meta.get("raw", {}).get(official) != entry["sha256"]:
+        raise StudyError(f"{folder}: made from other files than those in {raw}; {again}.")
+    texts, labels, _ = read_rows(
+        raw / f"{official}.parquet",
+        "text",
+        len(source["class_names"]),
+        entry["rows"],
+        f"{source['label']}, {official}",
+    )
+    index = arrays["index"]
+    if index.min() < 0 or index.max() >= len(labels) or (labels[index] != arrays["labels"]).any():
+        raise StudyError(f"{folder}: {split} has other labels than its rows in {raw}; {again}.")
+    return [texts[row] for row in index], arrays["labels"]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
