@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from composed import composed_params
-from known_study import cells
+from known_study import REFERENCES, cells
 
 SOURCE = Path(__file__).parents[1] / "src"
 STAGES = (
-    "code", "compare", "download", "evaluate", "late_decay", "level_sets", "preprocess", "publish", "report",
-    "train", "tune",
+    "code", "compare", "download", "evaluate", "late_decay", "level_sets", "preprocess", "publish", "references",
+    "report", "train", "tune",
 )  # fmt: skip
 
 HEAVY = ("torch", "mlflow", "optuna", "ray")
@@ -76,6 +76,9 @@ def write_finished_cells(folder: Path) -> None:
                 writer = csv.DictWriter(file, list(history[0]))
                 writer.writeheader()
                 writer.writerows(history)
+    (folder / "artifacts/references").mkdir()
+    for dataset, reference in REFERENCES.items():
+        (folder / f"artifacts/references/{dataset}.json").write_text(json.dumps(reference))
     for name, drawn in (("late_decay", ["toy.svg"]), ("level_sets", [])):
         (folder / "artifacts/theory" / name).mkdir(parents=True)
         found = {"claims": [], "models": {"lstm": {"figures": drawn}}}

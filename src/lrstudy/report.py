@@ -23,10 +23,11 @@ training of 10 epochs is the beginning of a longer one."""
 
 @dataclass
 class Table:
-    """Rows of text under a header."""
+    """Rows of text under a header; below them, in grey, rows to hold the others against."""
 
     header: list[str]
     rows: list[list[str]]
+    grey: list[list[str]] = field(default_factory=list)
 
 
 @dataclass
@@ -95,7 +96,8 @@ def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, A
 
 
 def _with_origins(comparison: dict) -> dict:
-    """A comparison of the version that told nothing of machines, as if it told that it knows nothing."""
+    """A comparison of the version without machines and references, as if it told that it knows nothing."""
+    comparison.setdefault("references", {})
     comparison["protocol"].setdefault("across_dtypes", False)
     for cell in (cell for schedules in comparison["cells"].values() for cell in schedules.values()):
         cell.setdefault("identities", {})
@@ -280,6 +282,12 @@ def text_table(comparison: dict) -> str:
             f"{model:<12} {schedule:<20} {metric:<14} {_percent(found['mean']):>7}"
             f" {_percent(found['spread']):>7}  {len(cell['seeds']):>5}  {label}"
         )
+    metric_of = comparison["protocol"]["headline"]
+    lines += [
+        f"{found['title']:<33} {metric_of[name]:<14} {_percent(found['metrics'][metric_of[name]]):>7}"
+        f"                 {comparison['data'][name]['label']}"
+        for name, found in comparison["references"].items()
+    ]
     lines += [f"{name:<33} missing: it has not run" for name in comparison["missing"]]
     return "\n".join(lines)
 
@@ -341,10 +349,25 @@ def _results(comparison: dict) -> Section:
             "exact two-sided "
             "Wilcoxon signed-rank test of the paired differences, adjusted after Holm over the schedules "
             f"of a model{_power(comparison)}. The generalization gap is training accuracy minus test "
-            "accuracy."
+            "accuracy.",
+            *_reference_words(comparison),
         ],
         after=after,
     )
+
+
+def _reference_words(comparison: dict) -> list[str]:
+    """For each data set, what its linear reference is and reaches, at which cost."""
+    words = {"test/accuracy": "accuracy", "test/f1_macro": "macro F1", "test/f1": "F1"}
+    paragraphs = []
+    for dataset, found in comparison["references"].items():
+        scores = ", ".join(f"{words[name]} {_percent(value)}" for name, value in found["metrics"].items())
+        paragraphs.append(
+            f"In grey, what a sceptic would train first on {comparison['data'][dataset]['label']}: "
+            f"{found['title']}, on the same training examples, nothing tuned: {scores}, in "
+            f"{found['seconds']:.0f} s of one core ({found['processor']})."
+        )
+    return paragraphs
 
 
 def _power(comparison: dict) -> str:
@@ -406,7 +429,17 @@ def _table(comparison: dict, model: str) -> Table:
         "base rate",
         "parameters",
     ]
-    return Table(header, rows)
+    grey = [
+        [found["title"], _percent(found["metrics"][metric]), *[""] * (len(header) - 2)]
+        for found in _references(comparison, model)
+    ]
+    return Table(header, rows, grey)
+
+
+def _references(comparison: dict, model: str) -> list[dict]:
+    """The linear reference of the model's data set, if there is one."""
+    dataset = next(iter(comparison["cells"][model].values()))["dataset"]
+    return [found for name, found in comparison["references"].items() if name == dataset]
 
 
 def _ranks(comparison: dict, model: str) -> list[str]:

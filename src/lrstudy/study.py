@@ -39,6 +39,11 @@ def evaluate_folder(model: str, schedule: str) -> Path:
     return Path("artifacts/evaluate") / model / schedule
 
 
+def reference_file(dataset: str) -> Path:
+    """What the data set's linear reference reaches."""
+    return Path("artifacts/references") / f"{dataset}.json"
+
+
 def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
     """Read another stage's output, an object that has at least ``keys``.
 

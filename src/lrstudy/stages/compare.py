@@ -15,7 +15,7 @@ from lrstudy.config import load_params
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.stages import run_stage
-from lrstudy.study import evaluate_folder, read_json, train_folder, tuned_file
+from lrstudy.study import evaluate_folder, read_json, reference_file, train_folder, tuned_file
 
 _COLUMNS = ("seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr")
 
@@ -48,6 +48,7 @@ def main() -> None:
         )
     comparison = {
         "data": data,
+        "references": references(data),
         "protocol": {
             "preset": params.preset,
             "source": params.data.source,
@@ -90,6 +91,28 @@ def main() -> None:
             for model, schedules in comparison["cells"].items()
         },
     )
+
+
+def references(data: dict[str, dict]) -> dict[str, dict]:
+    """What the linear references reach, by data set, as :func:`lrstudy.references.measure_reference` has it.
+
+    Args:
+        data: by name what the compared trainings say of their data.
+
+    Raises:
+        StudyError: one is missing, or was measured on other data than the trainings.
+    """
+    found = {}
+    for name, trained_on in data.items():
+        path, stage = reference_file(name), f"references@{name}"
+        reference = read_json(path, stage, ("title", "metrics", "seconds", "data"))
+        if reference["data"]["fingerprint"] != trained_on["fingerprint"]:
+            raise StudyError(
+                f"{path}: measured on other data (fingerprint {reference['data']['fingerprint']:.8}) than "
+                f"the trainings ({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew."
+            )
+        found[name] = reference
+    return found
 
 
 def theory() -> dict:

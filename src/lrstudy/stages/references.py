@@ -1,0 +1,40 @@
+"""Train a data set's linear reference and test it: python -m lrstudy.stages.references DATASET.
+
+Writes artifacts/references/<dataset>.json. Trains on the train split alone, and opens test data to measure.
+"""
+
+import argparse
+from pathlib import Path
+
+from lrstudy.data import DATASETS, read_meta
+from lrstudy.files import write_json
+from lrstudy.machine import processor, versions
+from lrstudy.preprocessing import read_examples
+from lrstudy.references import measure_reference
+from lrstudy.stages import run_stage
+from lrstudy.study import DESCRIBED, data_folder, reference_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lrstudy.stages.references", description=__doc__)
+    parser.add_argument("dataset", choices=DATASETS)
+    dataset = parser.parse_args().dataset
+    raw, folder = Path("data/raw") / dataset, data_folder(dataset)
+    meta = read_meta(folder)
+    found = measure_reference(
+        meta["kind"], read_examples(raw, folder, "train"), read_examples(raw, folder, "test")
+    )
+    found |= {
+        "data": {name: meta[name] for name in DESCRIBED},
+        "processor": processor(),
+        "versions": versions(),
+    }
+    write_json(reference_file(dataset), found)
+    scores = ", ".join(
+        f"{name.removeprefix('test/')} {100 * value:.2f}" for name, value in found["metrics"].items()
+    )
+    print(f"{meta['label']}: {found['title']}: {scores}; {found['seconds']:.1f} s of a processor")
+
+
+if __name__ == "__main__":
+    run_stage(main, warm="start")
