@@ -106,10 +106,14 @@ def test_the_whole_walk_runs_and_reports(study):
     cells = ["resnet-static", "resnet-exponential", "lstm-static", "lstm-exponential"]
     ran = study.stages_run(study.printed)
     expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
-    expected |= {f"{stage}@{data}" for stage in ("download", "preprocess") for data in ("cifar10", "imdb")}
+    of_data = ("download", "preprocess", "references")
+    expected |= {f"{stage}@{data}" for stage in of_data for data in ("cifar10", "imdb")}
     assert ran == expected | {"code", "late_decay", "level_sets", "compare", "report", "publish"}
     comparison = study.json("reports/comparison.json")
     assert comparison["missing"] == []
+    assert {name: found["data"]["dataset"] for name, found in comparison["references"].items()} == {
+        name: name for name in ("cifar10", "imdb")
+    }
     assert {m: set(s) for m, s in comparison["cells"].items()} == {
         "resnet": {"static", "exponential"}, "lstm": {"static", "exponential"},
     }  # fmt: skip
