@@ -118,6 +118,14 @@ def test_the_table_of_linear_references_is_the_committed_one():
     assert processor in (ROOT / "docs/data.md").read_text()
 
 
+def test_the_readme_says_what_the_text_models_are_to_be_held_against():
+    score = references()["imdb"]["metrics"]["test/f1"]
+    assert f"TF-IDF and logistic regression reach an F1 of {100 * score:.2f}%" in committed("README.md")
+    study = json.loads(committed("reports/comparison.json"))["cells"]
+    texts = [cell for row in study.values() for cell in row.values() if cell["dataset"] == "imdb"]
+    assert all(cell["metrics"]["test/f1"]["mean"] < score for cell in texts)
+
+
 def test_the_table_of_duplicates_is_the_committed_one():
     rows = marked_tables("docs/data.md")["benchmarks/results/references.json: duplicates"]
     names = ("train", "validation", "test", "validation_in_train", "test_in_train", "test_in_validation")

@@ -45,6 +45,15 @@ def test_pairs_of_words_are_features():
     assert found["seconds"] > 0
 
 
+@pytest.mark.parametrize("texts", [["one", "two"], ["", "a"]], ids=["no word twice", "no word"])
+def test_texts_that_share_no_word_are_one_clear_error(texts):
+    split = texts, np.array([0, 1])
+    with pytest.raises(
+        StudyError, match=r"^TF-IDF.*: no word stands in 2 of the 2 training texts; raise data\.limit"
+    ):
+        measure_reference("text", split, split)
+
+
 def test_pixels_are_scaled_by_the_training_images_alone():
     """Pixels made standard by hand give the same, up to where the solver stops."""
     from sklearn.linear_model import LogisticRegression

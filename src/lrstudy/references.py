@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lrstudy.errors import StudyError
+
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
@@ -87,6 +89,9 @@ def measure_reference(
         ``title``; ``settings``; ``num_features``; ``iterations`` and whether the solver ``converged`` in
         them; ``metrics``: ``test/accuracy``, ``test/f1_macro`` (the mean over the classes) and for two
         classes ``test/f1`` of class 1; ``seconds`` of the processor, features and test included.
+
+    Raises:
+        StudyError: the training texts share no word.
     """
     from sklearn import metrics
     from threadpoolctl import threadpool_limits
@@ -94,7 +99,15 @@ def measure_reference(
     model = make_reference(kind)
     with threadpool_limits(1):
         begun = time.process_time()
-        model.fit(*train)
+        try:
+            model.fit(*train)
+        except ValueError as error:
+            if "vocabulary" not in str(error) and "no terms remain" not in str(error):
+                raise
+            raise StudyError(
+                f"{REFERENCES[kind].title}: no word stands in {REFERENCES[kind].features['min_df']} of the "
+                f"{len(train[1]):,} training texts; raise data.limit."
+            ) from error
         predicted = model.predict(test[0])
         seconds = time.process_time() - begun
     classifier = model[-1]
