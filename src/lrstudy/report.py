@@ -363,9 +363,10 @@ def _reference_words(comparison: dict) -> list[str]:
     for dataset, found in comparison["references"].items():
         scores = ", ".join(f"{words[name]} {_percent(value)}" for name, value in found["metrics"].items())
         paragraphs.append(
-            f"In grey, what a sceptic would train first on {comparison['data'][dataset]['label']}: "
-            f"{found['title']}, on the same training examples, nothing tuned: {scores}, in "
-            f"{found['seconds']:.0f} s of one core ({found['processor']})."
+            "The last row, in grey or italics, is no schedule but what a sceptic would train first on "
+            f"{comparison['data'][dataset]['label']}: {found['title']}, on the same training examples, with "
+            f"settings fixed in advance: {scores}, in {found['seconds']:.0f} s of one core "
+            f"({found['processor']})."
         )
     return paragraphs
 
