@@ -317,6 +317,31 @@ WRONG = [
 ]  # fmt: skip
 
 
+OVERRIDES = [
+    *((preset, "schedule.exponential.decay_rate=0.3", 0.3) for preset in ("smoke", "quick", "cpu", "paper")),
+    *(
+        (preset, "schedule.exponential.final_factor=0.1", 0.1)
+        for preset in ("smoke", "quick", "cpu", "paper")
+    ),
+    *((preset, "schedule.step.step_size=2", 2) for preset in ("quick", "cpu", "paper")),
+]
+
+
+@pytest.mark.parametrize(("preset", "override", "value"), OVERRIDES)
+def test_either_form_of_a_parameter_can_be_overridden_and_searched_from(preset, override, value):
+    """The README's examples: the default that the value comes to lies in the search space, as trial 0 must."""
+    from lrstudy.cells import default_values, make_cell
+    from lrstudy.tuning import distributions
+
+    _, schedule, name = override.partition("=")[0].split(".")
+    params = check_params(compose(f"preset={preset}", override))
+    for model in params.model:
+        cell = make_cell(params, model, schedule)
+        assert cell.parameters()[name] == value
+        assert cell.settings(default_values(cell)) == cell.settings()
+        distributions(cell)
+
+
 def put(params: dict, changes: dict) -> dict:
     """``params`` with the dotted keys changed."""
     for path, value in changes.items():

@@ -804,6 +804,21 @@ class TestRows:
             values = replace_parameters(function, parameters, dict(zip(ends, corner, strict=True)))
             assert moves(function, num_epochs, **settings, **values) == (function != "static")
 
+    @untimed
+    @given(num_epochs=st.integers(1, 300), data=st.data())
+    def test_moves_at_every_point_of_its_search_at_every_length(self, path, num_epochs, data):
+        function, row, parameters = load_row(path)
+        drawn = {}
+        for key, where in row["search"].items():
+            if "choices" in where:
+                drawn[key] = data.draw(st.sampled_from(where["choices"]))
+            else:
+                between = st.integers if where.get("int") else st.floats
+                drawn[key] = data.draw(between(where["low"], where["high"]))
+        values = replace_parameters(function, parameters, drawn)
+        settings = {"warmup_epochs": row["warmup_epochs"], "steps_per_epoch": math.ceil(200 / num_epochs)}
+        assert moves(function, num_epochs, **settings, **values) == (function != "static")
+
     @pytest.mark.parametrize("num_epochs", [3, 10, 20, 200])
     def test_searches_around_its_defaults_in_relative_terms(self, path, num_epochs):
         function, row, parameters = load_row(path)
