@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import pytest
 
@@ -25,16 +26,17 @@ PARAMS["schedule"] = {
         "search": {"gamma": {"low": 0.05, "high": 0.8}, "step_size": {"low": 1, "high": "num_epochs", "int": True}},
     },
     "warm_step": {
-        "function": "step", "gamma": 0.5, "step_size": None, "warmup_epochs": 4, "granularity": "epoch",
+        "function": "step", "gamma": 0.5, "step_size": None, "warmup_epochs": 2, "granularity": "epoch",
         "search": {"step_size": {"low": 1, "high": "num_epochs", "int": True}},
     },
     "cosine": {"min_factor": 0.0, "search": {"min_factor": {"choices": [0.0, 0.01]}}},
 }  # fmt: skip
 
 
-def cell(model: str = "resnet", schedule: str = "step", **changes) -> Cell:
-    """A cell of the sections above, with whole sections replaced or a schedule's keys changed."""
+def cell(model: str = "resnet", schedule: str = "step", rows: dict | None = None, **changes) -> Cell:
+    """A cell of the sections above, with whole sections replaced, a schedule's keys changed or other ``rows``."""
     content = copy.deepcopy(PARAMS)
+    content["schedule"] |= rows or {}
     for section, value in changes.items():
         if section in content["schedule"]:
             content["schedule"][section] |= value
@@ -58,7 +60,8 @@ def test_settings_are_the_config_joined_with_nothing_left_open():
             "function": "step",
             "warmup_epochs": 0.0,
             "granularity": "step",
-            "parameters": {"gamma": 0.1, "step_size": 3},  # a third of ten epochs
+            # of ten epochs: drops at one half and three quarters
+            "parameters": {"gamma": 0.1, "first_drop": 0.5, "interval": 0.25, "step_size": 2.5},
         },
         "controller": {"name": "none"},
     }
@@ -78,7 +81,8 @@ def test_tuned_values_replace_the_defaults_and_leave_the_rest():
         "momentum": 0.9,
         "weight_decay": 0.0001,
     }
-    assert settings["schedule"]["parameters"] == {"gamma": 0.1, "step_size": 7}
+    staircase = {"gamma": 0.1, "first_drop": 0.7, "interval": 0.7, "step_size": 7}
+    assert settings["schedule"]["parameters"] == staircase
     assert tuned == {"base_lr": 0.25, "step_size": 7}
     assert cell().settings() == cell().settings({})
     untouched = cell().settings()
@@ -108,16 +112,17 @@ def test_a_row_is_called_by_its_name_and_runs_its_function():
     assert (row.name, row.function) == ("resnet-warm_step", "step")
     assert row.settings()["schedule"] == {
         "function": "step",
-        "warmup_epochs": 4.0,
+        "warmup_epochs": 2.0,
         "granularity": "epoch",
-        "parameters": {"gamma": 0.5, "step_size": 2},  # a third of the six epochs after the warmup
+        # of the eight epochs after the warmup
+        "parameters": {"gamma": 0.5, "first_drop": 0.5, "interval": 0.25, "step_size": 2},
     }
 
 
 def test_the_number_of_epochs_as_a_bound_is_what_the_warmup_leaves():
     assert cell().search_space()["step_size"].high == 10.0
     assert cell(model="lstm").search_space()["step_size"].high == 5.0
-    assert cell(schedule="warm_step").search_space()["step_size"].high == 6.0
+    assert cell(schedule="warm_step").search_space()["step_size"].high == 8.0
 
 
 def test_a_bound_at_the_number_of_epochs_leaves_a_range_of_one_value():
@@ -130,7 +135,7 @@ def test_a_bound_at_the_number_of_epochs_leaves_a_range_of_one_value():
     ("model", "schedule", "search", "message"),
     [
         ("lstm", "step", {"low": 7, "high": "num_epochs", "int": True}, "low 7 is above high 5 (num_epochs)"),
-        ("lstm", "warm_step", {"low": 2, "high": "num_epochs", "int": True}, "low 2 is above high 1 (num_epochs less the warmup)"),
+        ("lstm", "warm_step", {"low": 4, "high": "num_epochs", "int": True}, "low 4 is above high 3 (num_epochs less the warmup)"),
         ("lstm", "step", {"low": "num_epochs", "high": 3, "int": True}, "low 5 (num_epochs) is above high 3"),
     ],
 )  # fmt: skip
@@ -163,6 +168,108 @@ def test_the_default_values_are_those_that_are_searched_with_nothing_left_open(m
     assert list(defaults) == list(found.search_space())
     assert None not in defaults.values()
     assert found.settings(defaults) == found.settings()
+
+
+# --- two forms of a parameter ---
+
+DECAYS = {
+    "exponential": {
+        "final_factor": None, "decay_rate": None,
+        "search": {"final_factor": {"low": 0.001, "high": 0.8, "log": True}},
+    },
+}  # fmt: skip
+
+
+def test_a_value_in_epochs_stands_for_the_relative_one_and_is_the_first_trial():
+    row = cell("lstm", "exponential", rows={"exponential": DECAYS["exponential"] | {"decay_rate": 0.3}})
+    expected = {"final_factor": pytest.approx(math.exp(-1.5), rel=1e-11), "decay_rate": 0.3}
+    assert row.settings()["schedule"]["parameters"] == expected
+    defaults = default_values(row)
+    assert list(defaults) == ["base_lr", "final_factor"]
+    # To the last bit, or trial 0 would be another training than the defaults.
+    assert row.settings(defaults) == row.settings()
+    assert row.parameters(defaults)["decay_rate"] == 0.3
+
+
+def test_a_tuned_value_replaces_the_other_form_that_the_row_gives():
+    row = cell("lstm", "exponential", rows={"exponential": DECAYS["exponential"] | {"decay_rate": 0.3}})
+    tuned = row.settings({"base_lr": 0.01, "final_factor": 0.1})["schedule"]["parameters"]
+    assert tuned == {"final_factor": 0.1, "decay_rate": pytest.approx(math.log(10) / 5, rel=1e-11)}
+
+
+def test_two_forms_that_contradict_each_other_are_one_clear_error():
+    row = DECAYS["exponential"] | {"final_factor": 0.05, "decay_rate": 0.3}
+    with pytest.raises(StudyError) as error:
+        cell("lstm", "exponential", rows={"exponential": row})
+    assert str(error.value) == (
+        "params.yaml: lstm-exponential: schedule exponential: final_factor is 0.05, but decay_rate is 0.3, which "
+        "over 5 epochs is the final_factor 0.223130160148; give one of them, the other null."
+    )
+
+
+def test_two_forms_of_one_value_are_not_searched_at_once():
+    both = {"final_factor": {"low": 0.01, "high": 0.5}, "decay_rate": {"low": 0.01, "high": 1.0}}
+    with pytest.raises(StudyError, match=r"search: final_factor and decay_rate are two forms of one value"):
+        cell("lstm", "exponential", rows={"exponential": {"search": both}})
+
+
+# --- rows that are static by another name ---
+
+
+def test_the_committed_studys_transformer_step_is_refused():
+    """Its first drop fell on the end of the third of three epochs: static, and yet it filled two gaps."""
+    row = {"step": {"gamma": 0.13594476582572051, "step_size": 3}}
+    with pytest.raises(StudyError) as error:
+        cell("transformer", "step", rows=row, num_epochs={"imdb": 3})
+    assert str(error.value) == (
+        "params.yaml: transformer-step: schedule.step is not dynamic: over the 3 epochs of imdb its multiplier "
+        "is 1 at every update (gamma 0.13594476582572051, first_drop 1.0, interval 1.0, step_size 3), and a "
+        "schedule moves by 0.1 of its largest multiplier or more. Choose other parameters, or leave the row out: "
+        "static stands for a constant rate."
+    )
+    cell("transformer", "step", rows=row, num_epochs={"imdb": 4})
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {"function": "cosine", "min_factor": 0.95},
+            "its multiplier lies between 0.95 and 1 (min_factor 0.95)",
+        ),
+        ({"function": "exponential", "decay_rate": 0.01}, "its multiplier lies between 0.95"),
+        ({"function": "cosine", "warmup_epochs": 4.5, "granularity": "epoch"}, "leave it no update"),
+        (
+            {"function": "step", "warmup_epochs": 3, "step_size": 2},
+            "is 1 at every update",
+        ),  # the warmup moves
+        (
+            {"function": "cosine", "min_factor": 1.0, "controller": "validation_monitor"},
+            "is 1 at every update",
+        ),
+    ],
+)
+def test_a_row_that_does_not_move_the_rate_is_refused(row, says):
+    with pytest.raises(StudyError, match=r"params\.yaml: lstm-row: schedule\.row is not dynamic") as error:
+        cell("lstm", "row", rows={"row": row})
+    assert says in str(error.value)
+    assert ("or granularity: step" in str(error.value)) == (row.get("granularity") == "epoch")
+
+
+def test_static_itself_may_have_a_warmup_and_a_controller():
+    row = {"function": "static", "warmup_epochs": 1, "controller": "validation_monitor"}
+    assert not cell("lstm", "row", rows={"row": row}).moves()
+
+
+def test_a_candidate_of_the_search_is_asked_whether_it_moves():
+    row = cell("transformer", "step")
+    assert row.moves()
+    assert row.moves({"base_lr": 0.01, "gamma": 0.5, "step_size": 2})
+    assert not row.moves({"base_lr": 0.01, "gamma": 0.5, "step_size": 5})
+    assert not row.moves({"gamma": 0.97})  # 0.97 ** 2 is above 0.9
+    late = cell("lstm", "late_decay", rows={"late_decay": {"start": 0.8}}, num_epochs={"imdb": 1})
+    assert late.moves()
+    assert not late.moves(steps_per_epoch=5)  # the last of five updates comes before the decay
 
 
 # --- optimizer and controller ---

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from lrstudy.claims import claims, gaps, seeds_for_binomial, seeds_for_signed_rank
+from lrstudy.schedules import resolve_parameters
 from lrstudy.statistics import bootstrap_interval, signed_rank_p
 
 GAPS = [
@@ -219,6 +220,27 @@ def test_the_schedules_parameters_come_with_the_range_that_is_as_good(filled):
         ("lstm-exponential", 0.2, "per epoch"),
     ]
     assert "0.3 for resnet-step (0.15 to 0.6 as good)" in factor["text"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "was 2.5 for resnet-step after a first drop at 5 (the default"),
+        ({"first_drop": 0.8}, "was 1 for resnet-step after a first drop at 8 (the default"),
+        ({"step_size": 3}, "was 3 for resnet-step (the default"),  # the classic staircase
+    ],
+)
+def test_the_interval_between_drops_is_told_with_the_first_drop(given, says):
+    parameters = resolve_parameters("step", 10, **given)
+    interval = gaps(study({"resnet": {"step": cell([0.7, 0.8], parameters=parameters)}}))[1]
+    assert f"the reduction interval, epochs, {says}" in interval["text"]
+
+
+def test_the_decay_rate_is_told_of_what_was_set_by_its_final_factor():
+    parameters = resolve_parameters("exponential", 10, final_factor=0.05)
+    rate = gaps(study({"resnet": {"exponential": cell([0.7, 0.8], parameters=parameters)}}))[2]
+    assert rate["values"][0]["value"] == close(parameters["decay_rate"])
+    assert parameters["decay_rate"] == pytest.approx(-math.log(0.05) / 10, rel=1e-11)
 
 
 def test_a_cell_that_did_not_run_is_named_instead_of_a_value(filled):

@@ -1,6 +1,7 @@
 """The real command lines on the embedded sample, in a copy of the repository with a history of its own."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -304,7 +305,10 @@ def test_editing_one_schedule_runs_its_column_alone(study):
         for model in ("resnet", "lstm")
     } | {"code", "compare", "report", "publish"}
     cells = study.json("reports/comparison.json")["cells"]
-    assert cells["resnet"]["exponential"]["parameters"] == {"decay_rate": 0.3}
+    assert cells["resnet"]["exponential"]["parameters"] == {
+        "final_factor": pytest.approx(math.exp(-0.6), rel=1e-11),  # over two epochs
+        "decay_rate": 0.3,
+    }
     assert cells["resnet"]["static"]["parameters"] == {}
 
 

@@ -250,7 +250,7 @@ ALL = set(TRAININGS)
 
 STALE = [
     ("the formula of cosine", "schedules", ("_half_cosine(t / num_epochs)", "_half_cosine(t / num_epochs) ** 2"), WITH_COSINE),
-    ("the formula of exponential", "schedules", ("math.exp(-decay_rate * t)\n\n\n@_schedule(decay_rate", "math.exp(decay_rate * t)\n\n\n@_schedule(decay_rate"), {"exponential"}),
+    ("the formula of exponential", "schedules", ("return math.exp(-decay_rate * t)", "return math.exp(decay_rate * t)"), {"exponential"}),
     ("a helper of several", "schedules", ("math.cos(math.pi * share)", "math.cos(math.pi * share**2)"), WITH_COSINE | {"cosine_restarts", "cyclical", "late_decay"}),
     ("a window", "schedules", ('"welch": lambda x: 1.0 - x * x', '"welch": lambda x: 1.0 - x'), {"cyclical"}),
     ("how cycles are counted", "schedules", ("period * period_mult**cycle", "period * period_mult**(cycle + 1)"), {"cosine_restarts"}),

@@ -317,6 +317,31 @@ WRONG = [
 ]  # fmt: skip
 
 
+OVERRIDES = [
+    *((preset, "schedule.exponential.decay_rate=0.3", 0.3) for preset in ("smoke", "quick", "cpu", "paper")),
+    *(
+        (preset, "schedule.exponential.final_factor=0.1", 0.1)
+        for preset in ("smoke", "quick", "cpu", "paper")
+    ),
+    *((preset, "schedule.step.step_size=2", 2) for preset in ("quick", "cpu", "paper")),
+]
+
+
+@pytest.mark.parametrize(("preset", "override", "value"), OVERRIDES)
+def test_either_form_of_a_parameter_can_be_overridden_and_searched_from(preset, override, value):
+    """The README's examples: the default that the value comes to lies in the search space, as trial 0 must."""
+    from lrstudy.cells import default_values, make_cell
+    from lrstudy.tuning import distributions
+
+    _, schedule, name = override.partition("=")[0].split(".")
+    params = check_params(compose(f"preset={preset}", override))
+    for model in params.model:
+        cell = make_cell(params, model, schedule)
+        assert cell.parameters()[name] == value
+        assert cell.settings(default_values(cell)) == cell.settings()
+        distributions(cell)
+
+
 def put(params: dict, changes: dict) -> dict:
     """``params`` with the dotted keys changed."""
     for path, value in changes.items():
@@ -340,11 +365,13 @@ CELL_WRONG = [
     ("an unknown function", {"schedule.cosine.function": "cosin"}, "params.yaml: schedule.cosine: schedule: 'cosin' is not"),
     ("a parameter of another schedule", {"schedule.cosine.gamma": 0.5}, "params.yaml: schedule.cosine: 'gamma' is not a parameter of 'cosine'"),
     ("an illegal value", {"schedule.cosine.min_factor": 2.0}, "params.yaml: resnet-cosine:"),
-    ("low above high", {"schedule.exponential.search.decay_rate.low": 2.0}, "params.yaml: schedule.exponential.search.decay_rate: low 2 is above high 1"),
+    ("low above high", {"schedule.exponential.search.final_factor.low": 2.0}, "params.yaml: schedule.exponential.search.final_factor: low 2 is above high 0.8"),
     ("a range that the epochs leave empty", {"schedule.cosine": {"function": "step", "step_size": 2, "search": {"step_size": {"low": 99, "high": "num_epochs", "int": True}}}}, "params.yaml: resnet-cosine: search.step_size: low 99 is above high"),
-    ("a logarithm of 0", {"schedule.exponential.search.decay_rate.low": 0.0}, "params.yaml: schedule.exponential.search.decay_rate: low 0 has no logarithm"),
+    ("a logarithm of 0", {"schedule.exponential.search.final_factor.low": 0.0}, "params.yaml: schedule.exponential.search.final_factor: low 0 has no logarithm"),
     ("a search of nothing", {"schedule.exponential.search.gamma": {"low": 0.1, "high": 1.0}}, "params.yaml: schedule.exponential.search: 'gamma' is not a parameter"),
     ("warmup beyond the training", {"schedule.cosine.warmup_epochs": 10}, "params.yaml: resnet-cosine:"),
+    ("two forms that contradict each other", {"schedule.exponential.final_factor": 0.05, "schedule.exponential.decay_rate": 0.3}, "params.yaml: resnet-exponential: schedule exponential: final_factor is 0.05, but decay_rate is 0.3"),
+    ("a row that does not move the rate", {"schedule.exponential.decay_rate": 0.001}, "params.yaml: resnet-exponential: schedule.exponential is not dynamic"),
     ("an unknown optimizer", {"model.resnet.optimizer.name": "adamm"}, "params.yaml: resnet-cosine: optimizer: 'adamm' is not"),
     ("an option of another optimizer", {"model.resnet.optimizer.beta1": 0.9}, "params.yaml: resnet-cosine: optimizer nesterov: 'beta1' is not"),
     ("an unknown controller", {"controller.name": "monitor"}, "params.yaml: resnet-cosine: controller: 'monitor' is not"),

@@ -19,9 +19,13 @@ from lrstudy.errors import StudyError
 from lrstudy.schedules import (
     SCHEDULES,
     as_torch_scheduler,
+    forms_of,
     make_schedule,
+    moves,
+    multiplier_range,
     parameters_of,
     product,
+    replace_parameters,
     resolve_parameters,
     sequence,
     with_warmup,
@@ -44,17 +48,30 @@ VALUES = [
     pytest.param("step", {"gamma": 0.1, "step_size": 2.5}, 10, {2.4: 1, 2.5: 0.1, 10: 1e-4}, id="step-2.5"),
     # 0.3 / 0.1 is 2.9999999999999996 in floats: the third drop must still come at 0.3
     pytest.param("step", {"gamma": 0.5, "step_size": 0.1}, 1, {0.3: 0.125, 0.7: 0.5**7}, id="step-rounding"),
-    pytest.param("step", {}, 10, {2.9: 1, 3: 0.1, 6: 0.01, 9: 0.001}, id="step-default-third-of-10"),
-    pytest.param("step", {}, 3, {0.9: 1, 1: 0.1, 2: 0.01, 3: 0.001}, id="step-default-third-of-3"),
-    pytest.param("step", {}, 1, {0: 1, 0.9: 1, 1: 0.1}, id="step-default-at-least-1"),
+    pytest.param("step", {}, 10, {4.9: 1, 5: 0.1, 7.4: 0.1, 7.5: 0.01, 9.9: 0.01, 10: 0.001}, id="step-default"),
+    pytest.param("step", {}, 3, {1.4: 1, 1.5: 0.1, 2.2: 0.1, 2.25: 0.01, 2.9: 0.01}, id="step-default-of-3"),
+    pytest.param("step", {"interval": 0.25}, 8, {1.9: 1, 2: 0.1, 4: 0.01, 6: 1e-3}, id="step-staircase"),
+    pytest.param(
+        "step", {"gamma": 0.5, "first_drop": 0.4, "interval": 0.1}, 20,
+        {7.9: 1, 8: 0.5, 9.9: 0.5, 10: 0.25, 12: 0.125, 19: 0.5**6}, id="step-late-then-often",
+    ),
+    pytest.param("step", {"first_drop": 0.2}, 10, {1.9: 1, 2: 0.1, 5.9: 0.1, 6: 0.01}, id="step-first-drop"),
     pytest.param(
         "multistep", {"gamma": 0.1, "milestones": [100, 150]}, 200,
         {0: 1, 99.9: 1, 100: 0.1, 149.9: 0.1, 150: 0.01, 200: 0.01}, id="multistep-resnet",
     ),
     pytest.param("multistep", {"gamma": 0.2}, 8, {3.9: 1, 4: 0.2, 6: 0.04, 8: 0.04}, id="multistep-default"),
     pytest.param("exponential", {"decay_rate": 0.05}, 100, {0: 1, 20: E(-1), 100: E(-5)}, id="exponential"),
+    pytest.param("exponential", {"final_factor": 0.01}, 4, {0: 1, 2: 0.1, 4: 0.01}, id="exponential-final"),
+    pytest.param("exponential", {}, 20, {0: 1, 10: math.sqrt(0.05), 20: 0.05}, id="exponential-default"),
     pytest.param("exponential", {"decay_rate": 0}, 5, {0: 1, 5: 1}, id="exponential-no-decay"),
     pytest.param("inverse_time", {"decay_rate": 0.5}, 6, {0: 1, 1: 2 / 3, 2: 0.5, 6: 0.25}, id="inverse"),
+    pytest.param(  # three times as slow at the end: decay_rate 3 / 6
+        "inverse_time", {"final_factor": 0.25}, 6, {0: 1, 2: 0.5, 6: 0.25}, id="inverse-final",
+    ),
+    pytest.param("inverse_time", {}, 9, {0: 1, 1: 0.5, 4: 0.2, 9: 0.1}, id="inverse-default"),
+    pytest.param("inverse_sqrt", {"start": 0.25}, 8, {0: 1, 2: 1, 4: SQRT_HALF, 8: 0.5}, id="sqrt-start"),
+    pytest.param("inverse_sqrt", {}, 20, {1: 1, 4: 0.5, 16: 0.25, 20: math.sqrt(0.05)}, id="sqrt-default"),
     pytest.param("inverse_sqrt", {"timescale": 2}, 8, {0: 1, 2: 1, 4: SQRT_HALF, 8: 0.5}, id="inverse_sqrt"),
     pytest.param("polynomial", {"power": 1}, 10, {0: 1, 2.5: 0.75, 5: 0.5, 10: 0}, id="polynomial-linear"),
     pytest.param("polynomial", {"power": 2}, 10, {0: 1, 5: 0.25, 9: 0.01, 10: 0}, id="polynomial-square"),
@@ -75,10 +92,26 @@ VALUES = [
         {0: 1, 1: 0.6, 2: 1, 4: 0.6, 6: 1, 10: 0.6, 14: 0.2}, id="restarts-growing-cycles",
     ),
     pytest.param("cosine_restarts", {}, 9, {0: 1, 1.5: 0.5, 3: 1, 6: 0.5, 9: 0}, id="restarts-default"),
+    pytest.param(  # 1 + 2 + 4 sevenths
+        "cosine_restarts", {"num_cycles": 3}, 14, {0: 1, 1: 0.5, 2: 1, 4: 0.5, 6: 1, 10: 0.5, 14: 0},
+        id="restarts-three-growing",
+    ),
+    pytest.param(
+        "cosine_restarts", {"num_cycles": 4, "period_mult": 1}, 8, {1: 0.5, 2: 1, 4: 1, 7: 0.5, 8: 0},
+        id="restarts-four-equal",
+    ),
     pytest.param("cosine_restarts", {"period": 10}, 10, {0: 1, 5: 0.5, 10: 0}, id="restarts-one-cycle"),
     pytest.param(
         "cyclical", {"period": 4, "min_factor": 0.2}, 8,
         {0: 0.2, 1: 0.6, 2: 1, 3: 0.6, 4: 0.2, 6: 1, 8: 0.2}, id="cyclical-triangular",
+    ),
+    pytest.param(
+        "cyclical", {"num_cycles": 3, "min_factor": 0}, 12, {0: 0, 2: 1, 4: 0, 6: 1, 8: 0, 10: 1, 12: 0},
+        id="cyclical-three",
+    ),
+    pytest.param(  # the height falls from 1 to 0.01 over the training: 0.1 in its middle
+        "cyclical", {"num_cycles": 1, "min_factor": 0, "decay": "exponential", "final_height": 0.01}, 4,
+        {1: 0.5 * 0.01**0.25, 2: 0.1, 4: 0}, id="cyclical-final-height",
     ),
     pytest.param(  # half way up x = 0.5, w = 0.75
         "cyclical", {"period": 4, "min_factor": 0, "window": "welch"}, 4,
@@ -123,7 +156,8 @@ VALUES = [
 @pytest.mark.parametrize(("name", "params", "num_epochs", "expected"), VALUES)
 def test_values(name, params, num_epochs, expected):
     schedule = make_schedule(name, num_epochs, **params)
-    assert {t: schedule(t) for t in expected} == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    # What follows from a relative value has twelve digits.
+    assert {t: schedule(t) for t in expected} == pytest.approx(expected, rel=1e-10, abs=1e-15)
 
 
 def test_every_schedule_has_a_row_of_values():
@@ -203,18 +237,35 @@ untimed = settings(deadline=None)
 factors = st.floats(0, 1)
 rates = st.floats(0, 5)
 shares = st.floats(0.01, 1)
-PARAMETERS = {  # legal values; lengths are shares of num_epochs
+PARAMETERS = {  # legal values; lengths in epochs are shares of num_epochs here
     "static": {},
-    "step": {"gamma": st.floats(1e-3, 1), "step_size": shares},
-    "multistep": {"gamma": st.floats(1e-3, 1)},
-    "exponential": {"decay_rate": rates},
-    "inverse_time": {"decay_rate": rates},
-    "inverse_sqrt": {"timescale": st.floats(1e-3, 50)},
+    "step": {
+        "gamma": st.floats(1e-3, 1),
+        "first_drop": st.none() | shares,
+        "interval": st.none() | shares,
+        "step_size": st.none() | shares,
+    },
+    "multistep": {
+        "gamma": st.floats(1e-3, 1),
+        "drops": st.none()
+        | st.lists(st.integers(1, 999), min_size=1, max_size=5, unique=True).map(
+            lambda found: [one / 1000 for one in sorted(found)]
+        ),
+    },
+    "exponential": {"final_factor": st.none() | st.floats(1e-6, 1), "decay_rate": st.none() | rates},
+    "inverse_time": {"final_factor": st.none() | st.floats(1e-6, 1), "decay_rate": st.none() | rates},
+    "inverse_sqrt": {"start": st.none() | shares, "timescale": st.none() | shares},
     "polynomial": {"power": st.floats(0.1, 6), "min_factor": factors},
     "cosine": {"min_factor": factors},
-    "cosine_restarts": {"period": shares, "period_mult": st.floats(1, 4), "min_factor": factors},
+    "cosine_restarts": {
+        "num_cycles": st.none() | st.floats(1, 6),
+        "period": st.none() | shares,
+        "period_mult": st.floats(1, 4),
+        "min_factor": factors,
+    },
     "cyclical": {
-        "period": shares,
+        "num_cycles": st.none() | st.floats(1, 30),
+        "period": st.none() | shares,
         "min_factor": factors,
         "window": st.sampled_from(["triangular", "welch", "hann"]),
         "decay": st.sampled_from(["none", "halve", "exponential"]),
@@ -227,7 +278,7 @@ PARAMETERS = {  # legal values; lengths are shares of num_epochs
     },
 }
 NEVER_RISES = sorted(set(SCHEDULES) - {"cosine_restarts", "cyclical", "one_cycle"})
-LENGTHS_IN_EPOCHS = {"step_size", "period"}
+LENGTHS_IN_EPOCHS = {"step_size", "period", "timescale"}
 
 
 EVERY_SCHEDULE = sorted(SCHEDULES)
@@ -239,6 +290,10 @@ def cases(draw, names=EVERY_SCHEDULE):
     name = draw(st.sampled_from(names))
     num_epochs = draw(st.integers(1, 200) | st.floats(0.5, 200))
     params = {key: draw(value) for key, value in PARAMETERS[name].items()}
+    for in_epochs, relative in forms_of(name).items():  # of two forms one, or neither
+        if params.get(in_epochs) is not None:
+            params[relative] = None
+    params = {key: v for key, v in params.items() if v is not None}
     params = {key: v * num_epochs if key in LENGTHS_IN_EPOCHS else v for key, v in params.items()}
     times = draw(st.lists(st.floats(0, num_epochs), min_size=1, max_size=8))
     return name, num_epochs, params, sorted(times)
@@ -356,7 +411,61 @@ REFUSED = [
     ("step", {"gamma": "0.1"}, "gamma is '0.1', not a finite number"),
     ("step", {"step_size": 0}, "step_size is 0; allowed: 0 < step_size <= num_epochs = 10"),
     ("step", {"step_size": 11}, "0 < step_size <= num_epochs = 10"),
-    ("step", {"size": 3}, "'size' is not a parameter of it; choose one of gamma, step_size"),
+    (
+        "step",
+        {"size": 3},
+        "'size' is not a parameter of it; choose one of first_drop, gamma, interval, step_size",
+    ),
+    (
+        "step",
+        {"first_drop": 0},
+        "first_drop is 0; allowed: 0 < first_drop <= 1 (when the rate drops first, share",
+    ),
+    ("step", {"interval": 1.1}, "interval is 1.1; allowed: 0 < interval <= 1"),
+    (
+        "step",
+        {"interval": 0.3, "step_size": 2},
+        "interval is 0.3, but step_size is 2, which over 10 epochs is the interval 0.2; give one of them, the other null",
+    ),
+    ("multistep", {"drops": [0.5, 1]}, "0 < each of drops < 1, rising."),
+    (
+        "multistep",
+        {"drops": [0.5], "milestones": [5, 7]},
+        "drops is [0.5], but milestones is [5, 7], which over 10 epochs is the drops [0.5, 0.7]",
+    ),
+    (
+        "exponential",
+        {"final_factor": 0.05, "decay_rate": 0.3},
+        "final_factor is 0.05, but decay_rate is 0.3, which over 10 epochs is the final_factor 0.0497870683679; give one",
+    ),
+    (
+        "exponential",
+        {"final_factor": 0},
+        "final_factor is 0, which an exponential never reaches; allowed: 0 < final_factor <= 1",
+    ),
+    ("exponential", {"final_factor": 1.1}, "0 <= final_factor <= 1"),
+    ("inverse_time", {"final_factor": 0}, "0 < final_factor <= 1"),
+    (
+        "inverse_time",
+        {"final_factor": 0.5, "decay_rate": 1},
+        "which over 10 epochs is the final_factor 0.0909090909091",
+    ),
+    ("inverse_sqrt", {"timescale": 11}, "0 < timescale <= num_epochs = 10"),
+    ("inverse_sqrt", {"start": 0.1, "timescale": 2}, "which over 10 epochs is the start 0.2"),
+    ("cosine_restarts", {"num_cycles": 0.5}, "1 <= num_cycles"),
+    (
+        "cosine_restarts",
+        {"num_cycles": 2, "period": 5},
+        "which over 10 epochs is the num_cycles 1.58496250072",
+    ),  # log2(3)
+    ("cosine_restarts", {"num_cycles": 10**6}, "period is 0.0; allowed: 0 < period"),
+    ("cyclical", {"num_cycles": 3, "period": 5}, "which over 10 epochs is the num_cycles 2.0"),
+    ("cyclical", {"final_height": 0.1}, "set decay: exponential, or leave final_height out"),
+    (
+        "cyclical",
+        {"decay": "exponential", "final_height": 0},
+        "final_height is 0, which an exponential never reaches",
+    ),
     ("step", {"step_siz": 3}, "Did you mean 'step_size'?"),
     ("multistep", {"milestones": [5, 3]}, "rising"),
     ("multistep", {"milestones": [3, 3]}, "rising"),
@@ -439,20 +548,155 @@ def test_other_mistakes_are_refused():
 def test_defaults_are_legal_at_every_length_and_resolve_to_what_runs(name, num_epochs):
     resolved = resolve_parameters(name, num_epochs)
     assert set(resolved) == set(parameters_of(name))
+    assert moves(name, num_epochs, steps_per_epoch=math.ceil(100 / num_epochs)) == (name != "static")
     implicit, explicit = make_schedule(name, num_epochs), make_schedule(name, num_epochs, **resolved)
     times = [num_epochs * i / 10 for i in range(11)]
     assert [implicit(t) for t in times] == [explicit(t) for t in times]
 
 
-def test_resolved_parameters_are_concrete():
-    assert resolve_parameters("step", 10) == {"gamma": 0.1, "step_size": 3}
-    assert resolve_parameters("step", 20)["step_size"] == 7
-    assert resolve_parameters("multistep", 200)["milestones"] == [100, 150]
-    assert resolve_parameters("cosine_restarts", 9)["period"] == 3
+# The usual terms, in epochs, of the relative ones: worked from the formulas.
+FORMS = [
+    ("step", 10, {}, {"gamma": 0.1, "first_drop": 0.5, "interval": 0.25, "step_size": 2.5}),
+    ("step", 20, {"gamma": 0.3, "first_drop": 0.4}, {"gamma": 0.3, "first_drop": 0.4, "interval": 0.3, "step_size": 6.0}),
+    ("step", 20, {"interval": 0.2}, {"gamma": 0.1, "first_drop": 0.2, "interval": 0.2, "step_size": 4.0}),
+    ("step", 100, {"step_size": 10}, {"gamma": 0.1, "first_drop": 0.1, "interval": 0.1, "step_size": 10}),
+    ("multistep", 200, {}, {"gamma": 0.1, "drops": [0.5, 0.75], "milestones": [100, 150]}),
+    ("multistep", 20, {"milestones": [4, 16]}, {"gamma": 0.1, "drops": [0.2, 0.8], "milestones": [4, 16]}),
+    ("exponential", 20, {}, {"final_factor": 0.05, "decay_rate": -math.log(0.05) / 20}),
+    ("exponential", 10, {"decay_rate": 0.3}, {"final_factor": E(-3), "decay_rate": 0.3}),
+    ("inverse_time", 3, {}, {"final_factor": 0.1, "decay_rate": 3}),
+    ("inverse_time", 10, {"decay_rate": 0.1}, {"final_factor": 0.5, "decay_rate": 0.1}),
+    ("inverse_sqrt", 20, {}, {"start": 0.05, "timescale": 1}),
+    ("inverse_sqrt", 10, {"timescale": 2.5}, {"start": 0.25, "timescale": 2.5}),
+    ("cosine_restarts", 9, {}, {"num_cycles": 2, "period": 3, "period_mult": 2, "min_factor": 0.0}),
+    ("cosine_restarts", 15, {"period": 1}, {"num_cycles": 4, "period": 1, "period_mult": 2, "min_factor": 0.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "num_epochs", "given", "expected"), FORMS)
+def test_both_forms_of_a_parameter_follow_from_either(name, num_epochs, given, expected):
+    resolved = resolve_parameters(name, num_epochs, **given)
+    assert list(resolved) == list(expected)
+    for key, value in expected.items():
+        assert resolved[key] == pytest.approx(value, rel=1e-11)
+    for key, value in given.items():
+        assert resolved[key] == value  # to the last bit: it was given
+    assert resolve_parameters(name, num_epochs, **resolved) == resolved
+
+
+def test_the_forms_of_a_cycle_follow_from_either():
     assert resolve_parameters("cyclical", 10)["period"] == 5
-    assert resolve_parameters("cyclical", 10, decay="exponential")["decay_rate"] == 0.1
-    with pytest.raises(StudyError):
-        resolve_parameters("step", 10, gamma=3)
+    assert resolve_parameters("cyclical", 10, period=2.5)["num_cycles"] == 4
+    heights = resolve_parameters("cyclical", 10, decay="exponential")
+    assert heights["final_height"] == 0.1
+    assert heights["decay_rate"] == pytest.approx(math.log(10) / 10, rel=1e-11)
+    given = resolve_parameters("cyclical", 10, decay="exponential", decay_rate=0.2)
+    assert given["final_height"] == pytest.approx(E(-2), rel=1e-11)
+    assert resolve_parameters("cyclical", 10)["final_height"] is None
+
+
+@untimed
+@given(case=cases())
+def test_resolving_what_is_resolved_changes_nothing(case):
+    name, num_epochs, params, _ = case
+    resolved = resolve_parameters(name, num_epochs, **params)
+    assert resolve_parameters(name, num_epochs, **resolved) == resolved
+
+
+@untimed
+@given(case=cases(), longer=st.sampled_from([2, 3, 10, 100]))
+def test_relative_parameters_give_the_same_curve_over_any_length(case, longer):
+    name, num_epochs, params, times = case
+    relative = {key: value for key, value in params.items() if key not in forms_of(name)}
+    short, long = (make_schedule(name, n, **relative) for n in (num_epochs, longer * num_epochs))
+    falls = {"step", "multistep", "late_decay"}  # which jump, and rounding moves a jump
+    jumps = name in falls or (name == "cosine_restarts" and params.get("num_cycles") is not None)
+    for t in times:
+        if not jumps:
+            assert long(longer * t) == pytest.approx(short(t), abs=1e-6)
+    assert long(0) == short(0)
+
+
+def test_a_contradiction_is_one_only_beyond_rounding():
+    decay_rate = -math.log(0.05) / 10
+    resolve_parameters("exponential", 10, final_factor=0.05, decay_rate=decay_rate * (1 + 1e-12))
+    with pytest.raises(StudyError, match="give one of them"):
+        resolve_parameters("exponential", 10, final_factor=0.05, decay_rate=decay_rate * (1 + 1e-6))
+    # A rate so large that nothing is left, and one so small that nothing happens, survive their other form.
+    for extreme in ({"decay_rate": 500.0}, {"decay_rate": 1e-15}, {"final_factor": 1.0}):
+        resolved = resolve_parameters("exponential", 10, **extreme)
+        assert resolve_parameters("exponential", 10, **resolved) == resolved
+    with pytest.raises(StudyError, match="final_factor is 0, but decay_rate is 2"):
+        resolve_parameters("exponential", 10, final_factor=0, decay_rate=2)
+
+
+def test_a_value_replaces_the_other_form_of_itself():
+    row = {"gamma": 0.5, "first_drop": None, "interval": None, "step_size": 2}
+    assert replace_parameters("step", row, {"interval": 0.1}) == {
+        "gamma": 0.5,
+        "first_drop": None,
+        "interval": 0.1,
+    }
+    assert replace_parameters("step", row, {"gamma": 0.1}) == row | {"gamma": 0.1}
+    milestones = replace_parameters("multistep", {"drops": [0.5]}, {"milestones": [3]})
+    assert milestones == {"milestones": [3]}
+
+
+# --- What is dynamic ----------------------------------------------------------------------------------------
+
+MOVES = [
+    ("static", 10, {}, False),
+    # The committed study's transformer-step: the first drop falls on the end of the training.
+    ("step", 3, {"gamma": 0.13594476582572051, "step_size": 3}, False),
+    ("step", 3, {"gamma": 0.13594476582572051, "step_size": 2}, True),
+    ("step", 10, {"gamma": 1}, False),
+    ("step", 10, {"gamma": 0.9}, True),  # a tenth
+    ("step", 10, {"gamma": 0.96}, False),  # 0.96 ** 2 = 0.922
+    ("step", 10, {"gamma": 0.97, "interval": 0.2}, True),  # 0.97 ** 4 = 0.885
+    ("exponential", 10, {"final_factor": 0.88}, True),
+    ("exponential", 10, {"final_factor": 0.91}, False),
+    ("exponential", 3, {"decay_rate": 0.01}, False),
+    ("inverse_time", 3, {"decay_rate": 0.01}, False),
+    ("inverse_sqrt", 10, {"timescale": 10}, False),
+    ("cosine", 10, {"min_factor": 0.95}, False),
+    ("late_decay", 10, {"min_factor": 1}, False),
+    ("cyclical", 10, {"min_factor": 1}, False),
+    # The warmup is not what makes a schedule dynamic: the rates before its end do not count.
+    ("static", 10, {"warmup_epochs": 5}, False),
+    ("step", 10, {"warmup_epochs": 4, "step_size": 6}, False),
+    ("step", 10, {"warmup_epochs": 4, "step_size": 5}, True),
+    ("cosine", 3, {"warmup_epochs": 2.5}, True),
+    # Rates that only change at the start of an epoch, of which there is one.
+    ("cosine", 1, {}, True),
+    ("cosine", 1, {"granularity": "epoch"}, False),
+    ("cosine", 2, {"granularity": "epoch"}, True),
+    ("cyclical", 4, {"granularity": "epoch", "period": 1}, False),  # always at the foot of a cycle
+    ("cosine", 2, {"granularity": "epoch", "warmup_epochs": 1.5}, False),
+    # Updates that are too few to see the end.
+    ("late_decay", 1, {"steps_per_epoch": 100}, True),
+    ("late_decay", 1, {"steps_per_epoch": 5}, False),  # the last one, at 0.8, still has the full rate
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "num_epochs", "settings", "expected"), MOVES)
+def test_a_schedule_is_dynamic_if_its_multiplier_moves_by_a_tenth(name, num_epochs, settings, expected):
+    assert moves(name, num_epochs, **settings) == expected
+
+
+@untimed
+@given(case=cases(), granularity=st.sampled_from(["step", "epoch"]), warmup=st.sampled_from([0, 0.3]))
+def test_moving_is_the_range_of_the_multipliers_of_the_updates(case, granularity, warmup):
+    name, num_epochs, params, _ = case
+    params = {key: value for key, value in params.items() if key not in forms_of(name)}
+    settings = {"granularity": granularity, "warmup_epochs": warmup * num_epochs, **params}
+    schedule = make_schedule(name, num_epochs, **settings)
+    times = [update / 7 for update in range(math.ceil(7 * num_epochs - 1e-9))]
+    looked_at = [math.floor(t) if granularity == "epoch" else t for t in times]
+    found = [schedule(t) for t in looked_at if t >= warmup * num_epochs - 1e-9]
+    expected = (min(found), max(found)) if found else None
+    assert multiplier_range(name, num_epochs, steps_per_epoch=7, **settings) == expected
+    does = bool(found) and max(found) > min(found) and max(found) - min(found) >= 0.1 * max(found) - 1e-9
+    assert moves(name, num_epochs, steps_per_epoch=7, **settings) == does
 
 
 def test_sequence_gives_each_part_its_own_clock():
@@ -516,7 +760,7 @@ class TestRows:
             assert parameters == parameters_of(function)
             assert row["warmup_epochs"] == 0
 
-    @pytest.mark.parametrize("num_epochs", [1, 2, 3, 10, 20, 100])
+    @pytest.mark.parametrize("num_epochs", [1, 2, 3, 10, 20, 100, 200])
     def test_is_legal_with_its_whole_search_space_at_every_length(self, path, num_epochs):
         function, row, parameters = load_row(path)
         settings = {"warmup_epochs": row["warmup_epochs"], "granularity": row["granularity"]}
@@ -529,15 +773,100 @@ class TestRows:
                 assert len(values) >= 2
             else:
                 assert set(where) <= {"low", "high", "log", "int"}
-                values = [num_epochs if v == "num_epochs" else v for v in (where["low"], where["high"])]
-                # a training of one epoch leaves no choice of a length between one epoch and its own
-                assert values[0] < values[1] or (num_epochs == 1 and values[0] == values[1])
+                values = [where["low"], where["high"]]  # numbers: nothing here depends on the length
+                assert values[0] < values[1]
                 if where.get("log"):
                     assert values[0] > 0
                 if where.get("int"):
                     assert all(isinstance(value, int) for value in values)
             for value in values:
                 make_schedule(function, num_epochs, **settings, **{**parameters, key: value})
+
+    @pytest.mark.parametrize("num_epochs", [3, 10, 20, 200])
+    def test_begins_and_ends_as_the_table_says(self, path, num_epochs):
+        function, row, parameters = load_row(path)
+        first, last = FIRST_AND_LAST[path.stem]
+        warmup = row["warmup_epochs"]
+        schedule = make_schedule(function, num_epochs, warmup_epochs=warmup, **parameters)
+        assert schedule(warmup) == pytest.approx(first, rel=1e-11)
+        just_before = num_epochs * (1 - 1e-8)  # a drop at the very end comes after the last update
+        assert schedule(just_before) == pytest.approx(last, rel=1e-6, abs=1e-7)
+
+    @pytest.mark.parametrize("num_epochs", [3, 10, 20, 200])
+    def test_moves_with_its_defaults_and_wherever_it_is_searched(self, path, num_epochs):
+        function, row, parameters = load_row(path)
+        settings = {"warmup_epochs": row["warmup_epochs"], "granularity": row["granularity"]}
+        assert moves(function, num_epochs, **settings, **parameters) == (function != "static")
+        ends = {
+            key: where.get("choices") or [where["low"], where["high"]] for key, where in row["search"].items()
+        }
+        for corner in itertools.product(*ends.values()):
+            values = replace_parameters(function, parameters, dict(zip(ends, corner, strict=True)))
+            assert moves(function, num_epochs, **settings, **values) == (function != "static")
+
+    @untimed
+    @given(num_epochs=st.integers(1, 300), data=st.data())
+    def test_moves_at_every_point_of_its_search_at_every_length(self, path, num_epochs, data):
+        function, row, parameters = load_row(path)
+        drawn = {}
+        for key, where in row["search"].items():
+            if "choices" in where:
+                drawn[key] = data.draw(st.sampled_from(where["choices"]))
+            else:
+                between = st.integers if where.get("int") else st.floats
+                drawn[key] = data.draw(between(where["low"], where["high"]))
+        values = replace_parameters(function, parameters, drawn)
+        settings = {"warmup_epochs": row["warmup_epochs"], "steps_per_epoch": math.ceil(200 / num_epochs)}
+        assert moves(function, num_epochs, **settings, **values) == (function != "static")
+
+    @pytest.mark.parametrize("num_epochs", [3, 10, 20, 200])
+    def test_searches_around_its_defaults_in_relative_terms(self, path, num_epochs):
+        function, row, parameters = load_row(path)
+        defaults = resolve_parameters(function, num_epochs - row["warmup_epochs"], **parameters)
+        assert not set(row["search"]) & set(forms_of(function))
+        for key, where in row["search"].items():
+            if "choices" in where:
+                assert defaults[key] in where["choices"]
+            else:
+                assert where["low"] <= defaults[key] <= where["high"]
+                assert defaults[key] == int(defaults[key]) or not where.get("int")
+
+    @untimed
+    @given(num_epochs=st.integers(1, 300))
+    def test_resolves_and_moves_at_every_length(self, path, num_epochs):
+        function, row, parameters = load_row(path)
+        available = num_epochs - row["warmup_epochs"]
+        resolved = resolve_parameters(function, available, **parameters)
+        assert resolve_parameters(function, available, **resolved) == resolved
+        settings = {"warmup_epochs": row["warmup_epochs"], "granularity": row["granularity"]}
+        steps = {"steps_per_epoch": math.ceil(200 / num_epochs)}
+        assert moves(function, num_epochs, **settings, **steps, **resolved) == (function != "static")
+
+
+FIRST_AND_LAST = {  # the multiplier at the start, after any warmup, and at the last moment of the training
+    "cosine": (1, 0),
+    "cosine_restarts": (1, 0),
+    "cosine_warmup": (1, 0),
+    "cyclical": (0.1, 0.1),
+    "exponential": (1, 0.05),
+    "hann": (0.1, 0.1),
+    "inverse_sqrt": (1, math.sqrt(0.05)),
+    "inverse_time": (1, 0.1),
+    "late_decay": (1, 0.01),
+    "linear": (1, 0),
+    "multistep": (1, 0.01),
+    "one_cycle": (0.04, 4e-6),
+    "polynomial": (1, 0),
+    "static": (1, 1),
+    "static_monitored": (1, 1),
+    "step": (1, 0.01),
+    "triangular": (0.1, 0.1),
+    "welch": (0.1, 0.1),
+}
+
+
+def test_the_table_has_every_row():
+    assert set(FIRST_AND_LAST) == {path.stem for path in ROWS}
 
 
 def test_every_schedule_is_a_row():

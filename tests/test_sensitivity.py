@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrstudy.config import Choices, FloatRange
+from lrstudy.schedules import resolve_parameters
 from lrstudy.sensitivity import (
     in_the_papers_terms,
     largest_rise,
@@ -463,15 +464,54 @@ def test_where_every_trial_diverged_nothing_is_as_good():
 
 
 def test_what_was_tuned_has_the_papers_words_and_units():
-    values = {"base_lr": 0.1, "gamma": 0.5, "step_size": 3, "decay_rate": 0.2, "min_factor": 0.01}
-    found = in_the_papers_terms(values, {"values": {"base_lr": [0.05, 0.2], "min_factor": ["a", "b"]}})
+    values = {"base_lr": 0.1, "gamma": 0.5, "step_size": 3, "decay_rate": 0.2, "shape": "a"}
+    as_good = {"values": {"base_lr": [0.05, 0.2], "shape": {"choices": ["a", "b"]}}}
+    space = dict.fromkeys(["base_lr", "gamma", "step_size", "decay_rate"], FloatRange(low=0.1, high=9.0))
+    space["shape"] = Choices(choices=["a", "b"])
+    found = in_the_papers_terms(values, as_good, space, dict)
     assert [(row["term"], row["parameter"], row["value"], row["unit"], row["as_good"]) for row in found] == [
         ("base learning rate", "base_lr", 0.1, "", [0.05, 0.2]),
         ("reduction factor", "gamma", 0.5, "per drop", None),
         ("reduction interval", "step_size", 3, "epochs", None),
         ("decay rate", "decay_rate", 0.2, "per epoch", None),
-        ("min_factor", "min_factor", 0.01, "", ["a", "b"]),  # no word of the paper's
+        ("shape", "shape", "a", "", {"choices": ["a", "b"]}),  # no word of the paper's
     ]
+
+
+def test_the_papers_terms_follow_from_relative_values():
+    """decay_rate = -ln(final_factor) / num_epochs; step_size = num_epochs * (1 - first_drop) / 2."""
+
+    def terms(name, values, as_good, space):
+        def parameters(some):
+            given = {key: value for key, value in some.items() if key != "base_lr"}
+            return resolve_parameters(name, 20, **given)
+
+        found = in_the_papers_terms(values, {"values": as_good}, space, parameters)
+        assert [row["parameter"] for row in found[: len(values)]] == list(values)
+        return {row["term"]: (row["value"], row["unit"], row["as_good"]) for row in found[len(values) :]}
+
+    decays = {"base_lr": BASE_LR, "final_factor": FloatRange(low=0.001, high=0.8, log=True)}
+    values = {"base_lr": 0.1, "final_factor": 0.1}
+    as_good = {"base_lr": [0.05, 0.1], "final_factor": [0.01, 0.1]}
+    per_epoch = math.log(10) / 20
+    assert terms("exponential", values, as_good, decays) == {
+        "decay rate": (
+            pytest.approx(per_epoch, rel=1e-11),
+            "per epoch",
+            pytest.approx([per_epoch, 2 * per_epoch], rel=1e-11),
+        )
+    }
+    one = terms("exponential", values, {"base_lr": [0.1, 0.1], "final_factor": [0.1, 0.1]}, decays)
+    assert one["decay rate"][2] == pytest.approx([per_epoch, per_epoch])
+    assert terms("exponential", values, {}, decays)["decay rate"][2] is None  # nothing is known
+
+    drops = {"base_lr": BASE_LR, "first_drop": FloatRange(low=0.1, high=0.9)}
+    values = {"base_lr": 0.1, "first_drop": 0.5}
+    found = terms("step", values, {"base_lr": [0.1, 0.1], "first_drop": [0.3, 0.8]}, drops)
+    assert found == {"reduction interval": (5.0, "epochs", [pytest.approx(2.0), pytest.approx(7.0)])}
+
+    # What does not follow from what was searched was not found by the search: no term.
+    assert terms("step", {"base_lr": 0.1}, {"base_lr": [0.1, 0.1]}, {"base_lr": BASE_LR}) == {}
 
 
 # ------------------------------------------------------------------------------------------ largest rise

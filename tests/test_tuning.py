@@ -60,7 +60,7 @@ def make(function: str = "step", name: str | None = None, **changes) -> Cell:
     }  # fmt: skip
     rows = {
         "step": {
-            "gamma": 0.1, "step_size": None,
+            "gamma": 0.1, "step_size": 3,
             "search": {"gamma": {"low": 0.05, "high": 0.8}, "step_size": {"low": 1, "high": "num_epochs", "int": True}},
         },
         "cosine": {"min_factor": 0.0, "search": {"min_factor": {"choices": [0.0, 0.01, 0.1]}}},
@@ -216,7 +216,6 @@ def test_there_are_as_many_trials_as_asked_for_at_most_at_once_together(
 
 def test_the_first_trial_is_the_defaults_and_all_lie_within_their_ranges(tmp_path, key):
     trials = tune(make(), params(8, 8), key, tmp_path, Trainings(), at_once=8)
-    # conf leaves step_size open: its default is worked out from the number of epochs
     assert trials[0]["values"] == default_values(make())
     assert trials[0]["values"]["base_lr"] == 0.1
     assert isinstance(trials[0]["values"]["step_size"], int)

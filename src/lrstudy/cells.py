@@ -15,7 +15,16 @@ from lrstudy.config import (
 from lrstudy.controllers import make_controller
 from lrstudy.errors import StudyError, unknown
 from lrstudy.optimizers import check_options
-from lrstudy.schedules import make_schedule, parameters_of, resolve_parameters
+from lrstudy.schedules import (
+    LEAST_MOVEMENT,
+    forms_of,
+    make_schedule,
+    moves,
+    multiplier_range,
+    parameters_of,
+    replace_parameters,
+    resolve_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,12 @@ class Cell:
     def settings(self, tuned: dict | None = None) -> dict:
         """The numbers that a training needs, as plain JSON-able values.
 
-        ``tuned`` maps ``base_lr`` and schedule parameters to found values; the rest keeps the defaults.
+        ``tuned`` maps ``base_lr`` and schedule parameters to found values; the rest keeps the defaults. A
+        found value replaces what the row says in either form: ``final_factor`` a ``decay_rate`` of the row.
         """
         tuned = dict(tuned or {})
         base_lr = tuned.pop("base_lr", self.optimizer.base_lr)
         model = self.model.model_dump(exclude={"optimizer", "dataset", "precision"})
-        parameters = {**self.row.options, **tuned}
         return {
             "dataset": self.dataset,
             "model": model,
@@ -66,11 +75,38 @@ class Cell:
                 "function": self.function,
                 "warmup_epochs": self.row.warmup_epochs,
                 "granularity": self.row.granularity,
-                "parameters": resolve_parameters(
-                    self.function, self.num_epochs - self.row.warmup_epochs, **parameters
-                ),
+                "parameters": self.parameters(tuned),
             },
             "controller": {"name": self.controller.name, **self.controller.options},
+        }
+
+    def parameters(self, tuned: dict | None = None) -> dict:
+        """All parameters of the schedule, in both forms, with ``tuned`` in place of the row's defaults."""
+        tuned = {name: value for name, value in (tuned or {}).items() if name != "base_lr"}
+        available = self.num_epochs - self.row.warmup_epochs
+        defaults = resolve_parameters(self.function, available, **self.row.options)
+        # Through its other form a default would come back changed in the last digit: another training.
+        if all(name in defaults and defaults[name] == value for name, value in tuned.items()):
+            return defaults
+        given = replace_parameters(self.function, self.row.options, tuned)
+        return resolve_parameters(self.function, available, **given)
+
+    def moves(self, tuned: dict | None = None, steps_per_epoch: int = 100) -> bool:
+        """Whether the schedule with these values moves the rate: :func:`lrstudy.schedules.moves`.
+
+        What a search draws and does not move is not a trial of a dynamic schedule; `static` never moves.
+        """
+        return moves(steps_per_epoch=steps_per_epoch, **self._schedule(tuned))
+
+    def _schedule(self, tuned: dict | None = None) -> dict:
+        """The arguments of :func:`lrstudy.schedules.make_schedule`."""
+        schedule = self.settings(tuned)["schedule"]
+        return {
+            "name": schedule["function"],
+            "num_epochs": self.num_epochs,
+            "warmup_epochs": schedule["warmup_epochs"],
+            "granularity": schedule["granularity"],
+            **schedule["parameters"],
         }
 
     def search_space(self) -> dict[str, FloatRange | Choices]:
@@ -97,8 +133,8 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
     """Join and check what the sections of ``params`` say of one model x schedule.
 
     Raises:
-        StudyError: an unknown model or schedule, or parameters that don't fit the schedule's function, the
-            optimizer or the controller.
+        StudyError: an unknown model or schedule, parameters that don't fit the schedule's function, the
+            optimizer or the controller, or a schedule other than static that does not move the rate.
     """
     if model not in params.model:
         raise unknown("params.yaml: model", model, params.model, "a model of this study")
@@ -151,6 +187,11 @@ def _check_row(name: str, row: ScheduleRow, where: str) -> None:
         if key not in allowed:
             raise unknown(f"{at}.search", key, allowed, f"a parameter of '{function}'")
         _check_search(f"{at}.search.{key}", search)
+    for in_epochs, relative in forms_of(function).items():
+        if in_epochs in row.search and relative in row.search:
+            raise StudyError(
+                f"{at}.search: {relative} and {in_epochs} are two forms of one value; search one of them."
+            )
 
 
 def _check_search(at: str, search: FloatRange | Choices) -> None:
@@ -171,19 +212,13 @@ def _check_cell(cell: Cell, where: str) -> None:
             f"nothing of the {cell.num_epochs} epochs of {cell.dataset}; make it shorter or num_epochs more."
         )
     try:
-        settings = cell.settings()
-        schedule = settings["schedule"]
-        make_schedule(
-            schedule["function"],
-            cell.num_epochs,
-            warmup_epochs=schedule["warmup_epochs"],
-            granularity=schedule["granularity"],
-            **schedule["parameters"],
-        )
+        make_schedule(**cell._schedule())
         check_options(cell.optimizer.name, cell.optimizer.options)
         make_controller(cell.controller.name, num_epochs=cell.num_epochs, **cell.controller.options)
     except StudyError as error:
         raise StudyError(f"{at}: {error}") from None
+    if cell.function != "static" and not cell.moves():
+        raise StudyError(f"{at}: {_why_static(cell)}")
     if "base_lr" not in cell.optimizer.search:
         raise StudyError(
             f"{at}: optimizer.search has no base_lr; every schedule tunes it, so add "
@@ -197,3 +232,22 @@ def _check_cell(cell: Cell, where: str) -> None:
         cell.search_space()
     except StudyError as error:
         raise StudyError(f"{at}: {error}") from None
+
+
+def _why_static(cell: Cell) -> str:
+    """Why a row is not dynamic, and what to change."""
+    schedule = cell._schedule()
+    found = multiplier_range(**schedule)
+    if found is None:
+        how = "the warmup and granularity: epoch leave it no update"
+    elif found[0] == found[1]:
+        how = f"its multiplier is {found[0]:.4g} at every update"
+    else:
+        how = f"its multiplier lies between {found[0]:.4g} and {found[1]:.4g}"
+    set_to = ", ".join(f"{name} {schedule[name]}" for name in parameters_of(cell.function))
+    finer = ", or granularity: step" if cell.row.granularity == "epoch" else ""
+    return (
+        f"schedule.{cell.schedule_name} is not dynamic: over the {cell.num_epochs} epochs of {cell.dataset} "
+        f"{how} ({set_to}), and a schedule moves by {LEAST_MOVEMENT:g} of its largest multiplier or more. "
+        f"Choose other parameters{finer}, or leave the row out: static stands for a constant rate."
+    )

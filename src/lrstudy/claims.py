@@ -672,13 +672,25 @@ def _parameter_gap(comparison: dict, gap: str, where: str, schedule: str, parame
             how = "the default, not tuned"
         else:
             how = f"{as_good[0]:.3g} to {as_good[1]:.3g} as good" if as_good else "not searched"
-        said.append(f"{value:.4g} for {name} ({how})")
+        said.append(f"{value:.4g} for {name}{_first_drop(cell, parameter)} ({how})")
     missing = [name for name in comparison["missing"] if name.partition("-")[2] == schedule]
     if said:
         text = f"the {term}, {unit}, was {', '.join(said)}"
     else:
         text = f"no cell with the schedule {schedule} ran, so there is no {term}"
     return _gap(comparison, gap, where, values, missing, text)
+
+
+def _first_drop(cell: dict, parameter: str) -> str:
+    """When the rate dropped first, where that was not after one interval."""
+    parameters, warmup = cell["parameters"], cell["warmup_epochs"]
+    if parameter != "step_size" or "first_drop" not in parameters:
+        return ""
+    length = cell["num_epochs"] - warmup
+    first = parameters["first_drop"] * length
+    return (
+        "" if math.isclose(first, parameters["step_size"]) else f" after a first drop at {warmup + first:.4g}"
+    )
 
 
 def _performance_gap(comparison: dict) -> dict[str, Any]:

@@ -23,7 +23,7 @@ examples:
 
 KINDS = {
     "Constant or in steps": ("static", "step", "multistep"),
-    "Falling, whatever the length": ("exponential", "inverse_time", "inverse_sqrt"),
+    "Falling, never to zero": ("exponential", "inverse_time", "inverse_sqrt"),
     "Falling to the end of training": ("polynomial", "cosine", "late_decay"),
     "Rising and falling": ("cosine_restarts", "cyclical", "one_cycle"),
 }
@@ -32,18 +32,18 @@ KINDS = {
 PICTURE_EPOCHS = 30
 PICTURES: dict[str, list[dict[str, Any]]] = {
     "static": [{}],
-    "step": [{}, {"gamma": 0.5, "step_size": 5}],
-    "multistep": [{}, {"gamma": 0.4, "milestones": [6, 12, 24]}],
-    "exponential": [{}, {"decay_rate": 0.03}, {"decay_rate": 0.3}],
+    "step": [{}, {"gamma": 0.5, "interval": 0.1}],
+    "multistep": [{}, {"gamma": 0.4, "drops": [0.2, 0.4, 0.8]}],
+    "exponential": [{}, {"final_factor": 0.4}, {"decay_rate": 0.3}],
     "inverse_time": [{}, {"decay_rate": 1.0}],
-    "inverse_sqrt": [{}, {"timescale": 5}],
+    "inverse_sqrt": [{}, {"start": 0.2}],
     "polynomial": [{}, {"power": 1}, {"power": 0.5, "min_factor": 0.1}],
     "cosine": [{}, {"min_factor": 0.2}],
-    "cosine_restarts": [{}, {"period": 10, "period_mult": 1, "min_factor": 0.1}],
+    "cosine_restarts": [{}, {"num_cycles": 3, "period_mult": 1, "min_factor": 0.1}],
     "cyclical": [
         {},
-        {"window": "welch", "decay": "halve", "period": 10},
-        {"window": "hann", "decay": "exponential", "decay_rate": 0.05},
+        {"window": "welch", "decay": "halve", "num_cycles": 3},
+        {"window": "hann", "decay": "exponential", "final_height": 0.2},
     ],
     "one_cycle": [{}, {"peak_at": 0.5, "start_factor": 0.3, "end_factor": 0.1}],
     "late_decay": [

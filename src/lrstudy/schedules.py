@@ -18,6 +18,13 @@ In any PyTorch loop, step the scheduler after each update of the optimizer:
 >>> round(optimizer.param_groups[0]["lr"], 6)  # epoch 4 begins: the first drop
 0.01
 
+Parameters are relative to the length: when something happens is a share of num_epochs, how far the rate falls
+a factor. So the same values make sense for 3 epochs and for 200. What is usually said in epochs (a decay
+rate, an interval, a period, milestones) may be given so instead; each follows from the other:
+
+>>> resolve_parameters("exponential", 10, decay_rate=0.3)
+{'final_factor': 0.0497870683679, 'decay_rate': 0.3}
+
 ``t`` below 0, beyond num_epochs, or not a number is a :class:`~lrstudy.errors.StudyError`: a schedule has no
 value there, and a loop that asks for one has counted wrong. What rounding can do to ``t`` (one part in 10^9)
 is forgiven. Needs neither torch nor numpy.
@@ -26,7 +33,8 @@ is forgiven. Needs neither torch nor numpy.
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +54,9 @@ GRANULARITIES = ("step", "epoch")
 # t came out as 2.9999999999999996.
 _TOLERANCE = 1e-9
 
+LEAST_MOVEMENT = 0.1
+"""How far a dynamic schedule's multiplier moves at least over a training, as a share of its largest value."""
+
 
 # --- What a parameter may be ------------------------------------------------------------------------------
 
@@ -55,6 +66,7 @@ class Number:
     """A real parameter, its unit and its range; bounds are named as in pydantic (``le`` may be num_epochs).
 
     Where ``default`` is None, ``derive(num_epochs, other_values)`` supplies the value, as ``derived`` says.
+    ``form_of`` names the parameter that says the same relative to the length of the training.
     """
 
     default: float | None
@@ -66,6 +78,7 @@ class Number:
     le: float | str | None = None
     derive: Callable[[float, dict], float | None] | None = None
     derived: str = ""
+    form_of: str | None = None
 
     def allowed(self, name: str) -> str:
         """The range in words: ``0 < gamma <= 1``."""
@@ -105,6 +118,7 @@ class Choice:
     about: str
     choices: tuple[str, ...]
     unit: str = "name"
+    form_of: None = None
 
     def allowed(self, name: str) -> str:
         """The choices in words."""
@@ -118,35 +132,38 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Epochs:
-    """A parameter that is a rising list of epochs inside the training."""
+class Times:
+    """A parameter that is a rising list of times inside the training, as shares of it or in epochs."""
 
     default: None
     about: str
+    unit: str
     derive: Callable[[float, dict], list[float]]
     derived: str
-    unit: str = "epochs"
+    end: float | str = 1
+    form_of: str | None = None
 
     def allowed(self, name: str) -> str:
         """The rule in words."""
-        return f"0 < each of {name} < num_epochs, rising"
+        return f"0 < each of {name} < {self.end}, rising"
 
     def check(self, where: str, name: str, value: object, num_epochs: float) -> list[float]:
         """The value as a list, or an error that states the rule."""
-        rule = f"allowed: a list of numbers, {self.allowed(name)} = {num_epochs:g}"
+        length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
+        rule = f"allowed: a list of numbers, {self.allowed(name)}{length}"
         try:
             found = None if isinstance(value, str) else list(value)
         except TypeError:
             found = None
-        if not found or not all(_is_number(epoch) for epoch in found):
+        if not found or not all(_is_number(time) for time in found):
             raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
-        inside = all(0 < epoch < num_epochs for epoch in found)
+        inside = all(0 < time < (num_epochs if self.end == "num_epochs" else self.end) for time in found)
         if not inside or any(a >= b for a, b in itertools.pairwise(found)):
             raise StudyError(f"{where}: {name} is {found!r}; {rule}.")
         return found
 
 
-Parameter = Number | Choice | Epochs
+Parameter = Number | Choice | Times
 
 
 def _is_number(value: object) -> bool:
@@ -169,7 +186,10 @@ class Factory:
         object.__setattr__(self, "__doc__", self.formula.__doc__)
 
     def resolve(self, num_epochs: float, **params: Any) -> dict[str, Any]:
-        """Check ``params`` and fill in defaults; where the default is None, it follows from the rest."""
+        """Check ``params`` and fill in the rest: defaults, and what follows from num_epochs and other values.
+
+        Of two forms of one value either may be given; both only if they agree (to one part in 10^9).
+        """
         where = f"schedule {self.name}"
         _check_num_epochs(where, num_epochs)
         for name in params:
@@ -181,12 +201,30 @@ class Factory:
             for name, spec in self.parameters.items()
             if given[name] is not None or spec.default is not None
         }
-        for name, spec in self.parameters.items():
-            if name not in values:
-                values[name] = spec.derive(num_epochs, values)
         if problem := self.problem(values):
             raise StudyError(f"{where}: {problem}.")
-        return {name: values[name] for name in self.parameters}
+        for name, spec in self.parameters.items():
+            if name in values and spec.form_of in values:
+                self._check_forms(where, name, spec, values, num_epochs)
+        for name, spec in self.parameters.items():
+            if name not in values and (value := _rounded(spec.derive(num_epochs, values))) is not None:
+                values[name] = spec.check(where, name, value, num_epochs)
+        return {name: values.get(name) for name in self.parameters}
+
+    def _check_forms(
+        self, where: str, name: str, spec: "Number | Times", values: dict, num_epochs: float
+    ) -> None:
+        relative = spec.form_of
+        expected, implied = (
+            _rounded(self.parameters[one].derive(num_epochs, {k: v for k, v in values.items() if k != one}))
+            for one in (name, relative)
+        )
+        # Near its bounds one form tells apart what the other cannot, so either may show that they agree.
+        if not (_agree(values[name], expected) or _agree(values[relative], implied)):
+            raise StudyError(
+                f"{where}: {relative} is {values[relative]!r}, but {name} is {values[name]!r}, which over "
+                f"{num_epochs:g} epochs is the {relative} {implied!r}; give one of them, the other null."
+            )
 
     def __call__(self, num_epochs: float, **params: Any) -> Schedule:
         """The schedule over num_epochs; raises StudyError for parameters that are unknown or illegal."""
@@ -216,7 +254,6 @@ def _schedule(problem: Callable[[dict], str | None] = lambda values: None, **par
 # --- The schedules ----------------------------------------------------------------------------------------
 
 _GAMMA = Number(0.1, "what each drop multiplies the rate by", "factor", gt=0, le=1)
-_DECAY_RATE = Number(0.1, "how fast the rate decays", "1/epoch", ge=0)
 _MIN_FACTOR = Number(0.0, "smallest multiplier", "factor", ge=0, le=1)
 
 
@@ -233,44 +270,97 @@ def static(t: float, num_epochs: float) -> float:
     return 1.0
 
 
+def _first_drop(num_epochs: float, values: dict) -> float:
+    if "step_size" in values:
+        return values["step_size"] / num_epochs
+    return values.get("interval", 0.5)
+
+
+def _interval(num_epochs: float, values: dict) -> float:
+    if "step_size" in values:
+        return values["step_size"] / num_epochs
+    return (1 - values["first_drop"]) / 2 or 1.0
+
+
 @_schedule(
     gamma=_GAMMA,
+    first_drop=Number(
+        None,
+        "when the rate drops first",
+        "share of num_epochs",
+        gt=0,
+        le=1,
+        derive=_first_drop,
+        derived="one interval if that is given, else 0.5",
+    ),
+    interval=Number(
+        None,
+        "time between drops",
+        "share of num_epochs",
+        gt=0,
+        le=1,
+        derive=_interval,
+        derived="what step_size comes to, else half of what follows the first drop",
+    ),
     step_size=Number(
         None,
         "time between drops",
         "epochs",
         gt=0,
         le="num_epochs",
-        derive=lambda num_epochs, values: min(num_epochs, max(1, round(num_epochs / 3))),
-        derived="a third of num_epochs, rounded, at least 1",
+        derive=lambda num_epochs, values: min(num_epochs, _rounded(values["interval"] * num_epochs)),
+        derived="interval * num_epochs",
+        form_of="interval",
     ),
 )
-def step(t: float, num_epochs: float, *, gamma: float, step_size: float) -> float:
+def step(
+    t: float, num_epochs: float, *, gamma: float, first_drop: float, interval: float, step_size: float
+) -> float:
     """The rate drops by a constant factor at regular intervals.
 
-        gamma ** floor(t / step_size)
+        1      for t < first_drop * num_epochs
+        gamma ** (1 + floor((t - first_drop * num_epochs) / step_size))      after
 
-    Use: the classic staircase for image models; each drop shows as a jump in accuracy. Two numbers to tune.
+    where step_size = interval * num_epochs. An interval or a step_size given alone means
+    first_drop = interval: the classic staircase gamma ** floor(t / step_size). By default the rate drops at
+    one half and at three quarters of the training. A drop at its very end comes after the last update.
 
-    Source: Ge et al. 2019, arXiv 1904.12838. The formula without the floor, as some texts print it, is the
-    exponential schedule with decay_rate = -ln(gamma) / step_size.
+    Use: the usual recipe for image models; each drop shows as a jump in accuracy.
+
+    Source: Ge et al. 2019, arXiv 1904.12838; the default's drops are those of He et al. 2016, arXiv
+    1512.03385, section 4.2. The staircase without the floor, as some texts print it, is the exponential
+    schedule with decay_rate = -ln(gamma) / step_size.
     """
-    return gamma ** _floor(t / step_size)
+    return gamma ** max(0, 1 + _floor((t - first_drop * num_epochs) / step_size))
 
 
 @_schedule(
     gamma=_GAMMA,
-    milestones=Epochs(
+    drops=Times(
         None,
         "when the rate drops",
-        derive=lambda num_epochs, values: [num_epochs / 2, 3 * num_epochs / 4],
-        derived="half and three quarters of num_epochs",
+        "shares of num_epochs",
+        derive=lambda num_epochs, values: (
+            [epoch / num_epochs for epoch in values["milestones"]] if "milestones" in values else [0.5, 0.75]
+        ),
+        derived="what milestones come to, else [0.5, 0.75]",
+    ),
+    milestones=Times(
+        None,
+        "when the rate drops",
+        "epochs",
+        derive=lambda num_epochs, values: [share * num_epochs for share in values["drops"]],
+        derived="drops * num_epochs",
+        end="num_epochs",
+        form_of="drops",
     ),
 )
-def multistep(t: float, num_epochs: float, *, gamma: float, milestones: list[float]) -> float:
-    """The rate drops by a constant factor at chosen epochs.
+def multistep(
+    t: float, num_epochs: float, *, gamma: float, drops: list[float], milestones: list[float]
+) -> float:
+    """The rate drops by a constant factor at chosen times.
 
-        gamma ** (number of milestones <= t)
+        gamma ** (number of milestones <= t),   milestones = drops * num_epochs
 
     Use: when it is known where training flattens; the recipe of the CIFAR ResNets drops by 10 at one half and
     three quarters.
@@ -280,25 +370,76 @@ def multistep(t: float, num_epochs: float, *, gamma: float, milestones: list[flo
     return gamma ** sum(milestone <= t + _TOLERANCE for milestone in milestones)
 
 
-@_schedule(decay_rate=_DECAY_RATE)
-def exponential(t: float, num_epochs: float, *, decay_rate: float) -> float:
-    """The rate falls by the same share in every epoch.
+def _decay_rate(final: float, num_epochs: float) -> float:
+    """The exponential decay that leaves the share ``final`` after num_epochs; infinite if that is 0."""
+    return abs(math.log(final)) / num_epochs if final else math.inf
 
-        exp(-decay_rate * t)
 
-    Use: smooth decay with one number to tune. The end depends on num_epochs: exp(-decay_rate * num_epochs)
-    is what is left of the rate.
+@_schedule(
+    problem=lambda values: (
+        "final_factor is 0, which an exponential never reaches; allowed: 0 < final_factor <= 1"
+        if values.get("final_factor") == 0 and "decay_rate" not in values
+        else None
+    ),
+    final_factor=Number(
+        None,
+        "multiplier at the end",
+        "factor",
+        ge=0,  # 0 is what a large decay_rate comes to in floating point
+        le=1,
+        derive=lambda num_epochs, values: (
+            math.exp(-values["decay_rate"] * num_epochs) if "decay_rate" in values else 0.05
+        ),
+        derived="what decay_rate comes to, else 0.05",
+    ),
+    decay_rate=Number(
+        None,
+        "how fast the rate decays",
+        "1/epoch",
+        ge=0,
+        derive=lambda num_epochs, values: _decay_rate(values["final_factor"], num_epochs),
+        derived="-ln(final_factor) / num_epochs",
+        form_of="final_factor",
+    ),
+)
+def exponential(t: float, num_epochs: float, *, final_factor: float, decay_rate: float) -> float:
+    """The rate falls by the same share in every epoch, down to final_factor at the end.
+
+        exp(-decay_rate * t),   decay_rate = -ln(final_factor) / num_epochs
+
+    Use: smooth decay with one number to tune.
 
     Source: Li, Zhuang and Orabona 2021, arXiv 2002.05273.
     """
     return math.exp(-decay_rate * t)
 
 
-@_schedule(decay_rate=_DECAY_RATE)
-def inverse_time(t: float, num_epochs: float, *, decay_rate: float) -> float:
-    """The rate falls as one over time, fast at first and ever slower.
+@_schedule(
+    final_factor=Number(
+        None,
+        "multiplier at the end",
+        "factor",
+        gt=0,
+        le=1,
+        derive=lambda num_epochs, values: (
+            1 / (1 + values["decay_rate"] * num_epochs) if "decay_rate" in values else 0.1
+        ),
+        derived="what decay_rate comes to, else 0.1",
+    ),
+    decay_rate=Number(
+        None,
+        "how fast the rate decays",
+        "1/epoch",
+        ge=0,
+        derive=lambda num_epochs, values: (1 / values["final_factor"] - 1) / num_epochs,
+        derived="(1 / final_factor - 1) / num_epochs",
+        form_of="final_factor",
+    ),
+)
+def inverse_time(t: float, num_epochs: float, *, final_factor: float, decay_rate: float) -> float:
+    """The rate falls as one over time, fast at first and ever slower, down to final_factor at the end.
 
-        1 / (1 + decay_rate * t)
+        1 / (1 + decay_rate * t),   decay_rate = (1 / final_factor - 1) / num_epochs
 
     Use: the decay of the convergence theory of stochastic gradients on convex problems; on neural networks
     mostly a baseline.
@@ -308,13 +449,36 @@ def inverse_time(t: float, num_epochs: float, *, decay_rate: float) -> float:
     return 1.0 / (1.0 + decay_rate * t)
 
 
-@_schedule(timescale=Number(1.0, "how long the rate stays before it falls", "epochs", gt=0))
-def inverse_sqrt(t: float, num_epochs: float, *, timescale: float) -> float:
+@_schedule(
+    start=Number(
+        None,
+        "when the decay begins",
+        "share of num_epochs",
+        gt=0,
+        le=1,
+        derive=lambda num_epochs, values: values["timescale"] / num_epochs if "timescale" in values else 0.05,
+        derived="what timescale comes to, else 0.05",
+    ),
+    timescale=Number(
+        None,
+        "how long the rate stays before it falls",
+        "epochs",
+        gt=0,
+        le="num_epochs",
+        derive=lambda num_epochs, values: min(num_epochs, _rounded(values["start"] * num_epochs)),
+        derived="start * num_epochs",
+        form_of="start",
+    ),
+)
+def inverse_sqrt(t: float, num_epochs: float, *, start: float, timescale: float) -> float:
     """The rate holds for one timescale and then falls as one over the square root of time.
 
-        1 / sqrt(max(1, t / timescale))
+        1 / sqrt(max(1, t / timescale)),   timescale = start * num_epochs
 
-    Use: when the length of the training is not known beforehand; usual for Transformers after a warmup.
+    At the end sqrt(start) is left of the rate.
+
+    Use: usual for Transformers after a warmup. With a timescale in epochs the curve does not depend on the
+    length of the training, which then need not be known beforehand.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 5.3 (there counted in updates, with warmup).
     """
@@ -349,31 +513,63 @@ def cosine(t: float, num_epochs: float, *, min_factor: float) -> float:
     return min_factor + (1.0 - min_factor) * _half_cosine(t / num_epochs)
 
 
+def _num_cycles(num_epochs: float, values: dict) -> float:
+    """How many cycles, of which each is period_mult times as long as the one before, fill the training."""
+    if "period" not in values:
+        return 2
+    growth = values.get("period_mult", 1) - 1
+    ratio = num_epochs / values["period"]
+    return max(1.0, math.log1p(growth * ratio) / math.log1p(growth) if growth else ratio)
+
+
+def _period(num_epochs: float, values: dict) -> float:
+    """Length of the first of num_cycles cycles."""
+    growth = values.get("period_mult", 1) - 1
+    if not growth:
+        return min(num_epochs, _rounded(num_epochs / values["num_cycles"]))
+    exponent = values["num_cycles"] * math.log1p(growth)
+    # growth / (period_mult ** num_cycles - 1), in a form that cannot overflow
+    share = growth * math.exp(-exponent) / -math.expm1(-exponent)
+    return min(num_epochs, _rounded(share * num_epochs))
+
+
+_NUM_CYCLES = Number(
+    None,
+    "number of cycles in the training",
+    "number",
+    ge=1,
+    derive=_num_cycles,
+    derived="what period comes to, else 2",
+)
+
+
 @_schedule(
+    num_cycles=_NUM_CYCLES,
     period=Number(
         None,
         "length of the first cycle",
         "epochs",
         gt=0,
         le="num_epochs",
-        derive=lambda num_epochs, values: num_epochs / (1 + values["period_mult"]),
-        derived="num_epochs / (1 + period_mult), so that two whole cycles fit",
+        derive=_period,
+        derived="num_epochs / (1 + period_mult + period_mult ** 2 + ...), num_cycles terms",
+        form_of="num_cycles",
     ),
     period_mult=Number(2, "how much longer each cycle is than the one before", "factor", ge=1),
     min_factor=_MIN_FACTOR,
 )
 def cosine_restarts(
-    t: float, num_epochs: float, *, period: float, period_mult: float, min_factor: float
+    t: float, num_epochs: float, *, num_cycles: float, period: float, period_mult: float, min_factor: float
 ) -> float:
     """The rate follows half a cosine, jumps back to 1, and repeats in cycles that may grow.
 
         min_factor + (1 - min_factor) * (1 + cos(pi * s / p)) / 2
 
     where s is the time since cycle n began and p = period * period_mult ** n its length. A cycle that ends
-    with the training ends low: there is no restart at t = num_epochs.
+    with the training ends low: there is no restart at t = num_epochs. With a whole num_cycles one does; with
+    a period in epochs the training may end at a high rate.
 
-    Use: when good snapshots along the way are wanted. Choose the period so that a cycle ends with the
-    training, or it ends at a high rate.
+    Use: when good snapshots along the way are wanted.
 
     Source: Loshchilov and Hutter 2017, arXiv 1608.03983 (SGDR): period 10 and multiplier 2 were among the
     best on CIFAR-10.
@@ -398,42 +594,73 @@ _WINDOWS = {  # height at x, the distance from the middle of the cycle: 0 there,
 }
 
 
+def _decay_of_the_height(values: dict) -> str | None:
+    if values["decay"] == "exponential":
+        if values.get("final_height") == 0 and "decay_rate" not in values:
+            return "final_height is 0, which an exponential never reaches; allowed: 0 < final_height <= 1"
+        return None
+    for name in ("final_height", "decay_rate"):
+        if name in values:
+            return (
+                f"{name} is {values[name]!r} but decay is {values['decay']!r}; set decay: exponential, or "
+                f"leave {name} out"
+            )
+    return None
+
+
+def _final_height(num_epochs: float, values: dict) -> float | None:
+    if values["decay"] != "exponential":
+        return None
+    return math.exp(-values["decay_rate"] * num_epochs) if "decay_rate" in values else 0.1
+
+
 @_schedule(
-    problem=lambda values: (
-        f"decay_rate is {values['decay_rate']!r} but decay is {values['decay']!r}; set decay: exponential, "
-        "or leave decay_rate out"
-        if values["decay"] != "exponential" and values["decay_rate"] is not None
-        else None
-    ),
+    problem=_decay_of_the_height,
+    num_cycles=_NUM_CYCLES,
     period=Number(
         None,
         "length of a cycle, up and down",
         "epochs",
         gt=0,
         le="num_epochs",
-        derive=lambda num_epochs, values: num_epochs / 2,
-        derived="num_epochs / 2, two whole cycles",
+        derive=_period,
+        derived="num_epochs / num_cycles",
+        form_of="num_cycles",
     ),
     min_factor=Number(0.1, "multiplier at the ends of a cycle", "factor", ge=0, le=1),
     window=Choice("triangular", "shape of a cycle", tuple(_WINDOWS)),
     decay=Choice("none", "what happens to the height of the cycles", ("none", "halve", "exponential")),
+    final_height=Number(
+        None,
+        "height of the cycles at the end, with decay: exponential",
+        "factor",
+        ge=0,  # 0 is what a large decay_rate comes to in floating point
+        le=1,
+        derive=_final_height,
+        derived="what decay_rate comes to, else 0.1; unused without decay: exponential",
+    ),
     decay_rate=Number(
         None,
         "how fast the height decays, with decay: exponential",
         "1/epoch",
         ge=0,
-        derive=lambda num_epochs, values: 0.1 if values["decay"] == "exponential" else None,
-        derived="0.1 with decay: exponential, else unused",
+        derive=lambda num_epochs, values: (
+            _decay_rate(values["final_height"], num_epochs) if "final_height" in values else None
+        ),
+        derived="-ln(final_height) / num_epochs; unused without decay: exponential",
+        form_of="final_height",
     ),
 )
 def cyclical(
     t: float,
     num_epochs: float,
     *,
+    num_cycles: float,
     period: float,
     min_factor: float,
     window: str,
     decay: str,
+    final_height: float | None,
     decay_rate: float | None,
 ) -> float:
     """The rate swings between min_factor and 1, cycle after cycle.
@@ -568,10 +795,10 @@ def make_schedule(
 
 
 def parameters_of(name: str) -> dict[str, Any]:
-    """The parameters of the schedule ``name`` with their defaults; None means: follows from num_epochs.
+    """The parameters of the schedule ``name`` with their defaults; None means: follows from the others.
 
-    >>> parameters_of("step")
-    {'gamma': 0.1, 'step_size': None}
+    >>> parameters_of("exponential")
+    {'final_factor': None, 'decay_rate': None}
     """
     return {parameter: spec.default for parameter, spec in _factory(name).parameters.items()}
 
@@ -579,12 +806,95 @@ def parameters_of(name: str) -> dict[str, Any]:
 def resolve_parameters(name: str, num_epochs: float, **params: Any) -> dict[str, Any]:
     """All parameters of the schedule ``name`` as it runs over ``num_epochs`` (without warmup), checked.
 
-    Giving the result back to :func:`make_schedule` changes nothing.
+    Both forms of a value are there, relative to the length and in epochs. What follows from other values has
+    twelve digits, since processors differ in the last bit of a logarithm. Giving the result back, here or to
+    :func:`make_schedule`, changes nothing.
 
     >>> resolve_parameters("step", 10, gamma=0.3)
-    {'gamma': 0.3, 'step_size': 3}
+    {'gamma': 0.3, 'first_drop': 0.5, 'interval': 0.25, 'step_size': 2.5}
     """
     return _factory(name).resolve(num_epochs, **params)
+
+
+def replace_parameters(name: str, given: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """``given`` with ``values`` in it, and without the other forms of these.
+
+    >>> replace_parameters("exponential", {"decay_rate": 0.3}, {"final_factor": 0.1})
+    {'final_factor': 0.1}
+    """
+    other_forms = {other for one, other in forms_of(name).items() if one in values}
+    other_forms |= {one for one, other in forms_of(name).items() if other in values}
+    return {key: value for key, value in given.items() if key in values or key not in other_forms} | values
+
+
+def forms_of(name: str) -> dict[str, str]:
+    """The parameters of the schedule ``name`` in epochs, each with the relative one that says the same.
+
+    >>> forms_of("step")
+    {'step_size': 'interval'}
+    """
+    return {key: spec.form_of for key, spec in _factory(name).parameters.items() if spec.form_of}
+
+
+def moves(
+    name: str,
+    num_epochs: float,
+    *,
+    warmup_epochs: float = 0.0,
+    granularity: str = "step",
+    steps_per_epoch: int = 100,
+    **params: Any,
+) -> bool:
+    """Whether the schedule is dynamic: its multiplier moves by a tenth of its largest value or more.
+
+    That is largest - smallest >= LEAST_MOVEMENT * largest over the updates of the training, at
+    t = step / steps_per_epoch < num_epochs. The warmup does not count: a constant rate can have one too.
+
+    >>> moves("step", 3, gamma=0.1, step_size=1), moves("step", 3, gamma=0.1, step_size=3)
+    (True, False)
+
+    Raises:
+        StudyError: what :func:`make_schedule` raises.
+    """
+    return any(
+        largest - smallest >= LEAST_MOVEMENT * largest - _TOLERANCE and largest > smallest
+        for smallest, largest in _extent(
+            name, num_epochs, warmup_epochs, granularity, steps_per_epoch, params
+        )
+    )
+
+
+def multiplier_range(
+    name: str,
+    num_epochs: float,
+    *,
+    warmup_epochs: float = 0.0,
+    granularity: str = "step",
+    steps_per_epoch: int = 100,
+    **params: Any,
+) -> tuple[float, float] | None:
+    """The smallest and the largest multiplier over the updates that :func:`moves` looks at.
+
+    None where there is no such update: the warmup determines all of them.
+    """
+    so_far = _extent(name, num_epochs, warmup_epochs, granularity, steps_per_epoch, params)
+    last = deque(so_far, maxlen=1)
+    return last[0] if last else None
+
+
+def _extent(
+    name: str, num_epochs: float, warmup_epochs: float, granularity: str, steps_per_epoch: int, params: dict
+) -> Iterator[tuple[float, float]]:
+    """(smallest, largest) multiplier so far, after each update that the warmup does not determine."""
+    schedule = make_schedule(name, num_epochs, warmup_epochs=warmup_epochs, granularity=granularity, **params)
+    every = steps_per_epoch if granularity == "epoch" else 1
+    smallest, largest = math.inf, -math.inf
+    for update in range(0, math.ceil(num_epochs * steps_per_epoch - _TOLERANCE), every):
+        t = update / steps_per_epoch
+        if t >= warmup_epochs - _TOLERANCE:
+            multiplier = schedule(t)
+            smallest, largest = min(smallest, multiplier), max(largest, multiplier)
+            yield smallest, largest
 
 
 def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float = 0.01) -> Schedule:
@@ -699,6 +1009,19 @@ def _checked(t: float, num_epochs: float, name: str) -> float:
             "elapsed)."
         )
     return min(float(t), float(num_epochs))
+
+
+def _rounded(value: Any) -> Any:
+    """Twelve digits of a number, or of each in a list: the same on every processor."""
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, list):
+        return len(one) == len(other) and all(_agree(a, b) for a, b in zip(one, other, strict=True))
+    return math.isclose(one, other, rel_tol=_TOLERANCE)
 
 
 def _floor(x: float) -> int:

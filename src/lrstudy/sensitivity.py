@@ -5,7 +5,9 @@ with which all trials were trained alike; what a difference is worth, the noise 
 the finalists' further seeds tell.
 """
 
+import itertools
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -19,24 +21,56 @@ TERMS = {
     "step_size": ("reduction interval", "epochs"),
     "decay_rate": ("decay rate", "per epoch"),
 }
-"""The paper's words (seed 000, section 3.2) for what is tuned, and the unit; others keep their own names."""
+"""The paper's words (seed 000, section 3.2) and units; what it has no word for keeps its own name."""
 
 MIN_TRIALS = 5
 """Fewer trials than this (or than parameters + 3) say nothing about how the loss depends on a parameter."""
 
 
-def in_the_papers_terms(values: dict, as_good: dict) -> list[dict]:
-    """The chosen ``values`` with the paper's words, units, and from where to where others are as good."""
-    return [
-        {
-            "term": TERMS.get(name, (name, ""))[0],
-            "parameter": name,
-            "value": value,
-            "unit": TERMS.get(name, (name, ""))[1],
-            "as_good": as_good["values"].get(name),
-        }
-        for name, value in values.items()
-    ]
+def in_the_papers_terms(
+    values: dict, as_good: dict, space: Space, parameters: Callable[[dict], dict]
+) -> list[dict]:
+    """The chosen ``values`` with the paper's words, units, and from where to where others are as good.
+
+    Behind them what the paper has a word for and follows from them, as a decay rate does from a final factor:
+    as good is then what follows from the ends of the ranges that are as good, all combinations of them.
+
+    Args:
+        values: the chosen value of everything that was searched.
+        as_good: what :func:`within_one_standard_error` says of them; ``values`` is empty if it says nothing.
+        space: where they were searched.
+        parameters: all parameters of the schedule that follow from searched values.
+    """
+    chosen, searched = parameters(values), as_good["values"]
+    found = [_in_its_terms(name, value, searched.get(name)) for name, value in values.items()]
+    ends = {name: _ends(where) for name, where in space.items()}
+    for name in TERMS:
+        if name in values or chosen.get(name) is None:
+            continue
+        follows = any(
+            parameters(values | {other: end})[name] != chosen[name]
+            for other, some in ends.items()
+            for end in some
+        )
+        if follows:
+            others = [parameters(some)[name] for some in _combinations(searched)] if searched else []
+            found.append(_in_its_terms(name, chosen[name], [min(others), max(others)] if others else None))
+    return found
+
+
+def _in_its_terms(name: str, value: object, as_good: list | dict | None) -> dict:
+    term, unit = TERMS.get(name, (name, ""))
+    return {"term": term, "parameter": name, "value": value, "unit": unit, "as_good": as_good}
+
+
+def _ends(where: FloatRange | Choices) -> list:
+    return where.choices if isinstance(where, Choices) else [where.low, where.high]
+
+
+def _combinations(as_good: dict[str, list | dict]) -> Iterable[dict]:
+    """Every combination of the ends of ranges and of the choices that are as good."""
+    ends = [some["choices"] if isinstance(some, dict) else some for some in as_good.values()]
+    return (dict(zip(as_good, combination, strict=True)) for combination in itertools.product(*ends))
 
 
 def noise_between_seeds(trials: list[dict], of=float) -> dict | None:

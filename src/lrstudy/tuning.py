@@ -34,11 +34,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrstudy import schedules
 from lrstudy.cells import Cell, default_values
 from lrstudy.config import Choices, FloatRange, TuneParams
 from lrstudy.errors import StudyError
 from lrstudy.files import locked
-from lrstudy.schedules import make_schedule
 from lrstudy.tracking import describe, in_workspace, server_name
 
 if TYPE_CHECKING:
@@ -52,8 +52,6 @@ What is known has at least ``losses``: one per seed of the phase, None where it 
 
 SEARCH, CONFIRMATION = "search", "confirmation"
 """The phases: all trials with ``tune.seeds``, then the finalists with ``tune.confirm_seeds``."""
-
-MIN_MOVEMENT = 0.1  # a multiplier that moves by less, of its largest value, is as good as constant
 
 _ATTEMPTS = 32  # candidates drawn for one trial before the search looks for what is left
 _DIMENSIONS = 16  # of the quasi-random points, whatever a schedule needs, so that all share the first
@@ -537,21 +535,15 @@ def differences(mine: dict[str, str], stored: dict[str, str]) -> list[str]:
 
 
 def moves(cell: Cell, values: dict) -> bool:
-    """Whether the candidate's multiplier moves by a tenth of its largest value; static need not.
-
-    Warmup, which every schedule may have, is no movement of the schedule itself. The times are 64 an epoch,
-    an update's or not: the search is not to depend on the data's size.
-    """
-    if cell.function == "static":
-        return True
+    """Whether the candidate's schedule moves the rate (:func:`lrstudy.schedules.moves`); static need not."""
     found = cell.settings(values)["schedule"]
-    length = cell.num_epochs - found["warmup_epochs"]
-    schedule = make_schedule(
-        found["function"], length, granularity=found["granularity"], **found["parameters"]
+    return found["function"] == "static" or schedules.moves(
+        found["function"],
+        cell.num_epochs,
+        warmup_epochs=found["warmup_epochs"],
+        granularity=found["granularity"],
+        **found["parameters"],
     )
-    multipliers = [schedule(min(step / 64, length)) for step in range(math.ceil(64 * length))]
-    moved = max(multipliers) - min(multipliers)
-    return moved >= MIN_MOVEMENT * max(multipliers) - 1e-9  # 1 - 0.9 is less than 0.1 in floating point
 
 
 def _quasi_random(

@@ -57,7 +57,7 @@ def main() -> None:
     if settings.num_trials == 0:
         values = default_values(cell)
         nothing = {"values": {}}
-        terms = in_the_papers_terms(values, nothing)
+        terms = in_the_papers_terms(values, nothing, cell.search_space(), cell.parameters)
         write_json(output, summary | {"source": "defaults", "values": values, "terms": terms, "trials": []})
         print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
@@ -227,7 +227,7 @@ def main() -> None:
         | {
             "source": "tuned",
             "values": best["values"],
-            "terms": in_the_papers_terms(best["values"], as_good),
+            "terms": in_the_papers_terms(best["values"], as_good, space, cell.parameters),
             "objective": best["objective"],
             "best_trial": best["number"],
             "search_objective": best[SEARCH]["objective"],
