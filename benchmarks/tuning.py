@@ -33,7 +33,7 @@ from lrstudy.files import write_json
 from lrstudy.parallel import run_all
 from lrstudy.runs import train_run
 from lrstudy.study import data_folder, record_of, training_task
-from lrstudy.tuning import distributions, rung_sizes
+from lrstudy.tuning import distributions
 
 NUM_REPLAYS = 2_000
 SHOWN_COST = 4.5  # of searches in the printed table, in trainings on all the data; the JSON has all
@@ -109,6 +109,15 @@ def candidates(cell: Cell, count: int) -> list[dict]:
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         found.append(dict(study.ask(space).params))
     return found
+
+
+def rung_sizes(num_candidates: int, rungs: list[float]) -> list[int]:
+    """How many candidates each share is given, so that every rung costs about the same.
+
+    n_i = ceil(n r_0 / r_i). Source of the rule: successive halving, Jamieson and Talwalkar 2016, arXiv
+    1502.07943, with shares of the data as the resource.
+    """
+    return [math.ceil(num_candidates * rungs[0] / share - 1e-9) for share in rungs]
 
 
 def judge(losses: dict[float, list[float]]) -> dict:

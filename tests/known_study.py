@@ -116,8 +116,10 @@ def comparison(
             "num_epochs": {"cifar10": 2, "imdb": 2},
             "seeds": [int(seed) for seed in seeds],
             "num_trials": 8,
-            "rungs": [0.25, 1.0],
+            "finalists": 2,
+            "searches": 1,
             "tune_seeds": [101],
+            "confirm_seeds": [102],
             **settings.model_dump(),
             "headline": {name: HEADLINE[name] for name in used},
         },
@@ -200,10 +202,16 @@ def tuning(schedule: str) -> dict:
     return {
         "source": "tuned",
         "num_trials": 8,
-        "rungs": [0.25, 1.0],
+        "finalists": 2,
         "seeds": [101],
+        "confirm_seeds": [102],
+        "exhausted": False,
+        "best_trial": 3,
+        "searches": [
+            {"sampler_seed": 0, "values": values, "objective": 0.75, "best_trial": 3, "exhausted": False}
+        ],
         "study": f"study-{schedule}",
-        "cost": {"epochs_of_full_data": 8.0, "at_most": 10.0, "seconds": 90.0},
+        "cost": {"trainings": 10, "epochs": 20, "at_most": 10, "seconds": 90.0},
         "terms": [
             {
                 "term": {"base_lr": "base learning rate", "decay_rate": "decay rate"}[name],
@@ -215,8 +223,10 @@ def tuning(schedule: str) -> dict:
             for name, value in values.items()
         ],
         "objective": 0.75,
+        "search_objective": 0.625,
         "defaults_objective": 0.875,
-        "within_one_standard_error": {"share": 0.25, "num_trials": 2, "values": {}},
+        "within_the_noise": {"num_trials": 2, "values": {}},
+        "budget": [{"num_trials": 1, "loss": 0.875}, {"num_trials": 2, "loss": 0.75}],
         "sensitivity": {
             "num_trials": 8,
             "parameters": {
@@ -226,7 +236,6 @@ def tuning(schedule: str) -> dict:
             if schedule == "exponential"
             else {"base_lr": {"value": 0.125, "half": side, "double": None}},
         },
-        "trials": [],
     }
 
 

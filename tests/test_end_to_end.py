@@ -375,14 +375,14 @@ def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(study):
     """kill -9 in the middle of `dvc repro tune@...`, then the same command; no trial is lost or done twice."""
     study.run(
         sys.executable, "-m", "lrstudy.compose", "data=sample", "preset=smoke", "data.limit=400", "model=lstm",
-        "schedule=step", "num_epochs.imdb=2", "tune.num_trials=6", "tune.rungs=[0.25,1]",
+        "schedule=step", "num_epochs.imdb=2", "tune.num_trials=6", "tune.finalists=2", "tune.confirm_seeds=[102]",
     )  # fmt: skip
     command = ["dvc", "repro", "tune@lstm-step"]
     study.kill_at(*command, line=lambda s: "trial 4 " in s and "epoch  1/2" in s)
     best = study.folder / "artifacts/tuned/lstm/step/best.json"
     assert not best.exists()
     printed = study.run(*command)
-    assert not any(f"trial {number} on" in printed for number in range(4))  # these were finished
+    assert not any(f"trial {number} seed" in printed for number in range(4))  # these were finished
     resumed = json.loads(best.read_text())
 
     shutil.rmtree(study.folder / "checkpoints/lstm-step")
@@ -393,23 +393,27 @@ def test_a_killed_search_ends_with_the_trials_of_one_that_was_not(study):
         LRSTUDY_OPTUNA_STORAGE=undisturbed, MLFLOW_TRACKING_URI=undisturbed.replace("undisturbed", "other"),
     )  # fmt: skip
     assert without_clock(json.loads(best.read_text())) == without_clock(resumed)
-    assert [trial["number"] for trial in resumed["trials"]] == list(range(6))
-    assert [len(trial["rungs"]) for trial in resumed["trials"]].count(2) in (2, 3)
-    assert resumed["objective"] <= resumed["defaults_objective"]
+    done = resumed["searches"][0]["trials"]
+    assert [trial["number"] for trial in done] == list(range(6))
+    assert sum(trial["confirmation"] is not None for trial in done) == 2
+    assert resumed["cost"]["trainings"] == resumed["cost"]["at_most"] == 6 + 2
 
     client = study.client()
     experiment = client.get_experiment_by_name("lrstudy")
     searches = client.search_runs(
         [experiment.experiment_id], "tags.kind = 'tuning' and tags.schedule = 'step' and tags.model = 'lstm'"
     )
-    [search] = [run for run in searches if run.data.params["rungs"] == "[0.25, 1.0]"]
+    [search] = [run for run in searches if run.data.params["confirm_seeds"] == "[102]"]
     trials = client.search_runs(
         [experiment.experiment_id], f"tags.mlflow.parentRunId = '{search.info.run_id}'", max_results=1000
     )
-    done = [(int(r.data.tags["trial"]), float(r.data.tags["training_share"])) for r in trials]
-    assert sorted(done) == sorted((t["number"], r["share"]) for t in resumed["trials"] for r in t["rungs"])
+    told = [(int(run.data.tags["trial"]), run.data.tags["phase"]) for run in trials]
+    phases = ("search", "confirmation")
+    assert sorted(told) == sorted((t["number"], phase) for t in done for phase in phases if t[phase])
     [winner] = [run for run in trials if run.data.tags.get("best") == "true"]
-    assert winner.data.metrics["objective"] == resumed["objective"]
+    [best] = [trial for trial in done if trial["number"] == resumed["best_trial"]]
+    assert best["objective"] == resumed["objective"]
+    assert winner.data.metrics["objective"] == best["confirmation"]["objective"]
     assert {info.path for info in client.list_artifacts(search.info.run_id, "figures")} == {
         f"figures/{name}.png" for name in ("optimization_history", "param_importances", "slice")
     }

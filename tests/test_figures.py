@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lrstudy.figures import rank_figure
+from lrstudy.figures import budget_figure, rank_figure
 
 
 def bars(panel) -> list[tuple[float, float]]:
@@ -53,3 +53,17 @@ def test_the_rank_figure_is_the_same_file_in_every_process(tmp_path):
         )
         drawn.append(path.read_bytes())
     assert drawn[0] == drawn[1]
+
+
+def test_a_budgets_figure_has_a_panel_for_every_model_and_a_line_for_every_schedule():
+    panels = {
+        "lstm, IMDB": {"static": ([1, 2, 3], [0.5, 0.4, 0.3]), "cosine": ([2, 3], [0.45, 0.35])},
+        "resnet, CIFAR-10": {"static": ([1, 2], [0.9, 0.8])},
+    }
+    figure = budget_figure(panels)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == list(panels)
+    for axes, curves in zip(figure.axes, panels.values(), strict=True):
+        drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+        assert drawn == curves
+        assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2"]

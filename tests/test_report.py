@@ -11,7 +11,16 @@ import pytest
 
 from known_study import SETTINGS, cells, comparison, identity, trained_elsewhere
 from lrstudy.errors import StudyError
-from lrstudy.report import document, findings, main, read_comparison, render_html, render_markdown, text_table
+from lrstudy.report import (
+    budgets,
+    document,
+    findings,
+    main,
+    read_comparison,
+    render_html,
+    render_markdown,
+    text_table,
+)
 
 
 @functools.cache
@@ -490,7 +499,7 @@ def test_numbers_of_the_version_that_told_no_machines_are_rendered_as_such(tmp_p
 def test_the_search_is_told_in_the_papers_words_with_what_a_wrong_value_costs():
     text = render_markdown(known())
     assert "Every schedule had 8 trials with the seed 101, none of those above" in text
-    assert "on 0.25 of the training data; the best of them and the defaults went on to 1.0" in text
+    assert "; the best 2 of each schedule were trained again with 102, and the mean over all these" in text
     rows = [line for line in text.splitlines() if line.startswith("| exponential | decay rate |")]
     assert (
         rows
@@ -502,12 +511,42 @@ def test_the_search_is_told_in_the_papers_words_with_what_a_wrong_value_costs():
     assert (
         "| static | base learning rate | 0.125 | 0.025 to 0.25 | +5.0% (+1.0 to +9.0) | not judged |" in text
     )
-    assert "| cosine | 0.875 | 0.75 | 8 | 1.5 |" in text
+    assert "| cosine | 0.875 | 0.625 | 0.75 | 10 | 20 | 1.5 |" in text
     assert (
         "the safest schedule first: static (base_lr halved: +5.0% (+1.0 to +9.0)); "
         "cosine (base_lr halved: +5.0% (+1.0 to +9.0)); "
         "exponential (decay_rate doubled: +20.0% (+1.0 to +9.0))." in text
     )
+
+
+def test_what_a_budget_buys_is_a_figure_of_every_schedule():
+    study = known()
+    assert budgets(study)["lstm"]["cosine"] == ([1, 2], [0.875, 0.75])
+    found = section(study, "What tuning found")
+    assert [figure.name for figure in found.figures] == ["budget.svg"]
+    assert set(found.figures[0].cells) == set(_names(study))
+    assert "Trials are not measured on test data." in found.text[1]
+    # What may all have diverged has no expectation, and of a single trial there is no figure.
+    for schedules in study["cells"].values():
+        for cell in schedules.values():
+            cell["tuning"]["budget"] = [{"num_trials": 1, "loss": None}, {"num_trials": 2, "loss": 0.5}]
+    assert budgets(study)["lstm"]["cosine"] == ([2], [0.5])
+    for schedules in study["cells"].values():
+        for cell in schedules.values():
+            cell["tuning"]["budget"] = [{"num_trials": 1, "loss": 0.5}]
+    assert budgets(study) == {}
+    found = section(study, "What tuning found")
+    assert (found.figures, len(found.text)) == ([], 1)
+
+
+def test_without_confirmation_the_lowest_loss_decided():
+    study = known()
+    study["protocol"]["confirm_seeds"] = []
+    assert "none of those above, and the lowest loss decided." in render_markdown(study)
+
+
+def _names(study: dict) -> list[str]:
+    return [f"{model}-{schedule}" for model, schedules in study["cells"].items() for schedule in schedules]
 
 
 def test_without_a_search_there_is_no_section_on_it():

@@ -4,14 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lrstudy.config import Choices, FloatRange
 from lrstudy.schedules import resolve_parameters
 from lrstudy.sensitivity import (
     in_the_papers_terms,
     largest_rise,
+    noise_between_seeds,
     sensitivity,
-    within_one_standard_error,
+    within_the_noise,
 )
 
 BASE_LR = FloatRange(low=0.001, high=1.0, log=True)
@@ -19,12 +22,16 @@ GAMMA = FloatRange(low=0.05, high=0.8, log=True)
 STEP = {"base_lr": BASE_LR, "gamma": GAMMA}
 
 
-def trial(objective: float | None, standard_error: float = 0.0, share: float = 1.0, **values) -> dict:
-    """A trial as tuning returns it; without an objective where it diverged."""
-    rung = {"share": share, "objective": objective}
-    if objective is not None:
-        rung["standard_error"] = standard_error
-    return {"number": 0, "values": values, "rungs": [rung]}
+def trial(objective: float | None, *further: float | None, **values) -> dict:
+    """A trial as tuning returns it, searched with one seed; ``further`` losses are those of its confirmation."""
+    losses = [objective, *further]
+    return {
+        "number": 0,
+        "values": values,
+        "objective": None if None in losses else sum(losses) / len(losses),
+        "search": {"objective": objective, "losses": [objective]},
+        "confirmation": {"losses": list(further)} if further else None,
+    }
 
 
 def drawn(space: dict, loss, count: int = 24, seed: int = 0, noise: float = 0.0) -> list[dict]:
@@ -48,7 +55,7 @@ def value_in(where: FloatRange | Choices, rng: np.random.Generator):
 
 
 def lowest(trials: list[dict]) -> dict:
-    return min(trials, key=lambda found: found["rungs"][0]["objective"] or math.inf)
+    return min(trials, key=lambda found: found["search"]["objective"] or math.inf)
 
 
 def bowl(values: dict) -> float:
@@ -120,7 +127,7 @@ def test_where_nothing_does_anything_nothing_changes():
 
 def test_the_unit_of_the_loss_does_not_matter():
     trials = drawn(STEP, bowl)
-    scaled = [trial(7 * t["rungs"][0]["objective"], **t["values"]) for t in trials]
+    scaled = [trial(7 * t["search"]["objective"], **t["values"]) for t in trials]
     one, other = (sensitivity(found, STEP, MIDDLE)["parameters"] for found in (trials, scaled))
     for name in STEP:
         for side in ("half", "double"):
@@ -162,13 +169,28 @@ def test_the_same_trials_give_the_same_answer():
     assert sensitivity(trials, STEP, MIDDLE) == sensitivity(trials, STEP, MIDDLE)
 
 
-def test_only_the_first_rung_counts():
-    """Later rungs trained some trials on more data: their losses say nothing of the others'."""
+def test_only_the_searchs_own_seeds_are_compared():
+    """With further seeds some trials were trained and others not: as losses they say nothing of the others'."""
     trials = drawn(STEP, bowl)
-    before = sensitivity(trials, STEP, MIDDLE)
-    for found in trials[:5]:
-        found["rungs"].append({"share": 1.0, "objective": 0.01, "standard_error": 0.001})
-    assert sensitivity(trials, STEP, MIDDLE) == before
+    confirmed = [trial(t["objective"], t["objective"], **t["values"]) for t in trials[:5]]
+    assert sensitivity(confirmed + trials[5:], STEP, MIDDLE) == sensitivity(trials, STEP, MIDDLE)
+
+
+def test_the_noise_between_seeds_makes_the_interval_wide():
+    """Losses that happen to lie on a smooth curve: what seeds differ by says how sure that is."""
+
+    def width(spread: float) -> float:
+        trials = drawn(STEP, bowl)
+        confirmed = [
+            trial(t["objective"], t["objective"] * math.exp(spread), **t["values"]) for t in trials[:4]
+        ]
+        found = sensitivity(confirmed + trials[4:], STEP, MIDDLE)["parameters"]["base_lr"]["double"]
+        return found["interval"][1] - found["interval"][0]
+
+    assert width(0.0) < width(0.1) < width(0.4)
+    # The standard deviation of two values d apart is d / sqrt(2), and there are two ends: at least
+    # 2 x 1.96 x d x (1 + change), in the logarithm.
+    assert width(0.4) > 2 * 1.96 * 0.4 * 0.9
 
 
 # ------------------------------------------------------------------------------------- what is not judged
@@ -266,7 +288,7 @@ def test_too_few_trials_are_a_reason_and_not_an_answer(num_parameters, worked, n
 
 def test_a_diverged_trial_counts_as_the_worst_that_did_not():
     trials = drawn(STEP, bowl)
-    worst = max(found["rungs"][0]["objective"] for found in trials)
+    worst = max(found["search"]["objective"] for found in trials)
     diverged = [{"base_lr": 0.9, "gamma": 0.3}, {"base_lr": 0.7, "gamma": 0.2}]
     said = sensitivity(trials + [trial(None, **values) for values in diverged], STEP, MIDDLE)
     assert said == sensitivity(trials + [trial(worst, **values) for values in diverged], STEP, MIDDLE)
@@ -277,8 +299,9 @@ def test_a_rate_at_which_trainings_diverge_costs_much():
     trials = drawn(STEP, bowl)
     for found in trials:
         if found["values"]["base_lr"] > 0.3:
-            found["rungs"][0] = {"share": 1.0, "objective": None}
-    assert 3 < sum(found["rungs"][0]["objective"] is None for found in trials) < 12
+            found["search"] = {"objective": None, "losses": [None]}
+            found["objective"] = None
+    assert 3 < sum(found["search"]["objective"] is None for found in trials) < 12
     found = sensitivity(trials, STEP, {"values": {"base_lr": 0.25, "gamma": 0.25}})["parameters"]["base_lr"]
     assert found["double"]["change"] > math.expm1(0.05 * (9 - 4))  # the bowl's own
 
@@ -313,44 +336,96 @@ def searched(trials: list[dict]) -> dict:
     return space
 
 
-def test_as_good_is_what_lies_within_one_standard_error_of_the_lowest():
+def test_the_noise_between_seeds_by_hand():
+    """(0.1^2 + 0.1^2) over 1, and (0.3^2 + 0 + 0.3^2) over 2: 0.02 + 0.18 over 3 degrees of freedom."""
+    trials = [trial(0.5, 0.7, base_lr=0.1), trial(0.3, 0.6, 0.9, base_lr=0.2), trial(0.9, base_lr=0.3)]
+    assert noise_between_seeds(trials) == {
+        "standard_deviation": pytest.approx(math.sqrt(0.2 / 3)),
+        "degrees_of_freedom": 3,
+        "num_trials": 2,
+    }
+
+
+@given(
+    st.lists(st.lists(st.floats(0.1, 2.0), min_size=2, max_size=4), min_size=1, max_size=4),
+    st.lists(st.floats(-1, 1), min_size=4, max_size=4),
+)
+def test_the_noise_does_not_ask_how_good_the_trials_are(losses, shifts):
+    moved = [[loss + shift for loss in found] for found, shift in zip(losses, shifts, strict=False)]
+    one, other = (
+        noise_between_seeds([trial(*row, base_lr=0.1) for row in found])["standard_deviation"]
+        for found in (losses, moved)
+    )
+    assert one == pytest.approx(other, abs=1e-9)
+    assert noise_between_seeds([trial(*losses[0], base_lr=0.1)])["standard_deviation"] == pytest.approx(
+        float(np.std(losses[0], ddof=1)), abs=1e-12
+    )
+
+
+def test_without_finalists_the_searchs_own_seeds_tell_the_noise():
+    several = trial(0.6, base_lr=0.1)
+    several["search"] = {"objective": 0.6, "losses": [0.5, 0.7]}
+    assert noise_between_seeds([several])["standard_deviation"] == pytest.approx(math.sqrt(0.02))
+
+
+def test_of_single_seeds_and_of_diverged_trials_there_is_no_noise():
+    assert noise_between_seeds([trial(0.5, base_lr=0.1), trial(0.6, base_lr=0.2)]) is None
+    assert noise_between_seeds([trial(0.5, None, base_lr=0.1)]) is None
+
+
+def test_as_good_is_what_lies_within_the_noise_of_the_lowest():
     trials = [
-        trial(0.50, 0.9, base_lr=0.1, gamma=0.5),
-        trial(0.40, 0.05, base_lr=0.2, gamma=0.1),  # the lowest: up to 0.45 is as good
-        trial(0.45, 0.9, base_lr=0.05, gamma=0.3),  # just so
-        trial(0.4501, 0.9, base_lr=0.9, gamma=0.8),
-        trial(0.42, 0.9, base_lr=0.3, gamma=0.2),
+        trial(0.50, base_lr=0.1, gamma=0.5),
+        trial(0.40, 0.45, base_lr=0.2, gamma=0.1),  # the lowest; seeds spread by 0.05 / sqrt(2) = 0.0354
+        trial(0.435, base_lr=0.05, gamma=0.3),  # just so
+        trial(0.436, base_lr=0.9, gamma=0.8),
+        trial(0.42, 0.47, base_lr=0.3, gamma=0.2),
     ]
-    found = within_one_standard_error(trials, searched(trials), trials[1])
+    found = within_the_noise(trials, searched(trials), trials[1])
     assert found == {
-        "share": 1.0,
         "num_trials": 3,
-        "threshold": pytest.approx(0.45),
-        "standard_error": 0.05,
+        "threshold": pytest.approx(0.40 + 0.05 / math.sqrt(2)),
+        "standard_error": pytest.approx(0.05 / math.sqrt(2)),
+        "noise": {
+            "standard_deviation": pytest.approx(0.05 / math.sqrt(2)),
+            "degrees_of_freedom": 2,
+            "num_trials": 2,
+        },
         "values": {"base_lr": [0.05, 0.3], "gamma": [0.1, 0.3]},
     }
 
 
+def test_of_two_search_seeds_the_mean_is_less_noisy():
+    trials = [trial(0.40, 0.45, base_lr=0.2), trial(0.42, 0.47, base_lr=0.3)]
+    one = within_the_noise(trials, searched(trials), trials[0])["standard_error"]
+    for found in trials:
+        found["search"]["losses"] *= 2
+        found["confirmation"]["losses"] *= 2
+    # Twice the squares, of which 3 and no more 1 are free, and a mean of two.
+    two = within_the_noise(trials, searched(trials), trials[0])["standard_error"]
+    assert two == pytest.approx(one * math.sqrt(2 / 3 / 2))
+
+
 def test_the_chosen_value_is_always_among_those_that_are_as_good():
-    """A later rung, on more of the data, may choose what the first did not think as good."""
+    """Further seeds may choose what the search's own did not think as good."""
     trials = [
-        trial(0.40, 0.01, share=0.25, base_lr=0.1, shape="linear"),
-        trial(0.60, 0.01, share=0.25, base_lr=0.4, shape="cosine"),
+        trial(0.40, 0.401, 0.402, base_lr=0.1, shape="linear"),
+        trial(0.60, 0.1, 0.1, base_lr=0.4, shape="cosine"),
     ]
-    trials[1]["rungs"].append({"share": 1.0, "objective": 0.2, "standard_error": 0.01})
-    found = within_one_standard_error(trials, searched(trials), trials[1])
-    assert (found["share"], found["num_trials"]) == (0.25, 1)
+    trials[1]["confirmation"] = None  # its spread is not that of the others
+    found = within_the_noise(trials, searched(trials), trials[1])
+    assert found["num_trials"] == 1
     assert found["values"] == {"base_lr": [0.1, 0.4], "shape": {"choices": ["linear", "cosine"]}}
 
 
 def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highest():
     trials = [
-        trial(0.40, 0.05, shape="linear", mixed="none", nesterov=True, period_mult=2, step_size=3),
-        trial(0.41, 0.05, shape="cosine", mixed=0.1, nesterov=True, period_mult=1, step_size=7),
-        trial(0.42, 0.05, shape="linear", mixed=0.1, nesterov=True, period_mult=2, step_size=4),
-        trial(0.90, 0.05, shape="step", mixed=0.2, nesterov=True, period_mult=3, step_size=9),
+        trial(0.40, 0.47, shape="linear", mixed="none", nesterov=True, period_mult=2, step_size=3),
+        trial(0.41, shape="cosine", mixed=0.1, nesterov=True, period_mult=1, step_size=7),
+        trial(0.42, shape="linear", mixed=0.1, nesterov=True, period_mult=2, step_size=4),
+        trial(0.90, shape="step", mixed=0.2, nesterov=True, period_mult=3, step_size=9),
     ]
-    assert within_one_standard_error(trials, searched(trials), trials[0])["values"] == {
+    assert within_the_noise(trials, searched(trials), trials[0])["values"] == {
         "shape": {"choices": ["linear", "cosine"]},
         "mixed": {"choices": ["none", 0.1]},
         "nesterov": {"choices": [True]},
@@ -359,28 +434,30 @@ def test_as_good_choices_are_a_list_and_numbers_go_from_the_lowest_to_the_highes
     }
 
 
-def test_without_a_standard_error_the_lowest_alone_is_as_good():
-    """Two seeds that agree to the last digit, or losses without spread."""
-    trials = [trial(0.5, 0.0, base_lr=0.1), trial(0.5 + 1e-12, 0.1, base_lr=0.2)]
-    found = within_one_standard_error(trials, searched(trials), trials[0])
+def test_without_spread_between_seeds_the_lowest_alone_is_as_good():
+    trials = [trial(0.5, 0.5, base_lr=0.1), trial(0.5 + 1e-12, base_lr=0.2)]
+    found = within_the_noise(trials, searched(trials), trials[0])
     assert (found["num_trials"], found["threshold"], found["values"]) == (1, 0.5, {"base_lr": [0.1, 0.1]})
 
 
+def test_with_a_single_seed_nothing_is_said_to_be_as_good():
+    """The validation examples' own spread is that of the examples, and the same for all trials."""
+    trials = [trial(0.5, base_lr=0.1), trial(0.5001, base_lr=0.2)]
+    found = within_the_noise(trials, searched(trials), trials[0])
+    assert (found["num_trials"], found["values"], found["noise"]) == (0, {}, None)
+    assert found["reason"] == "the noise is not known: nothing was trained with two seeds"
+
+
 def test_diverged_trials_are_not_as_good():
-    trials = [trial(None, base_lr=0.9), trial(0.5, 10.0, base_lr=0.1), trial(3.0, 0.1, base_lr=0.2)]
-    found = within_one_standard_error(trials, searched(trials), trials[1])
+    trials = [trial(None, base_lr=0.9), trial(0.5, 9.5, base_lr=0.1), trial(3.0, base_lr=0.2)]
+    found = within_the_noise(trials, searched(trials), trials[1])
     assert (found["num_trials"], found["values"]) == (2, {"base_lr": [0.1, 0.2]})
 
 
 def test_where_every_trial_diverged_nothing_is_as_good():
-    trials = [trial(None, share=0.25, base_lr=0.1), trial(None, share=0.25, base_lr=0.9)]
-    assert within_one_standard_error(trials, searched(trials), trials[0]) == {
-        "share": 0.25,
-        "num_trials": 0,
-        "threshold": None,
-        "standard_error": None,
-        "values": {},
-    }
+    trials = [trial(None, base_lr=0.1), trial(None, base_lr=0.9)]
+    found = within_the_noise(trials, searched(trials), trials[0])
+    assert (found["num_trials"], found["values"], found["reason"]) == (0, {}, "every trial diverged")
 
 
 # ------------------------------------------------------------------------------------- the paper's words

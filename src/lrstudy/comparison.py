@@ -407,11 +407,17 @@ def _tuning(best: dict) -> dict | None:
     """What the search found, without its single trials; None where the defaults were taken unsearched."""
     if best["source"] == "defaults":
         return None
+    best_of_search = ("sampler_seed", "values", "objective", "best_trial", "exhausted")
     kept = (
-        "num_trials", "rungs", "seeds", "study", "cost", "terms", "objective", "defaults_objective",
-        "within_one_standard_error", "sensitivity",
+        "num_trials", "seeds", "finalists", "confirm_seeds", "study", "cost", "exhausted", "terms",
+        "objective", "best_trial", "search_objective", "defaults_objective", "within_the_noise",
+        "sensitivity", "budget",
     )  # fmt: skip
-    return {name: best[name] for name in kept} | {"largest_rise": largest_rise(best["sensitivity"])}
+    searches = [{name: found[name] for name in best_of_search} for found in best["searches"]]
+    return {name: best[name] for name in kept} | {
+        "searches": searches,
+        "largest_rise": largest_rise(best["sensitivity"]),
+    }
 
 
 def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> None:

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lrstudy.errors import StudyError, unknown
 
 Count = Annotated[int, Field(ge=1)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
@@ -67,17 +68,13 @@ class TuneParams(_Section):
     """How much is searched, the same for every cell."""
 
     num_trials: Annotated[int, Field(ge=0)]
-    rungs: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+    num_quasi_random: Count
     seeds: Seeds
+    finalists: Count
+    confirm_seeds: list[Seed]
+    searches: Count
     batch_size: Count
     sampler_seed: Annotated[int, Field(ge=0)]
-
-    @field_validator("rungs")
-    @classmethod
-    def _growing(cls, rungs: list[float]) -> list[float]:
-        if any(low >= high for low, high in itertools.pairwise(rungs)):
-            raise ValueError("the shares of the training data must grow from rung to rung")
-        return rungs
 
 
 class CompareParams(_Section):
@@ -389,12 +386,18 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
                 )
     for section in ("train", "theory"):
-        overlap = sorted(set(getattr(params, section).seeds) & set(params.tune.seeds))
-        if overlap:
-            raise StudyError(
-                f"{where}: tune.seeds and {section}.seeds share {overlap}; tuning must not see the "
-                "final runs' seeds, choose others."
-            )
+        for name in ("seeds", "confirm_seeds"):
+            overlap = sorted(set(getattr(params, section).seeds) & set(getattr(params.tune, name)))
+            if overlap:
+                raise StudyError(
+                    f"{where}: tune.{name} and {section}.seeds share {overlap}; tuning must not see the "
+                    "final runs' seeds, choose others."
+                )
+    if overlap := sorted(set(params.tune.seeds) & set(params.tune.confirm_seeds)):
+        raise StudyError(
+            f"{where}: tune.seeds and tune.confirm_seeds share {overlap}; a training that is repeated "
+            "confirms nothing, choose others."
+        )
     if isinstance(params.parallel, RayParams):
         device, num_gpus = params.train.device, params.parallel.num_gpus
         if (device == "cuda" and num_gpus == 0) or (device == "cpu" and num_gpus > 0):
@@ -402,10 +405,10 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
                 f"{where}: train.device is {device} and parallel.num_gpus is {num_gpus:g}; a training on "
                 "CUDA needs a share of a GPU, one on the CPU must not hold one."
             )
-    for section in ("train", "tune", "theory"):
-        seeds = getattr(params, section).seeds
+    listed = {f"{section}.seeds": getattr(params, section).seeds for section in ("train", "tune", "theory")}
+    for name, seeds in (listed | {"tune.confirm_seeds": params.tune.confirm_seeds}).items():
         if len(set(seeds)) != len(seeds):
-            raise StudyError(f"{where}: {section}.seeds has a seed twice in {seeds}; each may stand once.")
+            raise StudyError(f"{where}: {name} has a seed twice in {seeds}; each may stand once.")
     return params
 
 

@@ -261,6 +261,28 @@ def difference_figure(
     return figure
 
 
+def budget_figure(panels: Mapping[str, Mapping[str, Curve]]) -> "Figure":
+    """What the best of so many trials is expected to have, one panel per model, one line per schedule.
+
+    Args:
+        panels: title -> schedule -> (numbers of trials, expected validation losses).
+    """
+    figure = new_figure(TEXT_WIDTH, 2.5)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for panel, (title, curves) in zip(axes, panels.items(), strict=True):
+        for index, (schedule, (x, y)) in enumerate(curves.items()):
+            panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **line_style(index))
+        most = max(max(x) for x, _ in curves.values())
+        panel.set_xscale("log", base=2)
+        ticks = [2**power for power in range(most.bit_length())]
+        panel.set_xticks(ticks, [str(tick) for tick in ticks])
+        panel.set_title(_wrapped(title, len(panels)), loc="left")
+        panel.set_xlabel("trials")
+    axes[0].set_ylabel("expected validation loss")
+    _legend_above(figure, axes[0])
+    return figure
+
+
 def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Figure":
     """Critical-difference diagrams, one above the other: average ranks, those not told apart joined by a bar.
 

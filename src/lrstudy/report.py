@@ -161,6 +161,20 @@ def ranks(comparison: dict) -> dict[str, tuple[dict[str, float], float]]:
     }
 
 
+def budgets(comparison: dict) -> dict[str, dict[str, tuple[list[int], list[float]]]]:
+    """The budget figure: model -> schedule -> (numbers of trials, expected validation losses).
+
+    Numbers of trials that may all have diverged have no expectation; models with a single trial no figure.
+    """
+    found: dict[str, dict[str, tuple[list[int], list[float]]]] = {}
+    for model, schedule, cell in _cells(comparison):
+        rows = (cell["tuning"] or {}).get("budget", [])
+        known = [(row["num_trials"], row["loss"]) for row in rows if row["loss"] is not None]
+        if known and len(rows) > 1:
+            found.setdefault(model, {})[schedule] = ([k for k, _ in known], [loss for _, loss in known])
+    return found
+
+
 def models_beyond_the_paper(comparison: dict) -> list[str]:
     """The models that the reference trained for more epochs than the paper's figures show."""
     reference = comparison["protocol"]["reference"]
@@ -697,6 +711,14 @@ def _gaps(comparison: dict) -> Section | None:
     )
 
 
+_BUDGET = (
+    "What a budget buys: the validation loss that the best of so many trials is expected to have, the "
+    "defaults first and then any of the others, each choice of them equally likely (Sivaprasad et al. 2020, "
+    "here without replacement). It is that of the search's own seeds, which chose: new seeds would have a "
+    "higher one. Trials are not measured on test data."
+)
+
+
 def _search(comparison: dict) -> Iterator[Section]:
     """What tuning found for every model's schedules, and what a value off by a factor of 2 costs each."""
     protocol = comparison["protocol"]
@@ -707,9 +729,8 @@ def _search(comparison: dict) -> Iterator[Section]:
     tuned = {model: found for model, found in tuned.items() if found}
     if not tuned:
         return
-    rungs = protocol["rungs"]
-    seeds = protocol["tune_seeds"]
-    plain = rungs == [1]
+    seeds, further = protocol["tune_seeds"], protocol["confirm_seeds"]
+    drawn = budgets(comparison)
     yield Section(
         "What tuning found",
         text=[
@@ -717,20 +738,28 @@ def _search(comparison: dict) -> Iterator[Section]:
             f"{'seed' if len(seeds) == 1 else 'seeds'} "
             f"{', '.join(map(str, seeds))}, none of those above"
             + (
-                ""
-                if plain
-                else f", each trained to the end of its schedule on {rungs[0]} of the training data; the "
-                "best of "
-                f"them and the defaults went on to {' and '.join(map(str, rungs[1:]))}"
+                f"; the best {protocol['finalists']} of each schedule were trained again with "
+                f"{', '.join(map(str, further))}, and the mean over all these seeds decided"
+                if further
+                else ", and the lowest loss decided"
             )
-            + ". As good are the values of all trials within one standard error of the lowest loss"
-            + ("" if rungs[0] == 1 else " on that first share")
-            + ". Half and twice: how much the validation loss would change if that value alone were off "
-            "by a factor "
-            "of 2, as a Gaussian process fitted to the trials has it, with the 95% of its own "
-            "uncertainty; wide intervals mean few trials. Costs compare by epochs; minutes are those of the "
-            "trainings, with whatever else the machine did."
-        ],
+            + ". As good are the values of all trials whose loss lies above the lowest by no more than its "
+            "standard error, which the noise between seeds tells. Half and twice: how much the validation "
+            "loss would change if that value alone were off by a factor of 2, as a Gaussian process fitted "
+            "to the trials has it, with the 95% of its own uncertainty; wide intervals mean few trials. "
+            "Costs compare by trainings; minutes are theirs, with whatever else the machine did."
+        ]
+        + ([_BUDGET] if drawn else []),
+        figures=[
+            Figure(
+                "budget.svg",
+                "Expected validation loss of the best of so many trials.",
+                "comparison.json",
+                [f"{model}-{schedule}" for model, found in drawn.items() for schedule in found],
+            )
+        ]
+        if drawn
+        else [],
     )
     sides = {"half": "halved", "double": "doubled"}
     for model, searches in tuned.items():
@@ -751,8 +780,10 @@ def _search(comparison: dict) -> Iterator[Section]:
             [
                 schedule,
                 _number(tuning["defaults_objective"]),
+                _number(tuning["search_objective"]),
                 _number(tuning["objective"]),
-                f"{tuning['cost']['epochs_of_full_data']:.4g}",
+                str(tuning["cost"]["trainings"]),
+                f"{tuning['cost']['epochs']:.4g}",
                 f"{tuning['cost']['seconds'] / 60:.1f}",
             ]
             for schedule, tuning in searches.items()
@@ -782,7 +813,9 @@ def _search(comparison: dict) -> Iterator[Section]:
                         "schedule",
                         "validation loss of the defaults",
                         "of the chosen values",
-                        "cost, epochs of the full training data",
+                        "of those over all tuning seeds",
+                        "trainings",
+                        "epochs",
                         "minutes",
                     ],
                     losses,

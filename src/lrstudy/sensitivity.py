@@ -1,7 +1,8 @@
 """What a search's trials say beyond their winner: which values are as good, and what a wrong one costs.
 
-Pure functions of the trials that :func:`lrstudy.tuning.tune` returns. Both look at the first rung, where all
-trials were trained alike.
+Pure functions of the trials that :func:`lrstudy.tuning.tune` returns. Both look at the search's own seeds,
+with which all trials were trained alike; what a difference is worth, the noise between seeds says, which
+the finalists' further seeds tell.
 """
 
 import itertools
@@ -72,23 +73,63 @@ def _combinations(as_good: dict[str, list | dict]) -> Iterable[dict]:
     return (dict(zip(as_good, combination, strict=True)) for combination in itertools.product(*ends))
 
 
-def within_one_standard_error(trials: list[dict], space: Space, best: dict) -> dict:
-    """The values of all trials whose loss is at most the lowest plus its standard error, and the chosen ones.
+def noise_between_seeds(trials: list[dict], of=float) -> dict | None:
+    """The spread of the loss between seeds at the same values, pooled over the trials with several seeds.
 
-    The standard error is that of the lowest loss: over the tuning seeds, or over the validation examples
-    where there was one seed. Source of the rule: Breiman et al. 1984, section 3.4.3.
+    sqrt(sum_i sum_s (y_is - mean_i)^2 / sum_i (n_i - 1)) over trials i and their n_i > 1 seeds s. Where some
+    trials are finalists these alone count: all their seeds, those of the search and the further ones. A trial
+    that diverged with any seed does not.
+
+    Args:
+        trials: as :func:`lrstudy.tuning.tune` returns them.
+        of: what the spread is of: a function of the loss.
 
     Returns:
-        ``share``, ``num_trials`` of those as good, ``threshold``, ``standard_error`` and ``values``: per
-        parameter [lowest, highest] or, of a list, {"choices": those}; empty where every trial diverged.
+        ``standard_deviation``, ``degrees_of_freedom`` and ``num_trials`` that it is of; None where no trial
+        has two seeds.
     """
-    share = trials[0]["rungs"][0]["share"]
-    worked = [trial for trial in trials if trial["rungs"][0]["objective"] is not None]
+    finalists = [trial for trial in trials if trial["confirmation"] is not None]
+    losses = []
+    for trial in finalists or trials:
+        if trial["objective"] is not None:
+            parts = [trial[phase] for phase in ("search", "confirmation") if trial[phase] is not None]
+            losses.append([of(loss) for part in parts for loss in part["losses"]])
+    losses = [found for found in losses if len(found) > 1]
+    freedom = sum(len(found) - 1 for found in losses)
+    if not freedom:
+        return None
+    squares = math.fsum(float(np.var(found)) * len(found) for found in losses)
+    return {
+        "standard_deviation": math.sqrt(squares / freedom),
+        "degrees_of_freedom": freedom,
+        "num_trials": len(losses),
+    }
+
+
+def within_the_noise(trials: list[dict], space: Space, best: dict) -> dict:
+    """The values of all trials whose loss is at most the lowest plus its standard error, and the chosen ones.
+
+    All losses are means over the same seeds, those of the search. The standard error of such a mean is the
+    spread between seeds, pooled over the finalists (:func:`noise_between_seeds`), over the square root of
+    their number. The validation examples have no part in it: they are the same for all. Source of the rule:
+    Breiman et al. 1984, section 3.4.3.
+
+    Returns:
+        ``num_trials`` of those as good, ``threshold``, ``standard_error``, ``noise`` and ``values``: per
+        parameter [lowest, highest] or, of a list, {"choices": those}. ``values`` are empty, with a
+        ``reason``, where every trial diverged or only one seed was trained: then nothing is known of the
+        noise.
+    """
+    noise = noise_between_seeds(trials)
+    worked = [trial for trial in trials if trial["search"]["objective"] is not None]
+    nothing = {"num_trials": 0, "threshold": None, "standard_error": None, "noise": noise, "values": {}}
     if not worked:
-        return {"share": share, "num_trials": 0, "threshold": None, "standard_error": None, "values": {}}
-    lowest = min(worked, key=lambda trial: trial["rungs"][0]["objective"])["rungs"][0]
-    threshold = lowest["objective"] + lowest["standard_error"]
-    as_good = [trial for trial in worked if trial["rungs"][0]["objective"] <= threshold]
+        return nothing | {"reason": "every trial diverged"}
+    if noise is None:
+        return nothing | {"reason": "the noise is not known: nothing was trained with two seeds"}
+    lowest = min(trial["search"]["objective"] for trial in worked)
+    error = noise["standard_deviation"] / math.sqrt(len(worked[0]["search"]["losses"]))
+    as_good = [trial for trial in worked if trial["search"]["objective"] <= lowest + error]
     found = {}
     for name in best["values"]:
         values = [trial["values"][name] for trial in [*as_good, best]]
@@ -97,10 +138,10 @@ def within_one_standard_error(trials: list[dict], space: Space, best: dict) -> d
         else:
             found[name] = [min(values), max(values)]
     return {
-        "share": share,
         "num_trials": len(as_good),
-        "threshold": threshold,
-        "standard_error": lowest["standard_error"],
+        "threshold": lowest + error,
+        "standard_error": error,
+        "noise": noise,
         "values": found,
     }
 
@@ -109,17 +150,18 @@ def sensitivity(trials: list[dict], space: Space, best: dict) -> dict:
     """How much the validation loss rises when one chosen value is off by a factor of 2, the others kept.
 
     A Gaussian process of the log loss over the log2 of the values (choices: one coordinate each) is fitted
-    to all trials of the first rung. A diverged trial counts as the worst one that did not. ``change`` is
-    predicted loss there / predicted loss at the chosen values - 1, ``interval`` holds 95% of the process's
-    own uncertainty, noise of single trials included, which is wide where there were few. A value outside of
-    the search space is not judged (None).
+    to all trials with the search's seeds. A diverged trial counts as the worst one that did not. The noise
+    of a trial is fitted, and at least that between seeds where it is known. ``change`` is predicted loss
+    there / predicted loss at the chosen values - 1, ``interval`` holds 95% of the process's own
+    uncertainty, noise of single trials included, which is wide where there were few. A value outside of the
+    search space is not judged (None).
 
     Returns:
         ``num_trials`` and ``parameters``: per positive number that was searched its ``value`` and, for
         ``half`` and ``double``, ``value``, ``change`` and ``interval``; or ``reason`` if the trials are too
         few.
     """
-    worked = [trial for trial in trials if trial["rungs"][0]["objective"] is not None]
+    worked = [trial for trial in trials if trial["search"]["objective"] is not None]
     needed = max(MIN_TRIALS, len(space) + 3)
     if len(worked) < needed:
         return {
@@ -127,14 +169,12 @@ def sensitivity(trials: list[dict], space: Space, best: dict) -> dict:
             "parameters": {},
             "reason": f"{len(worked)} trials ended with a loss; at least {needed} are needed",
         }
-    worst = max(trial["rungs"][0]["objective"] for trial in worked)
+    worst = max(trial["search"]["objective"] for trial in worked)
     losses = [
-        worst if trial["rungs"][0]["objective"] is None else trial["rungs"][0]["objective"]
-        for trial in trials
+        worst if trial["search"]["objective"] is None else trial["search"]["objective"] for trial in trials
     ]
     inputs = np.array([_coordinates(trial["values"], space) for trial in trials])
-    # What the network is sure of has a loss of 0, which has no logarithm.
-    process = _fit(inputs, np.log(np.maximum(losses, np.finfo(float).eps)))
+    process = _fit(inputs, _logarithm(np.array(losses)), _noise_of_a_trial(trials))
     here = _coordinates(best["values"], space)
     parameters = {}
     for name, where in space.items():
@@ -188,7 +228,19 @@ def _coordinates(values: dict, space: Space) -> list[float]:
     return found
 
 
-def _fit(inputs: np.ndarray, targets: np.ndarray):
+def _logarithm(losses: np.ndarray | float) -> np.ndarray:
+    """Log of losses, of which one may be 0: that has no logarithm, and what is sure of everything has it."""
+    return np.log(np.maximum(losses, np.finfo(float).eps))
+
+
+def _noise_of_a_trial(trials: list[dict]) -> float:
+    """Variance between seeds of a trial's log loss on the search's seeds; 0 where it is not known."""
+    noise = noise_between_seeds(trials, _logarithm)
+    worked = next(trial for trial in trials if trial["search"]["objective"] is not None)
+    return noise["standard_deviation"] ** 2 / len(worked["search"]["losses"]) if noise else 0.0
+
+
+def _fit(inputs: np.ndarray, targets: np.ndarray, noise: float):
     from warnings import catch_warnings, simplefilter
 
     from sklearn.exceptions import ConvergenceWarning
@@ -198,8 +250,10 @@ def _fit(inputs: np.ndarray, targets: np.ndarray):
     # In units of log2: a loss does not change much within a factor of 2 to the 0.5, nor in the same way over
     # more than 2 to the 8.
     smooth = ConstantKernel(1.0, (0.05, 20.0)) * RBF([2.0] * inputs.shape[1], (0.5, 8.0))
+    # Noise is in shares of the trials' variance; more than all of it there cannot be.
+    least = min(0.99, max(1e-4, noise / (float(np.var(targets)) or math.inf)))
     process = GaussianProcessRegressor(
-        smooth + WhiteKernel(0.05, (1e-4, 1.0)), normalize_y=True, random_state=0
+        smooth + WhiteKernel(max(0.05, least), (least, 1.0)), normalize_y=True, random_state=0
     )
     with catch_warnings():
         simplefilter("ignore", ConvergenceWarning)  # a length at its bound is an answer

@@ -1,11 +1,16 @@
 """The search for each cell's base rate and schedule parameters: the only importer of optuna.
 
 Every schedule of a model gets the same number of trials, the same seeds and the same data. The first trial
-is the config's defaults. No trial is cut in the middle of its schedule: what decays late looks bad until it
-decays. The objective is the validation loss after the last epoch, the mean over ``tune.seeds``.
+is the config's defaults. The next ones, ``tune.num_quasi_random`` in all with the defaults, are points of a
+quasi-random sequence (scrambled Sobol): evenly spread, and with the same base rate in trial n of every
+schedule of a model, so that no schedule wins because it met the better rates. Those after them come from
+TPE. What was tried before is not a trial, nor is a candidate whose rate hardly moves; where nothing else is
+left, the search ends.
 
-``tune.rungs`` are growing shares of the training split. All trials train on the first share, the best of them
-(and the defaults) again on the next: successive halving over complete schedules. ``[1]`` is plain search.
+No trial is cut in the middle of its schedule: what decays late looks bad until it decays. The objective is
+the validation loss after the last epoch, the mean over ``tune.seeds``. The best ``tune.finalists`` are
+trained again with ``tune.confirm_seeds``, and the mean over all tuning seeds decides: one seed's lowest
+loss is as much luck as merit.
 
 Trials are suggested ``tune.batch_size`` at a time from the results of the batches before, each by a sampler
 seeded with the trial's number, and stored whole. So the search depends neither on the number of workers nor
@@ -15,7 +20,9 @@ that share the database, claim single trials in it; a dead worker's trials are t
 
 import contextlib
 import fcntl
+import functools
 import hashlib
+import itertools
 import math
 import os
 import sys
@@ -27,6 +34,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lrstudy import schedules
 from lrstudy.cells import Cell, default_values
 from lrstudy.config import Choices, FloatRange, TuneParams
 from lrstudy.errors import StudyError
@@ -36,8 +44,17 @@ from lrstudy.tracking import describe, in_workspace, server_name
 if TYPE_CHECKING:
     import optuna
 
-Evaluate = Callable[[float, list[tuple[int, dict]]], list[tuple[float, dict]]]
-"""(training share, [(trial number, values)]) -> [(objective, what is known of the trial)], in that order."""
+Evaluate = Callable[[str, list[tuple[int, dict]]], list[tuple[float, dict]]]
+"""(phase, [(trial number, values)]) -> [(objective, what is known of the trial)], in that order.
+
+What is known has at least ``losses``: one per seed of the phase, None where it diverged.
+"""
+
+SEARCH, CONFIRMATION = "search", "confirmation"
+"""The phases: all trials with ``tune.seeds``, then the finalists with ``tune.confirm_seeds``."""
+
+_ATTEMPTS = 32  # candidates drawn for one trial before the search looks for what is left
+_DIMENSIONS = 16  # of the quasi-random points, whatever a schedule needs, so that all share the first
 
 _HEARTBEAT_SECONDS = 30  # how often a worker says that it lives, for workers on other machines
 _GRACE_SECONDS = 150  # a worker that was silent for so long is dead
@@ -49,26 +66,25 @@ def storage_uri(root: Path) -> str:
     return in_workspace(os.environ.get("LRSTUDY_OPTUNA_STORAGE") or "sqlite:///optuna.db", root)
 
 
-def study_name(cell: str, key: str, rungs: list[float], rung: int = 0) -> str:
-    """The Optuna study of one rung: a study's objectives are all measured on the same share of the data."""
-    name = f"{cell}-{key[:16]}"
-    return name if rungs == [1] else f"{name}-on-{rungs[rung]:g}"
+def study_name(cell: str, key: str, phase: str = SEARCH, search: int = 0) -> str:
+    """The Optuna study of one phase of one search: its objectives are all of the same seeds."""
+    name = f"{cell}-{key[:16]}" + (f"-search-{search + 1}" if search else "")
+    return name if phase == SEARCH else f"{name}-{phase}"
 
 
-def rung_sizes(num_trials: int, rungs: list[float]) -> list[int]:
-    """How many trials each share is given, so that every rung costs about the same: n_i = ceil(n r_0 / r_i).
+def seeds_of(tune_params: TuneParams, phase: str) -> list[int]:
+    """The seeds that a trial is trained with in this phase."""
+    return tune_params.seeds if phase == SEARCH else tune_params.confirm_seeds
 
-    The defaults go along to every rung beside them. Source of the rule: successive halving, Jamieson and
-    Talwalkar 2016, arXiv 1502.07943, with shares of the data as the resource.
+
+def most_trainings(tune_params: TuneParams) -> int:
+    """The largest number of trainings that a cell's searches take; fewer only if trials diverge or run out.
+
+    searches x (num_trials x seeds + finalists x confirm_seeds), with no more finalists than trials.
     """
-    return [math.ceil(num_trials * rungs[0] / share - 1e-9) for share in rungs]
-
-
-def largest_cost(num_trials: int, rungs: list[float], num_epochs: int, num_seeds: int) -> float:
-    """An upper bound of the search's cost in epochs of the full training split: whoever wins, never more."""
-    sizes = rung_sizes(num_trials, rungs)
-    trained = [sizes[0], *(min(num_trials, size + 1) for size in sizes[1:])]
-    return num_seeds * num_epochs * sum(n * share for n, share in zip(trained, rungs, strict=True))
+    finalists = min(tune_params.finalists, tune_params.num_trials)
+    once = tune_params.num_trials * len(tune_params.seeds) + finalists * len(tune_params.confirm_seeds)
+    return tune_params.searches * once
 
 
 def tune(
@@ -78,23 +94,27 @@ def tune(
     root: Path,
     evaluate: Evaluate,
     *,
+    search: int = 0,
     identity: dict[str, str] | None = None,
     at_once: int = 1,
 ) -> list[dict]:
-    """Run (or go on with) the cell's search until it has ``num_trials`` trials; returns them by number.
+    """Run (or go on with) one of the cell's searches until it has its trials; returns them by number.
 
     Args:
         cell: what is tuned.
-        tune_params: number of trials, rungs, batch size, seed of the sampler.
+        tune_params: number of trials, finalists, seeds, batch size, seed of the sampler.
         key: identifies what is searched on what data; names the studies together with the cell.
         root: where the default database and the locks of this machine's workers lie.
         evaluate: trains what it is given and returns objectives; one that is not finite marks divergence.
+        search: which of ``tune.searches``, from 0.
         identity: what ``key`` was made of, in words; kept with the study to tell later ones what differs.
         at_once: how many trials this process claims at a time.
 
     Returns:
-        Per trial ``number``, ``values`` and ``rungs``: for every share that it was trained on ``share``,
-        ``objective`` (None where it diverged) and what ``evaluate`` said.
+        Per trial ``number``, ``values``, ``objective`` (the mean over all seeds that it was trained with,
+        None where one diverged), and by phase, ``search`` and ``confirmation`` (None if it is no finalist),
+        its ``objective`` there and what ``evaluate`` said. Fewer than ``num_trials`` if the space has no
+        more.
 
     Raises:
         StudyError: the defaults lie outside of the search space, the database cannot be opened, or the study
@@ -104,87 +124,164 @@ def tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = distributions(cell)
-    rungs = tune_params.rungs
     storage = _open_storage(root)
-    studies: dict[int, optuna.Study] = {}
+    studies: dict[str, optuna.Study] = {}
 
-    def study_of(rung: int) -> "optuna.Study":
-        if rung not in studies:
-            name = study_name(cell.name, key, rungs, rung)
-            studies[rung] = _open_study(name, storage, root, identity or {})
-        return studies[rung]
+    def study_of(phase: str) -> "optuna.Study":
+        if phase not in studies:
+            name = study_name(cell.name, key, phase, search)
+            studies[phase] = _open_study(name, storage, root, identity or {})
+        return studies[phase]
 
     def stored() -> dict[int, dict]:
-        return {number: dict(trial.params) for number, trial in _by_number(study_of(0)).items()}
+        return {number: dict(trial.params) for number, trial in _by_number(study_of(SEARCH)).items()}
 
-    results: dict[int, list[dict]] = {number: [] for number in range(tune_params.num_trials)}
-    with _Worker(cell.name, root / "checkpoints" / cell.name / f"tuning-{key[:16]}", storage, at_once) as me:
-        steps = search(cell, tune_params, stored)
+    results: dict[int, dict] = {}
+    folder = root / "checkpoints" / cell.name / f"tuning-{key[:16]}"
+    with _Worker(cell.name, folder, storage, at_once) as me:
+        steps = search_steps(cell, tune_params, search, stored)
         finished = None
         with contextlib.suppress(StopIteration):
             while True:
-                rung, wanted = steps.send(finished)
-                share = rungs[rung]
-
-                def train(trials: list[tuple[int, dict]], share: float = share) -> list[tuple[float, dict]]:
-                    return evaluate(share, trials)
-
-                finished = me.complete(study_of(rung), wanted, space, train)
+                phase, wanted = steps.send(finished)
+                finished = me.complete(study_of(phase), wanted, space, functools.partial(evaluate, phase))
                 for number, trial in finished.items():
-                    objective = trial.value if math.isfinite(trial.value) else None
                     known = {k: v for k, v in trial.user_attrs.items() if k not in ("number", "worker")}
-                    results[number].append({"share": share, "objective": objective, **known})
-        values = stored()
-    return [{"number": number, "values": values[number], "rungs": found} for number, found in results.items()]
+                    add_result(results, phase, number, dict(trial.params), trial.value, known)
+    return [results[number] for number in sorted(results)]
 
 
-Steps = Generator[tuple[int, dict[int, dict]], "dict[int, optuna.trial.FrozenTrial]", None]
+def add_result(
+    results: dict[int, dict], phase: str, number: int, values: dict, objective: float, known: dict
+) -> None:
+    """Note in ``results``, trials by number as :func:`tune` returns them, what a phase said of a trial."""
+    trial = results.setdefault(
+        number, {"number": number, "values": values, "objective": None, SEARCH: None, CONFIRMATION: None}
+    )
+    trial[phase] = {"objective": objective if math.isfinite(objective) else None, **known}
+    found = [trial[part] for part in (SEARCH, CONFIRMATION) if trial[part] is not None]
+    trial["objective"] = None
+    if all(part["objective"] is not None for part in found):
+        losses = [loss for part in found for loss in part["losses"]]
+        trial["objective"] = sum(losses) / len(losses)
 
 
-def search(cell: Cell, tune_params: TuneParams, stored: Callable[[], dict[int, dict]] = dict) -> Steps:
+Steps = Generator[tuple[str, dict[int, dict]], "dict[int, optuna.trial.FrozenTrial]", None]
+
+
+def search_steps(
+    cell: Cell, tune_params: TuneParams, search: int = 0, stored: Callable[[], dict[int, dict]] = dict
+) -> Steps:
     """The search as a dialogue, whoever trains: it says what is to be trained and is sent what came of it.
 
-    Yields (rung, trial number -> values), and is sent these trials, finished, by number.
+    Yields (phase, trial number -> values), and is sent these trials, finished, by number.
 
     Args:
+        search: which of ``tune.searches``, from 0: each has a sampler's seed of its own.
         stored: the values of the trials that were suggested before, by number.
     """
     space, defaults = distributions(cell), default_values(cell)
-    rungs, num_trials = tune_params.rungs, tune_params.num_trials
+    num_trials, sampler_seed = tune_params.num_trials, tune_params.sampler_seed + search
     finished: dict[int, optuna.trial.FrozenTrial] = {}
+    exhausted = False
     for start in range(0, num_trials, tune_params.batch_size):
         known = stored()
         batch: dict[int, dict] = {0: defaults} if start == 0 else {}
-        for number in range(start, min(start + tune_params.batch_size, num_trials)):
-            if number in known:
-                batch[number] = known[number]
-            elif number > 0:
-                before = [finished[n] for n in range(start)]
+        before = [finished[number] for number in range(start)]
+        for number in range(max(start, 1), min(start + tune_params.batch_size, num_trials)):
+            values = known.get(number)
+            if values is None:
                 beside = list(batch.values())
-                batch[number] = _suggest(before, beside, number, space, tune_params.sampler_seed)
-        finished |= yield 0, batch
-    for rung in range(1, len(rungs)):
-        ranked = sorted((t.value, n) for n, t in finished.items() if math.isfinite(t.value))
-        kept = {number for _, number in ranked[: rung_sizes(num_trials, rungs)[rung]]}
-        if 0 in finished and math.isfinite(finished[0].value):
-            kept.add(0)
-        if not kept:
-            return  # all diverged: nothing to choose from
-        finished = yield rung, {number: dict(finished[number].params) for number in sorted(kept)}
+                tried = [dict(trial.params) for trial in before] + beside
+                if number >= tune_params.num_quasi_random:
+                    values = _by_tpe(before, beside, tried, number, space, sampler_seed, cell)
+                if values is None:
+                    values = _quasi_random(tried, number, space, sampler_seed, cell)
+            if values is None:
+                exhausted = True
+                break
+            batch[number] = values
+        if batch:
+            finished |= yield SEARCH, batch
+        if exhausted:
+            break
+    ranked = sorted((t.value, number) for number, t in finished.items() if math.isfinite(t.value))
+    finalists = sorted(number for _, number in ranked[: tune_params.finalists])
+    if finalists and tune_params.confirm_seeds:
+        yield CONFIRMATION, {number: dict(finished[number].params) for number in finalists}
 
 
 def best_trial(trials: list[dict]) -> dict:
-    """Of the trials on the last share the one of lowest objective, the earlier of equals.
+    """Of the finalists the one of lowest mean over all tuning seeds, the earlier of equals.
 
-    The first, which is the defaults, if every one diverged.
+    If every finalist diverged with a further seed, the best of the other trials; the first, which is the
+    defaults, if all diverged.
+    """
+    worked = [trial for trial in trials if trial["objective"] is not None]
+    if not worked:
+        return trials[0]
+    return min(worked, key=lambda t: (t[CONFIRMATION] is None, t["objective"], t["number"]))
+
+
+def budget(trials: list[dict], num_quasi_random: int) -> list[dict]:
+    """What the best of k trials is expected to have, for every k that the trials can tell of.
+
+    The first trial is the defaults and the others are drawn, so the best of k is that of the defaults and
+    m = k - 1 of the n others, every choice of them equally likely: without replacement, which is unbiased
+    for trials drawn alike. With the losses of the others in order, y_1 <= ... <= y_n, the lowest of m is y_i
+    with the chance C(n - i, m - 1) / C(n, m). The trial is chosen by its objective on ``tune.seeds``; its
+    other validation metrics are those of the same trainings. TPE's trials depend on those before them, so
+    their order is not free, and they are left out.
+
+    Returns:
+        For k = 1, ..., n + 1: ``num_trials`` k, and the expected ``loss`` and further metrics; None where
+        all k may have diverged. It is what the search sees: the lowest of noisy losses is lower than what
+        new seeds would have.
+
+    Source: Sivaprasad et al. 2020, arXiv 1910.11758, section 3, and Dodge et al. 2019, arXiv 1909.03004 (with
+    replacement there).
     """
 
-    def order(trial: dict) -> tuple:
-        last = trial["rungs"][-1]
-        return (-len(trial["rungs"]), math.inf if last["objective"] is None else last["objective"])
+    def metrics(trial: dict) -> dict[str, float | None]:
+        known = trial[SEARCH]
+        return {"loss": known["objective"], **(known.get("validation") or {})}
 
-    best = min(trials, key=lambda trial: (*order(trial), trial["number"]))
-    return trials[0] if best["rungs"][-1]["objective"] is None else best
+    def order(trial: dict) -> tuple:
+        objective = trial[SEARCH]["objective"]
+        return math.inf if objective is None else objective, trial["number"]
+
+    defaults, *others = [trial for trial in trials if trial["number"] < max(1, num_quasi_random)]
+    others.sort(key=order)
+    count = len(others)
+    rows = []
+    for size in range(1, count + 2):
+        drawn = size - 1
+        chances = [(1.0, defaults)]
+        if drawn:
+            ways = math.comb(count, drawn)
+            chances = [
+                (math.comb(count - 1 - i, drawn - 1) / ways, min(defaults, trial, key=order))
+                for i, trial in enumerate(others[: count - drawn + 1])
+            ]
+        row: dict = {"num_trials": size}
+        for name in metrics(defaults) | (metrics(others[0]) if others else {}):
+            values = [(chance, metrics(trial).get(name)) for chance, trial in chances]
+            diverged = any(trial[SEARCH]["objective"] is None for _, trial in chances)
+            row[name] = None if diverged else math.fsum(chance * value for chance, value in values)
+        rows.append(row)
+    return rows
+
+
+def values_for(tuned: dict, seed: int) -> tuple[dict, int]:
+    """The values that a final training with ``seed`` takes of best.json, and the number of their search.
+
+    With two searches the odd seeds have the values of the first and the even ones those of the second, so
+    that the spread between seeds has the search's own luck in it (Bouthillier et al. 2021, arXiv
+    2103.03098).
+    """
+    searches = tuned.get("searches") or [tuned]
+    index = (seed - 1) % len(searches)
+    return searches[index]["values"], index + 1
 
 
 class _Worker:
@@ -396,7 +493,7 @@ def _open_study(
             storage=storage,
             study_name=name,
             load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),  # asks nothing: see _suggest
+            sampler=optuna.samplers.RandomSampler(),  # asks nothing: see search_steps
         )
         stored = study.user_attrs.get("identity")
         if stored is None and not study.get_trials(deepcopy=False):
@@ -437,30 +534,145 @@ def differences(mine: dict[str, str], stored: dict[str, str]) -> list[str]:
     return [name for name, value in mine.items() if stored.get(name) != value]
 
 
-def _suggest(
-    before: list["optuna.trial.FrozenTrial"],
-    beside: list[dict],
+def moves(cell: Cell, values: dict) -> bool:
+    """Whether the candidate's schedule moves the rate (:func:`lrstudy.schedules.moves`); static need not."""
+    found = cell.settings(values)["schedule"]
+    return found["function"] == "static" or schedules.moves(
+        found["function"],
+        cell.num_epochs,
+        warmup_epochs=found["warmup_epochs"],
+        granularity=found["granularity"],
+        **found["parameters"],
+    )
+
+
+def _quasi_random(
+    tried: list[dict],
     number: int,
     space: dict[str, "optuna.distributions.BaseDistribution"],
     sampler_seed: int,
-) -> dict:
+    cell: Cell,
+) -> dict | None:
+    """The values of trial ``number`` > 0 from a quasi-random point; None if none is left.
+
+    The first coordinate is the base rate. Where the values were ``tried`` or don't move, the schedule's
+    parameters are drawn again from another sequence, and the base rate, which the model's other schedules
+    have too, stays. If that finds nothing, a search space that is finite is looked through for what is
+    left.
+    """
+    dimensions = max(_DIMENSIONS, len(space))
+    shared = _point(sampler_seed, number - 1, dimensions)
+    for attempt in range(_ATTEMPTS):
+        point = shared
+        if attempt:
+            point = (shared[0], *_point(_seed(sampler_seed, number, attempt), 0, dimensions)[1:])
+        values = {name: _at(share, where) for share, (name, where) in zip(point, space.items(), strict=False)}
+        if values not in tried and moves(cell, values):
+            return values
+    listed = [_all_of(where) for where in space.values()]
+    if any(one is None for one in listed):
+        return None
+    base_lr = _at(shared[0], space["base_lr"])
+    left = [
+        values
+        for values in (dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*listed))
+        if values not in tried and moves(cell, values)
+    ]
+    return min(left, key=lambda values: values["base_lr"] != base_lr, default=None)
+
+
+def _point(seed: int, index: int, dimensions: int) -> tuple[float, ...]:
+    """Point ``index``, from 0, of the scrambled Sobol sequence of this seed, in [0, 1)^dimensions."""
+    return _points(seed, 1 << index.bit_length(), dimensions)[index]
+
+
+@functools.lru_cache(maxsize=64)
+def _points(seed: int, count: int, dimensions: int) -> list[tuple[float, ...]]:
+    """The first ``count`` points of :func:`_point`'s sequence."""
+    import optuna
+    from optuna.distributions import FloatDistribution
+    from optuna.trial import TrialState, create_trial
+
+    unit = {f"u{i:02d}": FloatDistribution(0.0, 1.0) for i in range(dimensions)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "The balance properties of Sobol' points")
+        study = optuna.create_study(sampler=optuna.samplers.QMCSampler(scramble=True, seed=seed))
+        # The sampler takes its space from a study's first trial.
+        study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE, value=0.0, params=dict.fromkeys(unit, 0.0), distributions=unit
+            )
+        )
+        return [tuple(study.ask(unit).params.values()) for _ in range(count)]
+
+
+def _at(share: float, where: "optuna.distributions.BaseDistribution") -> object:
+    """The value at this share, 0 <= share < 1, of a range (of its logarithm with ``log``) or of a list."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(where, CategoricalDistribution):
+        return where.choices[int(share * len(where.choices))]
+    whole = not isinstance(where, FloatDistribution)
+    # A whole number has from half below it to half above it, as in Optuna.
+    low, high = (where.low - 0.5, where.high + 0.5) if whole else (where.low, where.high)
+    if where.log:
+        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+    else:
+        value = low + share * (high - low)
+    return min(max(math.floor(value + 0.5), where.low), where.high) if whole else _rounded(value, where)
+
+
+def _all_of(where: "optuna.distributions.BaseDistribution") -> list | None:
+    """All values of a list or of whole numbers; None where there are infinitely many."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(where, CategoricalDistribution):
+        return list(where.choices)
+    if isinstance(where, FloatDistribution):
+        return [where.low] if where.low == where.high else None
+    return list(range(where.low, where.high + 1))
+
+
+def _seed(*parts: int) -> int:
+    """A seed for a random generator that differs with every part."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _by_tpe(
+    before: list["optuna.trial.FrozenTrial"],
+    beside: list[dict],
+    tried: list[dict],
+    number: int,
+    space: dict[str, "optuna.distributions.BaseDistribution"],
+    sampler_seed: int,
+    cell: Cell,
+) -> dict | None:
     """The values of trial ``number``, from those finished ``before`` its batch and those ``beside`` it.
 
-    Whether those beside it have finished meanwhile makes no difference: they only keep the sampler away.
+    Whether those beside it have finished meanwhile makes no difference: they only keep the sampler away. None
+    where everything that it draws was tried or does not move.
     """
     import optuna
     from optuna.trial import TrialState, create_trial
 
-    seed = hashlib.sha256(f"{sampler_seed}:{number}".encode()).digest()
-    sampler = optuna.samplers.TPESampler(
-        seed=int.from_bytes(seed[:4], "big"), n_startup_trials=4, multivariate=True, constant_liar=True
-    )
-    study = optuna.create_study(sampler=sampler)
-    study.add_trials(before)
-    study.add_trials(
-        create_trial(state=TrialState.RUNNING, params=values, distributions=space) for values in beside
-    )
-    return {name: _rounded(value, space[name]) for name, value in study.ask(space).params.items()}
+    for attempt in range(_ATTEMPTS):
+        sampler = optuna.samplers.TPESampler(
+            seed=_seed(sampler_seed, number, attempt),
+            n_startup_trials=4,
+            multivariate=True,
+            constant_liar=True,
+        )
+        study = optuna.create_study(sampler=sampler)
+        study.add_trials(before)
+        study.add_trials(
+            create_trial(state=TrialState.RUNNING, params=values, distributions=space) for values in beside
+        )
+        values = {name: _rounded(value, space[name]) for name, value in study.ask(space).params.items()}
+        if values not in tried and moves(cell, values):
+            return values
+    return None
 
 
 def _rounded(value: object, where: "optuna.distributions.BaseDistribution") -> object:
@@ -476,7 +688,7 @@ def _rounded(value: object, where: "optuna.distributions.BaseDistribution") -> o
 
 
 def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
-    """Optuna's figures of the trials on the first share, as PNG in ``folder``; returns what was drawn.
+    """Optuna's figures of all trials with the search's seeds, as PNG in ``folder``; returns what was drawn.
 
     The history of the objective, a slice for each parameter and, for several parameters, their importances
     (PED-ANOVA; Watanabe et al. 2023, arXiv 2304.10255). Nothing from fewer than three trials that worked.
@@ -487,14 +699,12 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     space = distributions(cell)
     study = optuna.create_study()
     for trial in trials:
-        if (objective := trial["rungs"][0]["objective"]) is not None:
+        if (objective := trial[SEARCH]["objective"]) is not None:
             study.add_trial(create_trial(params=trial["values"], distributions=space, value=objective))
     if len(study.trials) < 3:
         return []
     from optuna.visualization import matplotlib as plots  # a second
 
-    share = trials[0]["rungs"][0]["share"]
-    of = "validation loss" if share == 1 else f"validation loss, on {share:g} of the training data"
     drawn = {"optimization_history": plots.plot_optimization_history, "slice": plots.plot_slice}
     if len(space) > 1:
         drawn["param_importances"] = plots.plot_param_importances
@@ -503,7 +713,7 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for name, plot in drawn.items():
-            axes = plot(study, target_name=of)
+            axes = plot(study, target_name="validation loss")
             figure = getattr(axes, "figure", None) or axes[0].figure
             figure.set_size_inches(6.4, 3.6)
             for axis in figure.axes:

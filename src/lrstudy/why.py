@@ -9,7 +9,6 @@ what comes after it is not known yet.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -57,6 +56,9 @@ def plan(cell: Cell, params: Params, meta: dict, root: Path, ledger: Ledger) -> 
     def need(name: str, values: dict, seed: int, **options: object) -> Record | None:
         settings = cell.settings(values)
         task = training_task(cell, params, settings, seed, meta, root, f"{cell.name} {name}", **options)
+        for known in found.needs:
+            if known.task["key"] == task["key"]:
+                return known.record  # two searches begin with the same trial
         found.needs.append(Need(name, task, ledger.find(*task["identities"])))
         return found.needs[-1].record
 
@@ -67,46 +69,58 @@ def plan(cell: Cell, params: Params, meta: dict, root: Path, ledger: Ledger) -> 
             f"{count} training{'s' if count > 1 else ''} with the values that the search will find"
         )
         return found
+    from lrstudy.tuning import values_for
+
     for seed in params.train.seeds:
-        need(f"seed {seed}", tuned, seed)
+        need(f"seed {seed}", values_for(tuned, seed)[0], seed)
     return found
 
 
 def _searched(cell: Cell, params: Params, need) -> dict | None:
-    """The values that the search finds, from the ledger alone; None where a trial of it is missing."""
+    """What the searches find, as best.json has it, from the ledger alone; None where a trial is missing."""
     settings = params.tune
     if settings.num_trials == 0:
-        return default_values(cell)
+        return {"values": default_values(cell)}
     import optuna
 
-    from lrstudy.stages.tune import judge
-    from lrstudy.tuning import best_trial, distributions, search
+    from lrstudy.tuning import best_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = distributions(cell)
-    steps, finished = search(cell, settings), None
+    # All of them are gone through, whether one waits or not: what each lacks can be trained now.
+    searched = [_replayed(cell, params, need, search) for search in range(settings.searches)]
+    if None in searched:
+        return None
+    return {"searches": [{"values": best_trial(trials)["values"]} for trials in searched]}
+
+
+def _replayed(cell: Cell, params: Params, need, search: int) -> list[dict] | None:
+    """The trials of one search, as ``tune`` returns them; None where one of them is not in the ledger."""
+    from optuna.trial import create_trial
+
+    from lrstudy.stages.tune import judge
+    from lrstudy.tuning import CONFIRMATION, add_result, distributions, search_steps, seeds_of
+
+    space, of = distributions(cell), f"search {search + 1} " if search else ""
+    steps, finished = search_steps(cell, params.tune, search), None
     trials: dict[int, dict] = {}
     while True:
         try:
-            rung, wanted = steps.send(finished)
+            phase, wanted = steps.send(finished)
         except StopIteration:
-            return best_trial(list(trials.values()))["values"]
-        share, finished, complete = settings.rungs[rung], {}, True
+            return [trials[number] for number in sorted(trials)]
+        finished, complete = {}, True
         for number, values in wanted.items():
-            at = f" on {share:g} of the data" if share < 1 else ""
+            name = f"{of}trial {number}" + (f" {phase}" if phase == CONFIRMATION else "")
             records = [
-                need(f"trial {number}{at} seed {seed}", values, seed, training_share=share, role="trial")
-                for seed in settings.seeds
+                need(f"{name} seed {seed}", values, seed, role="trial")
+                for seed in seeds_of(params.tune, phase)
             ]
             if not all(records):
                 complete = False
                 continue
-            objective, _ = judge(records, share)
-            trial = trials.setdefault(number, {"number": number, "values": values, "rungs": []})
-            trial["rungs"].append(
-                {"share": share, "objective": objective if math.isfinite(objective) else None}
-            )
-            finished[number] = optuna.trial.create_trial(
+            objective, known = judge(records)
+            add_result(trials, phase, number, values, objective, known)
+            finished[number] = create_trial(
                 params=values, distributions=space, value=objective, user_attrs={"number": number}
             )
         if not complete:

@@ -6,10 +6,19 @@ import hashlib
 from pathlib import Path
 
 from lrstudy.errors import StudyError
-from lrstudy.figures import curve_figure, difference_figure, loss_figure, rank_figure, save_figure, style
+from lrstudy.figures import (
+    budget_figure,
+    curve_figure,
+    difference_figure,
+    loss_figure,
+    rank_figure,
+    save_figure,
+    style,
+)
 from lrstudy.files import write_atomically
 from lrstudy.report import (
     PAPER_EPOCHS,
+    budgets,
     differences,
     models_beyond_the_paper,
     ranks,
@@ -68,6 +77,8 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
             drawn["differences"] = difference_figure(
                 {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
             )
+        if bought := budgets(comparison):
+            drawn["budget"] = budget_figure({titles[model]: found for model, found in bought.items()})
         if ranked := ranks(comparison):
             drawn["ranks"] = rank_figure({titles[model]: found for model, found in ranked.items()})
         return [

@@ -37,6 +37,7 @@ from lrstudy.study import (
     under_way,
 )
 from lrstudy.tracking import Journal, Sender
+from lrstudy.tuning import values_for
 
 # What a clock decides is no part of the result.
 _OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
@@ -53,7 +54,7 @@ def main() -> None:
         seed: training_task(
             cell,
             params,
-            cell.settings(tuned["values"]),
+            cell.settings(values_for(tuned, seed)[0]),
             seed,
             meta,
             root,
@@ -117,12 +118,15 @@ def main() -> None:
             "schedule": schedule,
             "dataset": cell.dataset,
             "tuned": tuned["source"],
+            "searches": len({values_for(tuned, seed)[1] for seed in tasks}),
             "settings": settings,
             "cell": {"key": parent.key, "run_id": sender.run_ids.get(parent.key)},
             "seeds": {
                 str(seed): {
                     "identity": records[seed].identity,
                     "key": task["key"],
+                    "search": values_for(tuned, seed)[1],
+                    "values": values_for(tuned, seed)[0],
                     "run_id": sender.run_ids.get(task["key"]),
                     "status": records[seed].status,
                     "best_epoch": records[seed].best_epoch,

@@ -5,8 +5,8 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from statistics import stdev
 
 from lrstudy.cells import default_values, make_cell
 from lrstudy.config import load_params, workspace_root
@@ -17,7 +17,7 @@ from lrstudy.identity import content_hash
 from lrstudy.ledger import Record
 from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import is_from_ledger, train_run
-from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_one_standard_error
+from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_the_noise
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
     common_tags,
@@ -31,7 +31,19 @@ from lrstudy.study import (
     under_way,
 )
 from lrstudy.tracking import Journal, Sender, describe, server_name
-from lrstudy.tuning import best_trial, draw, earlier_studies, largest_cost, storage_uri, study_name, tune
+from lrstudy.tuning import (
+    CONFIRMATION,
+    SEARCH,
+    best_trial,
+    budget,
+    draw,
+    earlier_studies,
+    most_trainings,
+    seeds_of,
+    storage_uri,
+    study_name,
+    tune,
+)
 
 
 def main() -> None:
@@ -41,7 +53,7 @@ def main() -> None:
     meta = read_meta(data_folder(cell.dataset))
     output = tuned_file(model, schedule)
     settings = params.tune
-    summary = {"model": model, "schedule": schedule, "num_trials": settings.num_trials}
+    summary: dict = {"model": model, "schedule": schedule, "num_trials": settings.num_trials}
     if settings.num_trials == 0:
         values = default_values(cell)
         nothing = {"values": {}}
@@ -50,8 +62,7 @@ def main() -> None:
         print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
 
-    def task(number: int, values: dict, share: float, seed: int) -> dict:
-        label = f"{cell.name} trial {number}" + (f" on {share:g}" if share < 1 else "") + f" seed {seed}"
+    def task(name: str, values: dict, seed: int) -> dict:
         return training_task(
             cell,
             params,
@@ -59,8 +70,7 @@ def main() -> None:
             seed,
             meta,
             root,
-            label,
-            training_share=share,
+            f"{cell.name} {name} seed {seed}",
             role="trial",
             keep_weights=False,
             journal=False,
@@ -68,15 +78,15 @@ def main() -> None:
 
     # What the search depends on, in the words that a later search says it differs in.
     space = cell.search_space()
-    defaults = task(0, {}, 1.0, 0)
+    defaults = task("defaults", {}, 0)
     identity = {
         "data": meta["fingerprint"],
         **{f"code of the {part}": meaning for part, meaning in defaults["code"].items()},
         "settings": defaults["settings"],
         "search space": {name: where.model_dump() for name, where in space.items()},
         "seeds": settings.seeds,
-        "rungs": settings.rungs,
-        "sampler": [settings.sampler_seed, settings.batch_size],
+        "seeds of the confirmation": settings.confirm_seeds,
+        "sampler": [settings.sampler_seed, settings.batch_size, settings.num_quasi_random],
     }
     identity = {name: content_hash(part) for name, part in identity.items()}
     key = content_hash(identity)
@@ -90,24 +100,34 @@ def main() -> None:
         tags | {"kind": "tuning"},
         {
             "num_trials": settings.num_trials,
-            "rungs": settings.rungs,
+            "searches": settings.searches,
             "seeds": settings.seeds,
+            "finalists": settings.finalists,
+            "confirm_seeds": settings.confirm_seeds,
             "search": {name: where.model_dump() for name, where in space.items()},
         },
         description=f"Search for the base rate and the parameters of `{schedule}` with {model} on "
-        f"{meta['label']}: one run per trial and share of the training data; the objective is the last "
-        "epoch's validation loss.",
+        f"{meta['label']}: one run per trial, one more per finalist with further seeds; the objective is "
+        "the last epoch's validation loss.",
     )
 
-    def trial_journal(number: int, share: float) -> Journal:
-        name = f"trial-{number}" + (f"-on-{share:g}" if share < 1 else "")
+    def trial_name(search: int, phase: str, number: int) -> str:
+        of = f"search {search + 1} " if search else ""
+        return f"{of}trial {number}" + (f" {phase}" if phase == CONFIRMATION else "")
+
+    def trial_journal(search: int, phase: str, number: int) -> Journal:
+        name = trial_name(search, phase, number).replace(" ", "-")
         return Journal(folder / name, f"tuning-{key}-{name}")
 
     with Sender(root) as sender, under_way(journal):
         sender.follow(folder)
 
-        def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
-            tasks = {n: [task(n, values, share, seed) for seed in settings.seeds] for n, values in trials}
+        def evaluate(search: int, phase: str, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
+            seeds = seeds_of(settings, phase)
+            tasks = {
+                n: [task(trial_name(search, phase, n), values, seed) for seed in seeds]
+                for n, values in trials
+            }
             every = [run for group in tasks.values() for run in group]
             taken = {run["key"] for run in every if is_from_ledger(run)}
             for _ in run_all(train_run, every, *params.workers):
@@ -115,12 +135,12 @@ def main() -> None:
             found = []
             for number, values in trials:
                 records = [record_of(task) for task in tasks[number]]
-                objective, known = judge(records, share)
-                trial = trial_journal(number, share)
+                objective, known = judge(records)
+                trial = trial_journal(search, phase, number)
                 trial.create(
-                    f"{cell.name} trial {number}" + (f" on {share:g} of the data" if share < 1 else ""),
-                    tags | {"kind": "trial", "trial": str(number), "training_share": f"{share:g}"},
-                    values | {"training_share": share},
+                    f"{cell.name} {trial_name(search, phase, number)}",
+                    tags | {"kind": "trial", "trial": str(number), "phase": phase, "search": str(search + 1)},
+                    values | {"seeds": seeds},
                     parent=journal.key,
                 )
                 sender.follow(trial.folder)
@@ -140,49 +160,69 @@ def main() -> None:
         workers = num_workers(*params.workers)
         at_once = math.ceil(workers / len(settings.seeds))
         with _clear_database_errors(root):
-            trials = tune(cell, settings, key, root, evaluate, identity=identity, at_once=at_once)
-        best = best_trial(trials)
+            searched = [
+                tune(
+                    cell,
+                    settings,
+                    key,
+                    root,
+                    partial(evaluate, search),
+                    search=search,
+                    identity=identity,
+                    at_once=at_once,
+                )
+                for search in range(settings.searches)
+            ]
+        winners = [best_trial(trials) for trials in searched]
+        # The numbers of MLflow's steps: those of the first search's trials, then of the second's, ...
+        steps = {(s, t["number"]): s * settings.num_trials + t["number"] for s, t in _each(searched)}
         journal.metrics(
             [
                 (
-                    "objective" if rung["share"] == 1 else f"objective_on_{rung['share']:g}",
-                    rung["objective"],
-                    t["number"],
-                    rung["ended"],
+                    "objective" if phase == SEARCH else f"objective_of_{phase}",
+                    trial[phase]["objective"],
+                    steps[search, trial["number"]],
+                    trial[phase]["ended"],
                 )
-                for t in trials
-                for rung in t["rungs"]
-                if rung["objective"] is not None
+                for search, trial in _each(searched)
+                for phase in (SEARCH, CONFIRMATION)
+                if trial[phase] is not None and trial[phase]["objective"] is not None
             ]
         )
-        for trial in trials:
-            for rung in trial["rungs"]:
-                run = trial_journal(trial["number"], rung["share"])
+        for search, trial in _each(searched):
+            phases = [phase for phase in (SEARCH, CONFIRMATION) if trial[phase] is not None]
+            for phase in phases:
+                run = trial_journal(search, phase, trial["number"])
                 if not run.events():
                     continue  # another machine trained it and has told MLflow
                 sender.follow(run.folder)  # a process that was killed may not have sent it all
                 said = [event["tags"]["best"] for event in run.events() if "best" in event.get("tags", {})]
                 # With more trials than the last time, another one may be the best.
-                is_best = trial["number"] == best["number"] and rung == trial["rungs"][-1]
+                is_best = trial is winners[search] and phase == phases[-1]
                 if str(is_best).lower() != (said or ["false"])[-1]:
                     run.tags({"best": str(is_best).lower()})
-        journal.tags(
-            {"best.trial": str(best["number"])} | {f"best.{k}": str(v) for k, v in best["values"].items()}
-        )
+        for search, winner in enumerate(winners):
+            of = f"best.search_{search + 1}" if search else "best"
+            journal.tags(
+                {f"{of}.trial": str(winner["number"])}
+                | {f"{of}.{name}": str(value) for name, value in winner["values"].items()}
+            )
         # DVC removes the output before the next run; MLflow may be told of these files only then.
-        figures = draw(trials, cell, folder / f"figures-{len(trials)}")
+        pooled = together(searched)
+        figures = draw(pooled, cell, folder / f"figures-{len(pooled)}")
         for figure in figures:
             journal.artifact(figure, "figures")
         finish(journal, "finished")
 
-    as_good = within_one_standard_error(trials, space, best)
+    best = winners[0]
+    as_good = within_the_noise(pooled, space, best)
     output.parent.mkdir(parents=True, exist_ok=True)
     for older in output.parent.glob("*.png"):  # the output persists
         older.unlink()
     for figure in figures:
         shutil.copyfile(figure, output.parent / figure.name)
-    spent = sum(rung["epochs_of_full_data"] for trial in trials for rung in trial["rungs"])
-    last = best["rungs"][-1]
+    spent = cost(searched)
+    exhausted = [len(trials) < settings.num_trials for trials in searched]
     write_json(
         output,
         summary
@@ -190,36 +230,83 @@ def main() -> None:
             "source": "tuned",
             "values": best["values"],
             "terms": in_the_papers_terms(best["values"], as_good, space, cell.parameters),
-            "objective": last["objective"],
+            "objective": best["objective"],
             "best_trial": best["number"],
-            "defaults_objective": next(
-                (r["objective"] for r in trials[0]["rungs"] if r["share"] == last["share"]), None
-            ),
-            "rungs": settings.rungs,
+            "search_objective": best[SEARCH]["objective"],
+            "defaults_objective": searched[0][0][SEARCH]["objective"],
+            "exhausted": any(exhausted),
             "seeds": settings.seeds,
-            "cost": {
-                "epochs_of_full_data": spent,
-                "at_most": largest_cost(
-                    settings.num_trials, settings.rungs, cell.num_epochs, len(settings.seeds)
-                ),
-                "seconds": sum(rung["seconds"] for trial in trials for rung in trial["rungs"]),
-            },
-            "study": study_name(cell.name, key, settings.rungs),
-            "within_one_standard_error": as_good,
-            "sensitivity": sensitivity(trials, space, best),
+            "finalists": settings.finalists,
+            "confirm_seeds": settings.confirm_seeds,
+            "cost": spent | {"at_most": most_trainings(settings)},
+            "study": study_name(cell.name, key),
+            "within_the_noise": as_good,
+            "sensitivity": sensitivity(pooled, space, best),
+            "budget": budget(pooled, settings.num_quasi_random),
             "search_space": {name: where.model_dump() for name, where in space.items()},
-            "trials": trials,
+            "searches": [
+                {
+                    "sampler_seed": settings.sampler_seed + search,
+                    "values": winner["values"],
+                    "objective": winner["objective"],
+                    "best_trial": winner["number"],
+                    "exhausted": exhausted[search],
+                    "trials": trials,
+                }
+                for search, (winner, trials) in enumerate(zip(winners, searched, strict=True))
+            ],
         },
     )
-    values = ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in best["values"].items()
-    )
-    print(
-        f"{cell.name}: best of {len(trials)} trials: {values} "
-        f"({spent:.3g} epochs of the full training data in all)",
-        file=sys.stderr,
-    )
+    for search, winner in enumerate(winners):
+        values = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in winner["values"].items()
+        )
+        of = f" of search {search + 1}" if len(winners) > 1 else ""
+        print(
+            f"{cell.name}: best of {len(searched[search])} trials{of}: {values} "
+            f"({spent['trainings']} trainings in all)",
+            file=sys.stderr,
+        )
+        if exhausted[search]:
+            print(
+                f"{cell.name}: {len(searched[search])} of {settings.num_trials} trials{of}, for there are no "
+                "more: all else in the search space was tried, or its rate moves by less than a tenth",
+                file=sys.stderr,
+            )
+
+
+def _each(searched: list[list[dict]]) -> Iterator[tuple[int, dict]]:
+    """Every trial with the number of its search."""
+    return ((search, trial) for search, trials in enumerate(searched) for trial in trials)
+
+
+def together(searched: list[list[dict]]) -> list[dict]:
+    """The trials of all searches, each of the same values once: they are the same trainings.
+
+    What was confirmed by any search is taken before what was not.
+    """
+    found: dict[str, dict] = {}
+    for _, trial in _each(searched):
+        known = found.setdefault(content_hash(trial["values"]), trial)
+        if known[CONFIRMATION] is None and trial[CONFIRMATION] is not None:
+            found[content_hash(trial["values"])] = trial
+    return list(found.values())
+
+
+def cost(searched: list[list[dict]]) -> dict:
+    """What the searches took: ``trainings``, ``epochs`` and ``seconds`` of computing, each training once."""
+    done = {
+        part["identities"][0]: part
+        for _, trial in _each(searched)
+        for phase in (SEARCH, CONFIRMATION)
+        if (part := trial[phase]) is not None
+    }
+    return {
+        "trainings": sum(len(part["identities"]) for part in done.values()),
+        "epochs": sum(part["epochs"] for part in done.values()),
+        "seconds": sum(part["seconds"] for part in done.values()),
+    }
 
 
 @contextlib.contextmanager
@@ -238,19 +325,22 @@ def _clear_database_errors(root: Path) -> Iterator[None]:
         ) from error
 
 
-def judge(records: list[Record], share: float) -> tuple[float, dict]:
-    """The objective of a trial on one share: the mean over its seeds of the last epoch's validation loss.
+def judge(records: list[Record]) -> tuple[float, dict]:
+    """The objective of a trial in one phase: the mean over its seeds of the last epoch's validation loss.
 
-    And what is known of it: ``status`` and perhaps the ``reason``, cost, end, the ``identities`` of its
-    trainings, and the ``standard_error`` of the objective, over the seeds or, for a single one, over the
-    validation examples.
+    And what is known of it: ``status`` and perhaps the ``reason``, the ``losses`` by seed (None where it
+    diverged), the means of the other ``validation`` metrics, cost, end, and the ``identities`` of its
+    trainings.
     """
     diverged = [record for record in records if record.status == "diverged"]
     histories = [record.history for record in records]
-    losses = [history["validation/loss"][-1] for history in histories]
+    losses = [
+        None if record.status == "diverged" else record.history["validation/loss"][-1] for record in records
+    ]
     known = {
         "status": "diverged" if diverged else "finished",
-        "epochs_of_full_data": share * sum(len(history["epoch"]) for history in histories),
+        "losses": losses,
+        "epochs": sum(len(history["epoch"]) for history in histories),
         "seconds": sum(sum(history["compute_seconds"]) for history in histories),
         "ended": int(max(history["time"][-1] for history in histories) * 1000),
         "identities": [record.identity for record in records],
@@ -258,10 +348,11 @@ def judge(records: list[Record], share: float) -> tuple[float, dict]:
     if diverged:
         known["reason"] = f"the loss was not finite in epoch {len(diverged[0].history['epoch'])}"
         return math.inf, known
-    if len(losses) > 1:
-        known["standard_error"] = stdev(losses) / math.sqrt(len(losses))
-    else:
-        known["standard_error"] = histories[0]["validation/loss_standard_error"][-1]
+    known["validation"] = {
+        name.removeprefix("validation/"): sum(history[name][-1] for history in histories) / len(histories)
+        for name in histories[0]
+        if name.startswith("validation/") and not name.startswith("validation/loss")
+    }
     return sum(losses) / len(losses), known
 
 

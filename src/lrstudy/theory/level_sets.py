@@ -37,7 +37,7 @@ from lrstudy.theory.records import (
     surfaces,
 )
 from lrstudy.tracking import Journal, Sender
-from lrstudy.tuning import best_trial, tune
+from lrstudy.tuning import best_trial, seeds_of, tune
 
 OUTPUT = FOLDER / "level_sets"
 MODULATED, PLAIN = "exponential_modulated", "exponential"
@@ -257,7 +257,7 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
     if settings.num_trials == 0:
         return {"source": "defaults", "values": default_values(cell), "trials": []}
 
-    def evaluate(share: float, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
+    def evaluate(phase: str, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
         tasks = {
             number: [
                 training_task(
@@ -268,12 +268,11 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
                     meta,
                     root,
                     f"level_sets {cell.name} trial {number} seed {seed}",
-                    training_share=share,
                     role="trial",
                     keep_weights=False,
                     journal=False,
                 )
-                for seed in settings.seeds
+                for seed in seeds_of(settings, phase)
             ]
             for number, values in trials
         }
@@ -283,10 +282,11 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
         for number, _ in trials:
             records = [record_of(task) for task in tasks[number]]
             losses = [
-                record.history["validation/loss"][-1] if record.status == "finished" else math.inf
+                record.history["validation/loss"][-1] if record.status == "finished" else None
                 for record in records
             ]
-            found.append((sum(losses) / len(losses), {}))
+            worked = None not in losses
+            found.append((sum(losses) / len(losses) if worked else math.inf, {"losses": losses}))
         return found
 
     defaults = training_task(cell, params, cell.settings(), 0, meta, root, cell.name)
@@ -295,7 +295,7 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
         defaults["code"],
         defaults["settings"],
         {name: where.model_dump() for name, where in cell.search_space().items()},
-        settings.model_dump(exclude={"num_trials"}),
+        settings.model_dump(exclude={"num_trials", "searches", "finalists"}),
     ]
     key = content_hash(["level_sets", known])
     at_once = math.ceil(num_workers(*params.workers) / len(settings.seeds))
