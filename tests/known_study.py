@@ -8,7 +8,9 @@ from lrstudy.claims import claims, gaps
 from lrstudy.comparison import HEADLINE, compare, curves
 from lrstudy.config import CompareParams
 
-SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=100, across_dtypes=False)
+SETTINGS = CompareParams(
+    reference="static", looks=[], confidence=0.95, num_resamples=100, across_dtypes=False
+)
 
 ACCURACY = {
     ("resnet", "static"): [0.70, 0.72, 0.74],
@@ -104,6 +106,7 @@ def comparison(
             "rungs": [0.25, 1.0],
             "tune_seeds": [101],
             **settings.model_dump(),
+            "planned_seeds": (settings.looks or [len(seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in used},
         },
         "missing": list(missing),

@@ -57,6 +57,7 @@ def main() -> None:
             "rungs": params.tune.rungs,
             "tune_seeds": params.tune.seeds,
             **params.compare.model_dump(),
+            "planned_seeds": (params.compare.looks or [len(params.train.seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in data},
         },
         "missing": missing,
