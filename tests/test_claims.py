@@ -514,6 +514,17 @@ def test_dynamic_is_what_validation_chose_and_shares_everything_but_the_schedule
     }
 
 
+def test_choosing_by_validation_leaves_the_tests_size_near_its_level():
+    """Without effect, three rows, validation and test correlated 0.7: what docs/protocol.md says of the choice."""
+    rng, decided = np.random.default_rng(0), []
+    for _ in range(1000):
+        test = rng.normal(size=(4, 10))
+        losses = -0.7 * test + np.sqrt(1 - 0.7**2) * rng.normal(size=(4, 10))
+        chosen = 1 + int(losses[1:].mean(axis=1).argmin())
+        decided.append(signed_rank_p(test[chosen] - test[0]) <= 0.05)
+    assert 0.03 <= np.mean(decided) <= 0.075
+
+
 def test_an_exotic_row_changes_the_verdict_on_no_other_one():
     before = judged("dynamic_generalizes", study(two(UPS, SMALL)))
     models = two(UPS, SMALL)
