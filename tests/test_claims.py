@@ -587,6 +587,11 @@ def test_futility_and_equivalence_are_said_where_more_seeds_would_not_help():
     assert (
         "futile: as the differences went so far, 20 seeds would show one with a chance of 0%" in found["why"]
     )
+    assert found["seeds_needed"] == 20
+    assert found["chance"] < 0.8  # of planned looks the last one, with the chance that it has
+    over = judged("dynamic_generalizes", study({"resnet": pair(none)}, looks=(8, 12)))
+    assert (over["verdict"], over["seeds_needed"]) == ("undecided", None)
+    assert over["why"].endswith("so the test did not decide at 0.05, and the planned looks are over.")
     within = [value / 20 for value in none]
     found = judged("dynamic_generalizes", study({"resnet": pair(within)}, looks=(12, 20)))
     assert found["verdict"] == "equivalent"

@@ -361,7 +361,7 @@ def _signed_rank_part(
         keys,
         within,
         t_interval(effects, comparison["protocol"]["confidence"]),
-        _stops(beyond, p, within, margin, comparison),
+        _stops(beyond, seeds, p, within, margin, comparison),
     )
 
 
@@ -389,13 +389,17 @@ def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: flo
     return float(norm.cdf((reach - mean) / error) - norm.cdf((-reach - mean) / error))
 
 
-def _stops(values: np.ndarray, p: float, within: float, margin: float | None, comparison: dict) -> list[str]:
+def _stops(
+    values: np.ndarray, seeds: list[str], p: float, within: float, margin: float | None, comparison: dict
+) -> list[str]:
     """What the look says of going on: alpha spent, futility, equivalence; nothing without planned looks."""
     looks = comparison["protocol"]["looks"]
     level, reached = _level(comparison), _looks_so_far(comparison)
     if not looks or not reached:
         return []
     now = reached[-1]
+    seen = {str(seed) for seed in comparison["protocol"]["seeds"][:now]}
+    values = values[[seed in seen for seed in seeds]]
     said = [f"{alpha_spent(now / looks[-1], level):.2g} of {level:g} spent at {now} of {looks[-1]} seeds"]
     if margin is not None and within <= level:
         said.append("equivalence is shown: more seeds would not change it")
@@ -733,7 +737,7 @@ def _why(
     else:
         end = f"so {tests} did not decide at {level}"
     if verdict == "undecided":
-        end += _needed_words(needed)
+        end += _needed_words(needed, comparison)
     return f"{_on(comparison, models)}: {'; '.join([*said, end])}."
 
 
@@ -746,7 +750,10 @@ def _p_words(part: _Part, adjusted: float) -> list[str]:
     return [words, *([f"p {part.p_within:.3g} of equivalence"] if part.p_within < 1 else [])]
 
 
-def _needed_words(needed: _Needed) -> str:
+def _needed_words(needed: _Needed, comparison: dict) -> str:
+    protocol = comparison["protocol"]
+    if protocol["looks"] and len(protocol["seeds"]) >= protocol["looks"][-1]:
+        return ", and the planned looks are over"
     if needed.seeds is None:
         return f", and not even {MOST_SEEDS} seeds would, if the effects are those seen"
     hours = "" if needed.core_hours is None else f" ({needed.core_hours:.2g} core-hours more)"

@@ -853,8 +853,6 @@ _KINDS = {"processor": "kind of machine", "device": "device", "dtype": "dtype", 
 def _origins(comparison: dict) -> Section:
     """By cell, on what its trainings ran; then the pairs that differ and were compared all the same."""
     title = "What stands behind each cell"
-    if not _recorded(comparison):
-        return Section(title, text=["Not recorded: the version that wrote these numbers told no machines."])
     rows = []
     for model, schedule, cell in _cells(comparison):
         found = cell["origins"]
@@ -911,8 +909,6 @@ def _origins(comparison: dict) -> Section:
 
 def _origin_notes(comparison: dict) -> list[str]:
     """What a reader of the main table must know of machines and dtypes; a line if all trainings are alike."""
-    if not _recorded(comparison):
-        return []
     kinds, dtypes, versions = (
         list(dict.fromkeys(value for _, _, cell in _cells(comparison) for value in cell["origins"][name]))
         for name in ("processor", "dtype", "torch")
@@ -950,10 +946,6 @@ def _origin_notes(comparison: dict) -> list[str]:
     return notes
 
 
-def _recorded(comparison: dict) -> bool:
-    return any(cell["origins"] for _, _, cell in _cells(comparison))
-
-
 def _pairs(found: dict[str, dict]) -> str:
     """As in ``seeds 1 and 2 (dtype float32 against bfloat16)``; seeds that differ alike stand together."""
     alike: dict[str, list[str]] = {}
@@ -977,27 +969,22 @@ def _difference(comparison: dict, cell: dict) -> dict | None:
 
 
 def _sources(comparison: dict) -> Section:
-    text = "`comparison.json` has every value in full precision with the MLflow run of each seed"
-    identities = _recorded(comparison)
-    if identities:
-        text += (
-            " and its training's identity; `python -m lrstudy.ledger show <identity>` shows what `ledger/` "
-            "has of the training, the results of every test example included"
-        )
     return Section(
         "Where the numbers come from",
         text=[
-            f"{text}.",
+            "`comparison.json` has every value in full precision with the MLflow run of each seed and its "
+            "training's identity; `python -m lrstudy.ledger show <identity>` shows what `ledger/` has of the "
+            "training, the results of every test example included.",
             *(f"{name}: fingerprint `{found['fingerprint']}`." for name, found in comparison["data"].items()),
         ],
         tables=[
             Table(
-                ["cell", "seed", *(["identity"] if identities else []), "MLflow run"],
+                ["cell", "seed", "identity", "MLflow run"],
                 [
                     [
                         f"{model}-{schedule}",
                         seed,
-                        *([f"`{cell['identities'][seed][:16]}`"] if identities else []),
+                        f"`{cell['identities'][seed][:16]}`",
                         run_id or "not sent",
                     ]
                     for model, schedule, cell in _cells(comparison)
