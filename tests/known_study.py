@@ -8,7 +8,9 @@ from lrstudy.claims import claims, gaps
 from lrstudy.comparison import HEADLINE, compare, curves
 from lrstudy.config import CompareParams
 
-SETTINGS = CompareParams(reference="static", confidence=0.95, num_resamples=100, across_dtypes=False)
+SETTINGS = CompareParams(
+    reference="static", looks=[], confidence=0.95, num_resamples=100, across_dtypes=False
+)
 
 ACCURACY = {
     ("resnet", "static"): [0.70, 0.72, 0.74],
@@ -121,6 +123,7 @@ def comparison(
             "tune_seeds": [101],
             "confirm_seeds": [102],
             **settings.model_dump(),
+            "planned_seeds": (settings.looks or [len(seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in used},
         },
         "missing": list(missing),

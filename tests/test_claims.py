@@ -1,15 +1,18 @@
 """The paper's gaps and the verdicts on claims, on comparisons small enough to be worked by hand."""
 
+import copy
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
-from lrstudy.claims import claims, gaps, seeds_for_binomial, seeds_for_signed_rank
+from composed import composed_params
+from lrstudy.claims import claims, gaps
+from lrstudy.comparison import chosen_by_validation
 from lrstudy.schedules import resolve_parameters
-from lrstudy.statistics import bootstrap_interval, signed_rank_p
+from lrstudy.statistics import chance_to_decide, equivalence_p, signed_rank_p, t_interval
 
 GAPS = [
     "reduction factor",
@@ -37,7 +40,7 @@ PARAMETERS = {
 }
 
 UPS = [0.010, 0.012, 0.008, 0.011, 0.009, 0.013, 0.007, 0.014]
-"""Differences without ties, mean 0.0105 over 6 seeds."""
+"""Differences without ties, mean 0.0105 over 6 and over 8 seeds."""
 
 
 def close(value):
@@ -67,6 +70,7 @@ def cell(
     """
     seeds = list(range(1, len(accuracy) + 1))
     everywhere = {"dtype": "float32", "processor": "AMD EPYC", "device": "cpu", "torch": "2.14.1"}
+    metrics = {"validation/loss": [1 - value for value in accuracy]} | metrics
     metrics |= {
         "test/accuracy": accuracy,
         "test/f1": accuracy,
@@ -83,6 +87,8 @@ def cell(
         "optimizer": optimizer,
         "controller": controller,
         "num_epochs": num_epochs,
+        "lr_range": [0.1, 0.1] if parameters == {} else [0.0, 0.1],
+        "compute_seconds": {str(seed): 3600.0 for seed in seeds},
         "tuned": "tuned" if tuning else "defaults",
         "interventions": {},
         "run_ids": {str(seed): f"{name}-{seed}" for seed in seeds},
@@ -98,11 +104,11 @@ def described(values) -> dict:
     return {
         "values": {str(seed): value for seed, value in enumerate(values, start=1)},
         "mean": float(np.mean(known)) if known else None,
-        "interval": bootstrap_interval(known, 0.95, 100) if known else None,
+        "interval": t_interval(known) if known else None,
     }
 
 
-def study(cells: dict, missing=(), source="hub", **more) -> dict:
+def study(cells: dict, missing=(), source="hub", looks=(), **more) -> dict:
     datasets = {c["dataset"]: None for row in cells.values() for c in row.values()}
     labels = {"cifar10": "CIFAR-10 (JPEG copy)", "imdb": "IMDB"}
     if source == "sample":
@@ -111,6 +117,8 @@ def study(cells: dict, missing=(), source="hub", **more) -> dict:
         "data": {name: {"label": labels[name]} for name in datasets},
         "protocol": {
             "source": source,
+            "seeds": list(range(1, 1 + max(len(c["seeds"]) for row in cells.values() for c in row.values()))),
+            "looks": list(looks),
             "reference": "static",
             "confidence": 0.95,
             "num_resamples": 100,
@@ -144,9 +152,9 @@ def pair(differences, base=0.75, **options) -> dict:
     return {"static": cell(static, parameters={}, **options), "cosine": cell(cosine, **options)}
 
 
-def tuning(objective: float, **as_good) -> dict:
+def tuning(objective: float, num_trials=8, best_trial=3, **as_good) -> dict:
     terms = [{"parameter": name, "as_good": bounds} for name, bounds in as_good.items()]
-    return {"objective": objective, "terms": terms}
+    return {"objective": objective, "terms": terms, "num_trials": num_trials, "best_trial": best_trial}
 
 
 # Gaps
@@ -180,8 +188,8 @@ def filled() -> dict:
         missing=["lstm-step"],
         models={"resnet": {"ranks": {"static": 4.0, "step": 3.0, "exponential": 2.0, "cosine": 1.0}}, "lstm": {"ranks": None}},
         across_models={
-            "static": {"iqm": 0.76, "interval": [0.75, 0.77]},
-            "cosine": {"iqm": 0.79, "interval": None, "improvement": {"iqm": 0.03, "interval": [0.02, 0.04]}},
+            "step": {"effect": None, "interval": None},
+            "cosine": {"effect": 1.5, "interval": [0.5, 2.5]},
         },
     )  # fmt: skip
 
@@ -219,15 +227,15 @@ def test_the_schedules_parameters_come_with_the_range_that_is_as_good(filled):
         ("resnet-exponential", 0.2, "per epoch"),
         ("lstm-exponential", 0.2, "per epoch"),
     ]
-    assert "0.3 for resnet-step (0.15 to 0.6 as good)" in factor["text"]
+    assert "0.3 for resnet-step, found by search, the best of 8 (0.15 to 0.6 as good)" in factor["text"]
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({}, "was 2.5 for resnet-step after a first drop at 5 (the default"),
-        ({"first_drop": 0.8}, "was 1 for resnet-step after a first drop at 8 (the default"),
-        ({"step_size": 3}, "was 3 for resnet-step (the default"),  # the classic staircase
+        ({}, "was 2.5 for resnet-step after a first drop at 5, the default"),
+        ({"first_drop": 0.8}, "was 1 for resnet-step after a first drop at 8, the default"),
+        ({"step_size": 3}, "was 3 for resnet-step, the default"),  # the classic staircase
     ],
 )
 def test_the_interval_between_drops_is_told_with_the_first_drop(given, says):
@@ -281,16 +289,35 @@ def test_results_have_differences_ranks_and_means_across_models(filled):
     ]
     assert values["resnet-cosine", "average rank over seeds, 1 is best"]["value"] == 1.0
     assert ("lstm-cosine", "average rank over seeds, 1 is best") not in values
-    better = values["cosine", "interquartile mean across models, difference to static"]
-    assert (better["value"], better["key"]) == (0.03, "across_models.cosine.improvement.iqm")
+    better = values["cosine", "difference to static in units of its spread, mean of the models"]
+    assert (better["value"], better["key"]) == (1.5, "across_models.cosine.effect")
+    assert not [name for row, name in values if row == "step"]
     assert "resnet-cosine 74.00% test/accuracy, +3.00 points against static" in gaps(filled)[4]["text"]
 
 
 def test_a_value_that_was_not_tuned_says_so():
     found = gaps(study({"resnet": {"step": cell([0.7], parameters=PARAMETERS["step"])}}))
     assert found[0]["values"][0]["interval"] is None
-    assert "0.3 for resnet-step (the default, not tuned)" in found[0]["text"]
+    assert "0.3 for resnet-step, the default; no other tried" in found[0]["text"]
     assert "no search" in found[3]["text"]
+
+
+def test_a_gap_says_whether_its_value_is_the_default_and_how_much_else_was_tried():
+    step = cell([0.7], parameters=PARAMETERS["step"], tuning=tuning(0.5, 13, 0, gamma=[0.1, 0.3]))
+    found = gaps(study({"resnet": {"step": step}}))
+    assert "0.3 for resnet-step, the default; 12 others tried, none better" in found[0]["text"]
+    assert "4 for resnet-step, given, not searched" in found[1]["text"]
+
+
+def test_a_row_whose_rate_never_moves_fills_no_gap():
+    step = cell([0.7], parameters=PARAMETERS["step"])
+    step["lr_range"] = [0.1, 0.1]
+    found = gaps(study({"resnet": {"step": step}}))[0]
+    assert found["values"] == []
+    assert found["text"] == (
+        "On CIFAR-10 (JPEG copy): no cell with the schedule step changed its rate, so there is no reduction "
+        "factor; the rate of resnet-step never changed, which gives none."
+    )
 
 
 def test_runs_that_the_tracker_never_got_are_left_out():
@@ -321,16 +348,16 @@ def overfitted(turning, num_epochs=20, falls=True, **options) -> tuple[dict, lis
 
 
 def test_overfitting_is_supported_where_every_run_turned_by_epoch_10():
-    found = judged("static_overfits", *overfitted([5.0, 5.0, 6.0, 4.0, 5.0, 10.0]))
+    found = judged("static_overfits", *overfitted([5.0, 5.0, 6.0, 4.0, 5.0, 10.0, 5.0, 5.0]))
     assert found["verdict"] == "supported"
-    assert found["parts"][0]["p"] == close(2 / 2**6)
-    assert (found["effect"], found["unit"], found["n"]) == (close(0.1), "nats", 6)
-    assert "lowest by epoch 10 of 20 and higher after in 6 of 6 runs" in found["why"]
+    assert found["parts"][0]["p"] == close(2 / 2**8)
+    assert (found["effect"], found["unit"], found["n"]) == (close(0.1), "nats", 8)
+    assert "lowest by epoch 10 of 20 and higher after in 8 of 8 runs" in found["why"]
     assert "0.1 to 0.05" in found["why"]  # training loss, epoch 10 and 20
 
 
 def test_overfitting_is_contradicted_where_no_run_turned():
-    found = judged("static_overfits", *overfitted([None] * 6))
+    found = judged("static_overfits", *overfitted([None] * 8))
     assert found["verdict"] == "contradicted"
     assert found["effect"] == 0.0
 
@@ -338,9 +365,9 @@ def test_overfitting_is_contradicted_where_no_run_turned():
 @pytest.mark.parametrize(
     ("turning", "options"),
     [
-        ([5.0] * 3 + [None] * 3, {}),
-        ([15.0] * 6, {}),  # turned, but not by epoch 10
-        ([5.0] * 6, {"falls": False}),  # training did not go on
+        ([5.0] * 4 + [None] * 4, {}),
+        ([15.0] * 8, {}),  # turned, but not by epoch 10
+        ([5.0] * 8, {"falls": False}),  # training did not go on
     ],
 )
 def test_overfitting_is_undecided_where_the_runs_disagree_or_training_stops(turning, options):
@@ -348,117 +375,206 @@ def test_overfitting_is_undecided_where_the_runs_disagree_or_training_stops(turn
     assert (found["verdict"], found["seeds_needed"]) == ("undecided", None)
 
 
-def test_five_runs_that_agree_leave_overfitting_undecided_and_six_would_decide():
-    found = judged("static_overfits", *overfitted([5.0] * 5))
-    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 6)
-    assert found["seeds_needed_by"].startswith("Smallest number at which the exact binomial test")
+def test_seven_runs_that_agree_are_not_enough_and_eight_would_be():
+    found = judged("static_overfits", *overfitted([5.0] * 7))
+    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 8)
+    assert found["seeds_needed_by"].startswith("The fewest seeds with which the exact binomial test")
 
 
 def test_in_a_run_little_longer_than_10_epochs_a_low_by_epoch_10_is_likely_by_chance():
-    found = judged("static_overfits", *overfitted([5.0] * 6, num_epochs=12))
-    assert found["parts"][0]["p"] == close(2 * (10 / 12) ** 6)
+    found = judged("static_overfits", *overfitted([5.0] * 8, num_epochs=12))
+    assert found["parts"][0]["p"] == close(2 * (10 / 12) ** 8)
     assert found["verdict"] == "undecided"
     assert found["seeds_needed"] == 21  # the smallest n with 2 (10/12)^n <= 0.05
 
 
 def test_runs_of_10_epochs_say_nothing_of_what_comes_after():
-    found = judged("static_overfits", *overfitted([5.0] * 6, num_epochs=10))
-    assert (found["verdict"], found["n"], found["seeds_needed"]) == ("undecided", 0, None)
+    found = judged("static_overfits", *overfitted([5.0] * 8, num_epochs=10))
+    assert (found["verdict"], found["n"], found["seeds_needed"]) == ("not tested", 0, None)
     assert "10 epochs are not more than 10" in found["why"]
+    assert found["run"]["command"] == "dvc exp run -S 'schedule=[static]' -S 'num_epochs.cifar10=20'"
+    # one row x 8 seeds x 20 epochs, of which 10 took an hour
+    assert found["run"]["core_hours"] == close(16.0)
 
 
 def test_a_diverged_static_run_neither_turned_nor_kept_falling():
-    found = judged("static_overfits", *overfitted([5.0] * 6 + [None], diverged=[7]))
-    assert (found["verdict"], found["n"]) == ("supported", 6)
+    found = judged("static_overfits", *overfitted([5.0] * 8 + [None], diverged=[9]))
+    assert (found["verdict"], found["n"]) == ("supported", 8)
 
 
 # Dynamic schedules generalize better
 
 
-def test_better_at_all_of_six_seeds_is_supported():
-    found = judged("dynamic_generalizes", study({"resnet": pair(UPS[:6])}))
+def test_better_at_all_of_eight_seeds_is_supported():
+    found = judged("dynamic_generalizes", study({"resnet": pair(UPS)}))
     assert found["verdict"] == "supported"
     assert found["effect"] == close(0.0105)
-    assert found["interval"] == close(bootstrap_interval(UPS[:6], 0.95, 100))
-    assert found["parts"][0]["p"] == close(2 / 2**6)
+    assert found["parts"][0]["interval"] == close(list(t_interval(UPS)))
+    assert found["parts"][0]["p"] == close(2 / 2**8)
     assert found["keys"] == [
         "cells.resnet.cosine.metrics.test/accuracy.values",
         "cells.resnet.static.metrics.test/accuracy.values",
     ]
     assert found["why"] == (
-        "On CIFAR-10 (JPEG copy): resnet +1.05 points of test/accuracy (cosine against static; 6 seeds; "
-        "p 0.0312 after Holm); so the test decided for the claim at 0.05."
+        "On CIFAR-10 (JPEG copy): resnet +1.05 points of test/accuracy (cosine against static; 8 seeds; "
+        "p 0.00781); so the test decided for the claim at 0.05."
     )
 
 
-def test_worse_at_all_of_six_seeds_is_contradicted():
-    found = judged("dynamic_generalizes", study({"resnet": pair([-up for up in UPS[:6]])}))
+def test_worse_at_all_of_eight_seeds_is_contradicted():
+    found = judged("dynamic_generalizes", study({"resnet": pair([-up for up in UPS])}))
     assert found["verdict"] == "contradicted"
     assert found["effect"] == close(-0.0105)
 
 
-def test_five_seeds_cannot_decide_however_large_the_difference():
-    found = judged("dynamic_generalizes", study({"resnet": pair([0.2, 0.21, 0.22, 0.23, 0.24])}))
-    assert found["verdict"] == "undecided"
-    assert "nothing could be decided at 0.05, as no p can be below 0.0625 with 5 seeds" in found["why"]
-    assert found["seeds_needed"] == 6  # the effect is 14 times the spread: what is reachable decides
-    assert "about 6 seeds would be needed" in found["why"]
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_fewer_than_eight_seeds_are_not_enough_for_a_test(count):
+    found = judged("dynamic_generalizes", study({"resnet": pair(UPS[:count])}))
+    assert (found["verdict"], found["parts"][0]["p"]) == ("undecided", 1.0)
+    assert "not enough seeds for a test, which needs 8" in found["why"]
+    assert "no difference from chance" not in found["why"]
+    if count > 1:  # one seed has no spread
+        assert (found["seeds_needed"], found["core_hours"]) == (8, close(2.0 * (8 - count)))
+        assert found["chance"] > 0.99
+        assert f"8 seeds ({2 * (8 - count):g} core-hours more) would with a chance of 100%" in found["why"]
 
 
 def test_more_seeds_are_needed_than_those_that_did_not_decide():
-    ups = [-0.001, 0.10, 0.11, 0.12, 0.13, 0.14]
-    assert seeds_for_signed_rank(np.array(ups), 0.05) == 6
-    found = judged("dynamic_generalizes", study({"resnet": pair(ups)}))
-    assert found["parts"][0]["p"] == close(4 / 2**6)
-    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 7)
-
-
-def test_all_models_must_decide_and_holm_counts_them():
-    two = {"resnet": pair(UPS[:6]), "lstm": pair(UPS[:6], dataset="imdb")}
-    found = judged("dynamic_generalizes", study(two))
-    assert [part["p_holm"] for part in found["parts"]] == [close(4 / 2**6)] * 2
-    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 7)  # 2 x 2 / 2^7 <= 0.05
-    two = {"resnet": pair(UPS[:7]), "lstm": pair(UPS[:7], dataset="imdb")}
-    assert judged("dynamic_generalizes", study(two))["verdict"] == "supported"
-
-
-def test_one_model_that_decides_against_contradicts_a_general_claim():
-    models = {"resnet": pair(UPS[:7]), "lstm": pair([-up for up in UPS[:7]], dataset="imdb")}
-    found = judged("dynamic_generalizes", study(models))
-    assert found["verdict"] == "contradicted"
-    assert [part["decides"] for part in found["parts"]] == ["for", "against"]
-    assert found["effect"] == close(0.0)  # across the models
-    assert found["why"].startswith("On CIFAR-10 (JPEG copy) and IMDB: ")
-
-
-def test_a_model_that_does_not_decide_leaves_a_general_claim_undecided():
-    mixed = [0.01, -0.012, 0.008, -0.011, 0.009, -0.013, 0.02, 0.015]
-    found = judged("dynamic_generalizes", study({"resnet": pair(UPS), "lstm": pair(mixed, dataset="imdb")}))
+    found = judged("dynamic_generalizes", study({"resnet": pair([-0.02, 0.03, *UPS[2:8]])}))
     assert found["verdict"] == "undecided"
-    # only the lstm's seeds are too few: a mean of 0.00325 on a spread of 0.0135, at half the level
-    effect = np.mean(mixed) / np.std(mixed, ddof=1)
-    by_normal = ((norm.isf(0.0125) + norm.ppf(0.8)) / effect) ** 2 * math.pi / 3
-    assert by_normal < found["seeds_needed"] < by_normal + 5
+    values = [-0.02, 0.03, *UPS[2:8]]
+    mean, spread = np.mean(values), np.std(values, ddof=1)
+    assert found["seeds_needed"] > 8
+    assert found["chance"] == pytest.approx(
+        chance_to_decide(mean, spread, found["seeds_needed"], 0.05, 0.005), abs=1e-6
+    )
+    assert chance_to_decide(mean, spread, found["seeds_needed"] - 1, 0.05, 0.005) < 0.8 <= found["chance"]
 
 
-def test_the_dynamic_rows_are_averaged_and_share_everything_but_the_schedule_with_static():
-    rows = pair(UPS[:6])
+def two(one, other) -> dict:
+    return {"resnet": pair(one), "lstm": pair(other, dataset="imdb")}
+
+
+WEAK = [-0.001, 0.008, 0.012, 0.009, 0.011, 0.010, 0.013, -0.002]
+"""Ranks 1 and 2 of 8 are against: 5 of the 256 patterns have a sum of at most 3, so p is 10 / 256 = 0.039."""
+
+
+def test_all_parts_must_decide_so_none_is_adjusted_for_the_others():
+    """An intersection-union test: Holm over its parts would have asked for p below 0.025 in both."""
+    p = signed_rank_p(WEAK)
+    assert 0.025 < p <= 0.05
+    found = judged("dynamic_generalizes", study(two(WEAK, WEAK)))
+    assert [part["p_holm"] for part in found["parts"]] == [close(2 * p)] * 2
+    assert found["verdict"] == "supported"
+    assert [part["decides"] for part in found["parts"]] == ["for", "for"]
+
+
+def test_any_part_would_contradict_so_each_is_adjusted_for_the_others():
+    worse = [-up for up in WEAK]
+    nothing = [0.02, -0.03, 0.01, -0.02, 0.03, -0.01, 0.025, -0.02]
+    assert judged("dynamic_generalizes", study({"resnet": pair(worse)}))["verdict"] == "contradicted"
+    assert judged("dynamic_generalizes", study(two(worse, nothing)))["verdict"] == "undecided"
+    surely = [-up for up in UPS]
+    assert judged("dynamic_generalizes", study(two(surely, nothing)))["verdict"] == "contradicted"
+
+
+def test_better_in_one_model_and_worse_in_the_other_is_mixed_and_says_which():
+    found = judged("dynamic_generalizes", study(two(UPS, [-up for up in UPS])))
+    assert found["verdict"] == "mixed"
+    assert [part["decides"] for part in found["parts"]] == ["for", "against"]
+    assert found["why"].startswith("On CIFAR-10 (JPEG copy) and IMDB: ")
+    assert found["why"].endswith("so it depends: for it resnet (cosine), against it lstm (cosine).")
+
+
+SMALL = [0.001, -0.002, 0.003, -0.001, 0.0015, -0.0005, 0.002, -0.0025]
+
+
+def test_better_in_one_model_and_as_good_in_the_other_is_mixed():
+    found = judged("dynamic_generalizes", study(two(UPS, SMALL)))
+    assert found["verdict"] == "mixed"
+    assert found["parts"][1]["p_within"] == close(equivalence_p(SMALL, 0.005))
+    assert found["why"].endswith("for it resnet (cosine), no difference beyond the margin lstm (cosine).")
+
+
+def test_within_half_a_point_in_every_model_is_equivalent():
+    found = judged("dynamic_generalizes", study(two(SMALL, SMALL[::-1])))
+    assert found["verdict"] == "equivalent"
+    assert [part["decides"] for part in found["parts"]] == ["equivalent"] * 2
+    assert found["seeds_needed"] is None
+
+
+def test_a_model_that_does_not_decide_leaves_a_general_claim_undecided_with_the_seeds_for_this_very_test():
+    mixed = [0.01, -0.012, 0.008, -0.011, 0.009, -0.013, 0.02, 0.015]
+    found = judged("dynamic_generalizes", study(two(UPS, mixed)))
+    assert found["verdict"] == "undecided"
+    spreads = [(np.mean(values), np.std(values, ddof=1)) for values in (UPS, mixed)]
+
+    def chance(n: int) -> float:
+        return np.prod([chance_to_decide(mean, spread, n, 0.05, 0.005) for mean, spread in spreads])
+
+    number = found["seeds_needed"]
+    assert chance(number) >= 0.8 > chance(number - 1)
+    # two rows of two models, an hour each
+    assert found["core_hours"] == close(4.0 * (number - 8))
+
+
+def test_dynamic_is_what_validation_chose_and_shares_everything_but_the_schedule_with_static():
+    rows = pair(UPS)
     worse = [value - 0.002 for value in rows["static"]["metrics"]["test/accuracy"]["values"].values()]
     rows["step"] = cell(worse)
-    rows["static_monitored"] = cell([0.1] * 6, controller="validation_monitor", parameters={})
-    rows["static_warmup"] = cell([0.1] * 6, parameters={})
-    rows["adam"] = cell([0.1] * 6, optimizer="adam")
+    rows["static_monitored"] = cell([0.9] * 8, controller="validation_monitor", parameters={})
+    rows["static_warmup"] = cell([0.9] * 8, parameters={})
+    rows["adam"] = cell([0.9] * 8, optimizer="adam")
+    rows["lucky"] = cell([0.95] * 8, **{"validation/loss": [0.9] * 8})  # ahead on the test split alone
     found = judged("dynamic_generalizes", study({"resnet": rows}))
-    assert found["effect"] == close((0.0105 - 0.002) / 2)
-    assert "cosine and step against static" in found["why"]
+    assert chosen_by_validation(rows, "static") == "cosine"
+    assert found["effect"] == close(0.0105)
+    assert "cosine against static" in found["why"]
+    assert {row: alone["verdict"] for row, alone in found["by_schedule"].items()} == {
+        "cosine": "supported",
+        "step": "contradicted",  # by 0.2 points at every seed: small, and certain
+        "lucky": "supported",
+    }
+
+
+def test_choosing_by_validation_leaves_the_tests_size_near_its_level():
+    """Without effect, three rows, validation and test correlated 0.7: what docs/protocol.md says of the choice."""
+    rng, decided = np.random.default_rng(0), []
+    for _ in range(1000):
+        test = rng.normal(size=(4, 10))
+        losses = -0.7 * test + np.sqrt(1 - 0.7**2) * rng.normal(size=(4, 10))
+        chosen = 1 + int(losses[1:].mean(axis=1).argmin())
+        decided.append(signed_rank_p(test[chosen] - test[0]) <= 0.05)
+    assert 0.03 <= np.mean(decided) <= 0.075
+
+
+def test_an_exotic_row_changes_the_verdict_on_no_other_one():
+    before = judged("dynamic_generalizes", study(two(UPS, SMALL)))
+    models = two(UPS, SMALL)
+    for rows in models.values():
+        static = rows["static"]["metrics"]["test/accuracy"]["values"].values()
+        rows["exotic"] = cell([value - 0.2 for value in static], dataset=rows["static"]["dataset"])
+    after = judged("dynamic_generalizes", study(models))
+    assert after["by_schedule"].pop("exotic")["verdict"] == "contradicted"
+    assert after == before
+
+
+def test_a_constant_rate_is_no_dynamic_schedule_whatever_its_name():
+    rows = pair(UPS)
+    rows["step"] = cell([0.5] * 8, parameters={"gamma": 0.1, "step_size": 10})
+    rows["step"]["lr_range"] = [0.1, 0.1]
+    rows["step"]["metrics"]["validation/loss"]["values"] = dict.fromkeys("12345678", 0.0)
+    found = judged("dynamic_generalizes", study({"resnet": rows}))
+    assert list(found["by_schedule"]) == ["cosine"]
+    assert found["verdict"] == "supported"
 
 
 def test_a_run_that_diverged_is_a_loss():
-    rows = pair(UPS[:6])
-    rows["cosine"]["metrics"]["test/accuracy"]["values"]["6"] = 0.0  # as compare counts it
+    rows = pair(UPS)
+    rows["cosine"]["metrics"]["test/accuracy"]["values"]["8"] = 0.0  # as compare counts it
     found = judged("dynamic_generalizes", study({"resnet": rows}))
     assert found["verdict"] == "undecided"
-    assert found["parts"][0]["p"] == close(2 * 14 / 2**6)  # rank 6 against: 14 sign patterns have W <= 6
+    assert found["parts"][0]["p"] == close(signed_rank_p([*UPS[:7], -0.757]))
 
 
 def test_a_mean_against_the_ranks_decides_nothing():
@@ -467,15 +583,117 @@ def test_a_mean_against_the_ranks_decides_nothing():
     found = judged("dynamic_generalizes", study({"resnet": pair(ups)}))
     assert found["parts"][0]["p"] < 0.05
     assert found["effect"] < 0
-    assert (found["verdict"], found["seeds_needed"]) == ("undecided", None)
+    assert found["verdict"] == "undecided"
+
+
+# Planned looks
+
+
+LONG = [*UPS, *UPS[::-1], *UPS[:4]]
+
+
+def test_a_plan_decides_at_its_looks_and_says_what_it_has_spent():
+    looks = (6, 9, 12, 16, 20)
+    early = judged("dynamic_generalizes", study({"resnet": pair(LONG[:9])}, looks=looks))
+    assert (early["verdict"], early["seeds_needed"]) == ("undecided", 12)  # 2 / 2^9 is above the bound at 9
+    assert "0.0017 of 0.05 spent at 9 of 20 seeds" in early["why"]
+    later = judged("dynamic_generalizes", study({"resnet": pair(LONG[:12])}, looks=looks))
+    assert later["verdict"] == "supported"
+    assert "0.0076 of 0.05 spent at 12 of 20 seeds" in later["why"]
+    between = judged("dynamic_generalizes", study({"resnet": pair(LONG[:14])}, looks=looks))
+    assert between["parts"][0]["p"] == later["parts"][0]["p"]
+
+
+def test_futility_and_equivalence_are_said_where_more_seeds_would_not_help():
+    none = [0.02, -0.02, 0.01, -0.01, 0.03, -0.03, 0.015, -0.015, 0.001, -0.001, 0.025, -0.025]
+    found = judged("dynamic_generalizes", study({"resnet": pair(none)}, looks=(12, 20)))
+    assert (
+        "futile: as the differences went so far, 20 seeds would show one with a chance of 0%" in found["why"]
+    )
+    assert found["seeds_needed"] == 20
+    assert found["chance"] < 0.8  # of planned looks the last one, with the chance that it has
+    over = judged("dynamic_generalizes", study({"resnet": pair(none)}, looks=(8, 12)))
+    assert (over["verdict"], over["seeds_needed"]) == ("undecided", None)
+    assert over["why"].endswith("so the test did not decide at 0.05, and the planned looks are over.")
+    within = [value / 20 for value in none]
+    found = judged("dynamic_generalizes", study({"resnet": pair(within)}, looks=(12, 20)))
+    assert found["verdict"] == "equivalent"
+    assert "equivalence is shown: more seeds would not change it" in found["why"]
+
+
+# The committed study of 73cd819
+
+
+@pytest.fixture
+def old() -> dict:
+    return json.loads((Path(__file__).parent / "data/comparison_73cd819.json").read_text())
+
+
+def test_of_the_old_study_validation_chooses_the_best_schedules(old):
+    chosen = {model: chosen_by_validation(rows, "static") for model, rows in old["cells"].items()}
+    assert chosen == {"resnet": "cosine", "lstm": "exponential", "transformer": "exponential"}
+
+
+def test_transformer_step_is_no_dynamic_row_and_fills_no_gap(old):
+    assert old["cells"]["transformer"]["step"]["parameters"]["step_size"] == 3  # of 3 epochs
+    step = judged("dynamic_generalizes", old)["by_schedule"]["step"]
+    assert [part["model"] for part in step["parts"]] == ["resnet", "lstm"]
+    assert step["untested"] == {"step is not dynamic": ["transformer"]}
+    factor, epochs, *_ = gaps(old)
+    for gap in (factor, epochs):
+        assert [value["cell"] for value in gap["values"]] == ["resnet-step", "lstm-step"]
+        assert "the rate of transformer-step never changed" in gap["text"]
+    assert "0.1 for resnet-step, the default; 1 other tried, none better" in factor["text"]
+
+
+def test_five_seeds_of_the_old_study_are_undecided_since_a_test_needs_eight(old):
+    found = judged("dynamic_generalizes", old)
+    assert (found["verdict"], found["n"]) == ("undecided", 5)
+    assert "so there are not enough seeds: a test needs 8" in found["why"]
+    assert [part["effect"] for part in found["parts"]] == [
+        pytest.approx(effect, abs=5e-5) for effect in (0.0227, 0.0013, -0.0002)
+    ]
+    tested = {claim["id"] for claim in claims(old, []) if claim["verdict"] != "not tested"}
+    assert tested == {"dynamic_generalizes", "dynamic_costs_more"}
+
+
+def test_the_seeds_that_are_asked_for_do_not_contradict_the_old_study(old):
+    """The old advice of 10 seeds did in 198 of 200 studies grown by resampling the five, by one constant row."""
+    rng = np.random.default_rng(0)
+    asked = judged("dynamic_generalizes", old)["seeds_needed"]
+    for number in (10, asked):
+        verdicts = [judged("dynamic_generalizes", grown(old, number, rng))["verdict"] for _ in range(20)]
+        assert "contradicted" not in verdicts, number
+        if number == asked:
+            assert verdicts.count("undecided") <= 10
+
+
+def grown(old: dict, number: int, rng: np.random.Generator) -> dict:
+    """The study with so many seeds, each of a model's cells at one of its five."""
+    new = copy.deepcopy(old)
+    new["protocol"]["seeds"] = list(range(1, number + 1))
+    for rows in new["cells"].values():
+        drawn = [str(seed) for seed in rng.integers(1, 6, size=number)]
+        for found in rows.values():
+            found["seeds"] = new["protocol"]["seeds"]
+            found["origins"] = {what: {"not recorded": found["seeds"]} for what in found["origins"]}
+            for name in ("test/accuracy", "test/f1", "validation/loss"):
+                values = found["metrics"][name]["values"]
+                found["metrics"][name]["values"] = {
+                    str(place): values[seed] for place, seed in enumerate(drawn, start=1)
+                }
+    return new
+
+
+# Cells that did not run
 
 
 def test_cells_that_did_not_run_are_named():
-    found = judged("dynamic_generalizes", study({"resnet": pair(UPS[:6])}, missing=["resnet-step"]))
+    found = judged("dynamic_generalizes", study({"resnet": pair(UPS)}, missing=["resnet-step"]))
     assert "not run: resnet-step" in found["why"]
     without = study({"resnet": {"cosine": cell([0.7])}}, missing=["resnet-static"])
     found = judged("dynamic_generalizes", without)
-    assert found["verdict"] == "undecided"
+    assert found["verdict"] == "not tested"
     assert "resnet could not be tested (static did not run); not run: resnet-static" in found["why"]
 
 
@@ -483,41 +701,38 @@ def test_cells_that_did_not_run_are_named():
 
 
 def monitored(without, with_monitor) -> dict:
+    """static with and without the monitor, by the test loss at the end."""
     number = len(without)
-    return study(
-        {
-            "resnet": {
-                "static": cell([0.75] * number, parameters={}, overfitting=without),
-                "static_monitored": cell(
-                    [0.76] * number,
-                    parameters={},
-                    controller="validation_monitor",
-                    overfitting=with_monitor,
-                ),
-            }
-        }
+    rises = [0.1] * number, [0.0] * number  # of the validation loss, which the monitor sees to
+    static, other = (
+        {"test/loss": losses, "overfitting": rise}
+        for losses, rise in zip((without, with_monitor), rises, strict=True)
     )
+    plain = cell([0.75] * number, parameters={}, **static)
+    steered = cell([0.76] * number, parameters={}, controller="validation_monitor", **other)
+    return study({"resnet": {"static": plain, "static_monitored": steered}})
 
 
 @pytest.mark.parametrize(
     ("change", "verdict"), [(-0.05, "supported"), (0.05, "contradicted")], ids=["less", "more"]
 )
-def test_monitoring_is_judged_by_how_far_the_validation_loss_rises(change, verdict):
-    before = [0.10, 0.11, 0.12, 0.13, 0.14, 0.15]
+def test_monitoring_is_judged_by_the_test_loss_which_the_monitor_does_not_see(change, verdict):
+    before = [0.10 + seed / 100 for seed in range(8)]
     after = [value + change * (1 + seed / 10) for seed, value in enumerate(before)]
     found = judged("monitoring_mitigates_overfitting", monitored(before, after))
     assert found["verdict"] == verdict
-    assert (found["effect"], found["unit"]) == (close(change * 1.25), "nats")
+    assert (found["effect"], found["unit"]) == (close(change * 1.35), "nats")
     # who learns less overfits less: what it does to accuracy is told beside
-    assert "generalization_gap -1.00 points; test/accuracy +1.00 points" in found["why"]
+    assert (
+        "overfitting -0.1 nats; generalization_gap -1.00 points; test/accuracy +1.00 points" in found["why"]
+    )
 
 
-def test_monitoring_is_undecided_with_few_seeds_or_where_no_row_ran_both_ways():
+def test_monitoring_is_undecided_with_few_seeds_and_not_tested_where_no_row_ran_both_ways():
     found = judged("monitoring_mitigates_overfitting", monitored([0.1, 0.2, 0.3], [0.0, 0.1, 0.1]))
-    assert found["verdict"] == "undecided"
-    assert found["seeds_needed"] >= 6
-    found = judged("monitoring_mitigates_overfitting", study({"resnet": pair(UPS[:6])}))
-    assert (found["verdict"], found["n"], found["effect"]) == ("undecided", 0, None)
+    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 8)
+    found = judged("monitoring_mitigates_overfitting", study({"resnet": pair(UPS)}))
+    assert (found["verdict"], found["n"], found["effect"]) == ("not tested", 0, None)
     assert "no row ran with validation_monitor and without" in found["why"]
 
 
@@ -536,10 +751,10 @@ def timed(ratios, **options) -> dict:
 @pytest.mark.parametrize(
     ("ratios", "verdict"),
     [
-        ([1.10, 1.11, 1.12, 1.09, 1.13, 1.14], "supported"),
-        ([1.01, 1.02, 1.00, 0.99, 1.03, 0.98], "contradicted"),
+        ([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15], "supported"),
+        ([1.01, 1.02, 1.00, 0.99, 1.03, 0.98, 1.015, 0.97], "contradicted"),
         ([1.10, 1.11, 1.12], "undecided"),
-        ([1.01, 1.09, 1.00, 1.12, 1.03, 1.06], "undecided"),  # on both sides of 5%
+        ([1.01, 1.09, 1.00, 1.12, 1.03, 1.06, 1.02, 1.10], "undecided"),  # on both sides of 5%
     ],
 )
 def test_dynamic_schedules_cost_more_if_it_is_more_than_five_percent(ratios, verdict):
@@ -549,24 +764,24 @@ def test_dynamic_schedules_cost_more_if_it_is_more_than_five_percent(ratios, ver
 
 
 def test_cost_is_per_epoch_and_leaves_out_runs_whose_time_is_unknown():
-    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.10])
-    rows["cosine"]["metrics"]["seconds_per_epoch"]["values"]["7"] = None  # diverged
+    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.10, 1.12, 1.15])
+    rows["cosine"]["metrics"]["seconds_per_epoch"]["values"]["9"] = None  # diverged
     found = judged("dynamic_costs_more", study({"resnet": rows}))
-    assert (found["verdict"], found["n"]) == ("supported", 6)
-    rows = timed([1.0] * 6, num_epochs=20)  # twice the epochs
+    assert (found["verdict"], found["n"]) == ("supported", 8)
+    rows = timed([1.0] * 8, num_epochs=20)  # twice the epochs
     assert judged("dynamic_costs_more", study({"resnet": rows}))["effect"] == close(0.0)
 
 
 def test_times_of_a_busy_machine_decide_nothing():
-    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14], slowdown=[0.2] * 6)
-    rows["static"]["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456", 0.1)
+    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15], slowdown=[0.2] * 8)
+    rows["static"]["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("12345678", 0.1)
     found = judged("dynamic_costs_more", study({"resnet": rows}))
-    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
     assert (
         "median epoch cost 15% more seconds than its cheapest, more than the 5% in question" in found["why"]
     )
     for row in rows.values():
-        row["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("123456")
+        row["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("12345678")
     found = judged("dynamic_costs_more", study({"resnet": rows}))
     assert found["n"] == 0
     assert "no run has two epochs" in found["why"]
@@ -575,8 +790,8 @@ def test_times_of_a_busy_machine_decide_nothing():
 @pytest.mark.parametrize(
     ("ratios", "verdict"),
     [
-        ([1.10, 1.11, 1.12, 1.09, 1.13, 1.14], "supported"),
-        ([1.01, 1.02, 1.00, 0.99, 1.03, 0.98], "contradicted"),
+        ([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15], "supported"),
+        ([1.01, 1.02, 1.00, 0.99, 1.03, 0.98, 1.015, 0.97], "contradicted"),
         ([1.10, 1.11], "undecided"),
     ],
 )
@@ -586,9 +801,10 @@ def test_adaptive_optimizers_are_timed_against_plain_ones(ratios, verdict):
 
 
 def test_one_optimizer_for_a_model_says_nothing_of_the_cost_of_others():
-    models = {"resnet": timed([1.0] * 6), "lstm": pair(UPS[:6], dataset="imdb", optimizer="adamw")}
+    models = {"resnet": timed([1.0] * 8), "lstm": pair(UPS, dataset="imdb", optimizer="adamw")}
     found = judged("adaptive_optimizers_cost_more", study(models))
-    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    assert (found["verdict"], found["n"], found["run"]) == ("not tested", 0, None)
+    assert "only a timing of updates can tell" in found["why"]
     assert "resnet could not be tested (all rows ran with nesterov)" in found["why"]
     assert "lstm could not be tested (all rows ran with adamw)" in found["why"]
 
@@ -614,8 +830,9 @@ def late(differences, starts=(0.3, 0.8)) -> dict:
 @pytest.mark.parametrize(
     ("differences", "verdict"),
     [
-        (UPS[:6], "supported"),
-        ([-up for up in UPS[:6]], "contradicted"),
+        (UPS, "supported"),
+        ([-up for up in UPS], "contradicted"),
+        (SMALL, "equivalent"),
         (UPS[:4], "undecided"),
     ],
 )
@@ -626,8 +843,8 @@ def test_late_decay_is_compared_with_early_decay(differences, verdict):
 
 
 def test_late_decay_needs_two_starts():
-    found = judged("late_decay_generalizes", late(UPS[:6], starts=(0.8, 0.8)))
-    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    found = judged("late_decay_generalizes", late(UPS, starts=(0.8, 0.8)))
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
     assert "no two late_decay rows with different starts ran" in found["why"]
 
 
@@ -635,25 +852,25 @@ def test_late_decay_needs_two_starts():
 
 
 def test_a_seed_whose_rows_have_two_dtypes_decides_nothing():
-    comparison = study({"resnet": pair(UPS[:7])})
+    comparison = study({"resnet": pair([*UPS, 0.02])})
     comparison["cells"]["resnet"]["cosine"]["origins"]["dtype"] = {
-        "float32": [1, 2, 3, 4, 5, 6],
-        "bfloat16": [7],
+        "float32": [1, 2, 3, 4, 5, 6, 7, 8],
+        "bfloat16": [9],
     }
     found = judged("dynamic_generalizes", comparison)
-    assert (found["n"], found["parts"][0]["p"]) == (6, close(2 / 2**6))
-    assert found["effect"] == close(np.mean(UPS[:6]))
-    assert "6 seeds; without seed 7, where the dtype differs" in found["why"]
+    assert (found["n"], found["parts"][0]["p"]) == (8, close(2 / 2**8))
+    assert found["effect"] == close(np.mean(UPS))
+    assert "8 seeds; without seed 9, where the dtype differs" in found["why"]
     comparison["protocol"]["across_dtypes"] = True
     found = judged("dynamic_generalizes", comparison)
-    assert (found["n"], "without" in found["why"]) == (7, False)
+    assert (found["n"], "without" in found["why"]) == (9, False)
 
 
-def test_rows_in_two_dtypes_throughout_leave_a_claim_undecided():
-    comparison = study({"resnet": pair(UPS[:7])})
-    comparison["cells"]["resnet"]["cosine"]["origins"]["dtype"] = {"bfloat16": [1, 2, 3, 4, 5, 6, 7]}
+def test_rows_in_two_dtypes_throughout_leave_a_claim_untested():
+    comparison = study({"resnet": pair(UPS)})
+    comparison["cells"]["resnet"]["cosine"]["origins"]["dtype"] = {"bfloat16": [1, 2, 3, 4, 5, 6, 7, 8]}
     found = judged("dynamic_generalizes", comparison)
-    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
     assert "no seed has test/accuracy and the same dtype for both cosine and static" in found["why"]
 
 
@@ -702,7 +919,7 @@ def test_windows_are_equivalent_if_all_pairs_differ_by_less_than_half_a_point():
     found = judged("windows_equivalent", windows(WIGGLE, [-2 * d for d in WIGGLE]))
     assert found["verdict"] == "supported"
     assert len(found["parts"]) == 3
-    assert [part["p"] for part in found["parts"]] == [close(2 / 2**10)] * 3
+    assert [part["p"] for part in found["parts"]] == [close(1 / 2**10)] * 3  # one-sided
     # the pair that differs most: welch and hann, by three wiggles
     assert found["effect"] == close(3 * np.mean(WIGGLE))
 
@@ -719,8 +936,14 @@ def test_a_decisive_difference_within_the_margin_is_still_equivalent():
     assert judged("windows_equivalent", windows(ahead, WIGGLE))["verdict"] == "supported"
 
 
+def test_all_windows_must_be_within_so_eight_seeds_of_a_one_sided_test_suffice():
+    """Holm over nine parts and a two-sided p asked for 0.05 / 18 a side: nine seeds at the least."""
+    found = judged("windows_equivalent", windows(WIGGLE[:8], [-2 * d for d in WIGGLE[:8]], number=8))
+    assert found["verdict"] == "supported"
+
+
 def test_a_large_p_is_no_evidence_of_equivalence():
-    wide = [30 * d for d in WIGGLE]
+    wide = [15 * d for d in WIGGLE]
     assert signed_rank_p(wide) > 0.5
     found = judged("windows_equivalent", windows(wide, WIGGLE))
     assert found["verdict"] == "undecided"
@@ -736,71 +959,15 @@ def test_equivalence_needs_both_sides():
 
 def test_few_seeds_leave_equivalence_undecided():
     found = judged("windows_equivalent", windows(WIGGLE[:5], WIGGLE[1:6], number=5))
-    assert found["verdict"] == "undecided"
-    assert found["seeds_needed"] == 7  # 3 pairs: 3 x 2 / 2^7 <= 0.05
+    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 8)
+    assert found["core_hours"] == close(3 * 3.0)  # three rows of one model, of which two pairs share one
 
 
 def test_all_three_windows_are_needed():
-    rows = {"triangular": cell([0.7] * 6), "welch": cell([0.7] * 6)}
+    rows = {"triangular": cell([0.7] * 8), "welch": cell([0.7] * 8)}
     found = judged("windows_equivalent", study({"resnet": rows}))
-    assert (found["verdict"], found["n"]) == ("undecided", 0)
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
     assert "hann did not run" in found["why"]
-
-
-# Seeds needed
-
-
-@pytest.mark.parametrize("effect", [0.3, 0.5, 0.8, 1.2])
-@pytest.mark.parametrize("level", [0.05, 0.05 / 3])
-def test_the_seeds_needed_are_those_of_the_t_test_over_the_efficiency(effect, level):
-    from statsmodels.stats.power import TTestPower
-
-    values = np.array([effect - math.sqrt(0.5), effect + math.sqrt(0.5)])  # standard deviation 1
-    t_test = math.ceil(TTestPower().solve_power(effect, alpha=level, power=0.8))
-    reachable = math.ceil(math.log2(2 / level))
-    assert seeds_for_signed_rank(values, level) == max(reachable, math.ceil(math.pi / 3 * t_test))
-
-
-def test_so_many_seeds_do_decide_as_often_as_asked_for():
-    values = np.array([1 - math.sqrt(0.5), 1 + math.sqrt(0.5)])
-    number = seeds_for_signed_rank(values, 0.05)
-    rng = np.random.default_rng(0)
-    decided = np.mean([signed_rank_p(rng.normal(1, 1, number)) <= 0.05 for _ in range(500)])
-    assert 0.75 < decided < 0.9
-
-
-@pytest.mark.parametrize(
-    ("values", "seeds"),
-    [
-        ([0.01], None),  # one seed has no spread
-        ([-0.01, 0.01], None),  # no effect to find
-        ([0.01, 0.01, 0.01], 6),  # no spread: the smallest n with 2 / 2^n <= 0.05
-    ],
-)
-def test_seeds_needed_at_the_edges(values, seeds):
-    assert seeds_for_signed_rank(np.array(values), 0.05) == seeds
-
-
-def test_a_tiny_effect_needs_more_seeds_than_anyone_has():
-    values = np.array([1e-6 - 1, 1e-6 + 1])
-    assert seeds_for_signed_rank(values, 0.05) > 1e12
-
-
-@pytest.mark.parametrize(("share", "chance"), [(0.9, 0.5), (0.8, 0.5), (1.0, 10 / 12), (0.95, 0.8)])
-def test_the_runs_needed_are_the_fewest_that_have_the_power(share, chance):
-    from scipy.stats import binom, binomtest
-
-    def power(n: int) -> float:
-        decisive = [k for k in range(n + 1) if 2 * binomtest(k, n, chance, "greater").pvalue <= 0.05]
-        return sum(binom.pmf(k, n, share) for k in decisive)
-
-    number = seeds_for_binomial(share, chance, 0.05)
-    assert power(number) >= 0.8
-    assert all(power(n) < 0.8 for n in range(1, number))
-
-
-def test_no_number_of_runs_shows_what_is_not_so():
-    assert seeds_for_binomial(0.5, 0.5, 0.05) is None
 
 
 # All claims
@@ -817,7 +984,7 @@ def test_the_claims_are_judged_in_order_each_with_its_source_and_test(filled):
 
 
 def test_verdicts_on_the_sample_are_about_the_sample():
-    models = {"resnet": pair(UPS[:7]), "lstm": pair(UPS[:7], dataset="imdb")}
+    models = {"resnet": pair(UPS), "lstm": pair(UPS, dataset="imdb")}
     comparison = study(models, source="sample")
     for claim in claims(comparison, []):
         assert claim["why"].startswith(
@@ -840,7 +1007,7 @@ def test_the_smallest_study_has_gaps_and_verdicts(schedule, diverged):
     )
     comparison = study({"resnet": {schedule: smallest}})
     found = claims(comparison, [])
-    assert {claim["verdict"] for claim in found} == {"undecided"}
+    assert {claim["verdict"] for claim in found} <= {"undecided", "not tested"}
     assert [gap["gap"] for gap in gaps(comparison)] == GAPS
     json.dumps([found, gaps(comparison)], allow_nan=False)
 
@@ -848,7 +1015,7 @@ def test_the_smallest_study_has_gaps_and_verdicts(schedule, diverged):
 def test_one_seed_of_every_schedule_has_effects_without_intervals():
     comparison = study({"resnet": pair(UPS[:1])})
     found = judged("dynamic_generalizes", comparison)
-    assert (found["effect"], found["interval"], found["n"]) == (close(0.01), None, 1)
+    assert (found["effect"], found["parts"][0]["interval"], found["n"]) == (close(0.01), None, 1)
     assert (found["verdict"], found["seeds_needed"]) == ("undecided", None)
 
 
@@ -863,13 +1030,30 @@ def test_what_compare_writes_has_what_the_claims_read():
                 run["compute_seconds"] = [1.5, 1.52]
     compared = json.loads(json.dumps(comparison(study)))
     found = {claim["id"]: claim for claim in claims(compared, curves(study))}
-    # by hand: +0.04 and +0.055, and -0.345 where cosine diverged; +0.025, +0.015 and +0.04
+    # validation chose exponential, as a run of resnet's cosine diverged, and by the order of rows in the lstm
     resnet, lstm = found["dynamic_generalizes"]["parts"]
-    assert resnet["effect"] == close((0.04 - 0.355 + 0.055) / 3)
-    assert lstm["effect"] == close((0.025 + 0.015 + 0.04) / 3)
+    assert resnet["effect"] == close((0.03 + 0.01 + 0.05) / 3)
+    assert lstm["effect"] == close((0.0 - 0.01 + 0.02) / 3)
     assert found["dynamic_costs_more"]["parts"][0]["n"] == 2  # without the seed that diverged
-    assert {claim["verdict"] for claim in found.values()} == {"undecided"}
+    assert {claim["verdict"] for claim in found.values()} == {"undecided", "not tested"}
     for claim in found.values():
         assert all(at(compared, key) for key in claim["keys"])
     for gap in gaps(compared):
         assert all(at(compared, value["key"]) == value["value"] for value in gap["values"])
+
+
+def test_what_would_test_a_claim_is_a_command_that_composes():
+    """Each command's overrides make a params.yaml that is checked, with the rows that the claim needs."""
+    import shlex
+
+    comparison = study({"resnet": {"other": cell([0.7] * 3)}})
+    commands = {c["id"]: c["run"]["command"] for c in claims(comparison, []) if c["run"] is not None}
+    assert set(commands) == set(CLAIMS) - {"adaptive_optimizers_cost_more"}
+    for claim, command in commands.items():
+        words = shlex.split(command)
+        assert words[:3] == ["dvc", "exp", "run"]
+        assert words[3::2] == ["-S"] * len(words[4::2])
+        params = composed_params(*words[4::2])
+        assert params["train"]["seeds"] == [1, 2, 3, 4, 5, 6, 7, 8]
+        if claim == "late_decay_generalizes":
+            assert len({row["start"] for row in params["schedule"].values()}) == 2

@@ -380,7 +380,9 @@ def test_the_machinery_is_no_part_of_what_a_stage_computes(copied):
     edit(copied, "parallel", ("workers + spare", "workers + spare + 1"))
     edit(copied, "files", ("indent=1", "indent=2"))
     assert behind() == before
-    edit(copied, "comparison", ('"iqm": interquartile_mean', '"iqm": 2 * interquartile_mean'))
+    edit(
+        copied, "comparison", ('"effect": summary and summary.mean', '"effect": summary and 2 * summary.mean')
+    )
     assert {name for name, found in behind().items() if found != before[name]} == {"compare"}
 
 

@@ -315,6 +315,7 @@ WRONG = [
     ("a task on no processor", {"parallel": ON_RAY | {"num_cpus": 0.0}}, "params.yaml: parallel.num_cpus: found 0.0; input should be greater than 0"),
     ("CUDA without a GPU", {"parallel": ON_RAY, "train.device": "cuda"}, "params.yaml: train.device is cuda and parallel.num_gpus is 0;"),
     ("a GPU that is not used", {"parallel": ON_RAY | {"num_gpus": 0.5}, "train.device": "cpu"}, "params.yaml: train.device is cpu and parallel.num_gpus is 0.5;"),
+    ("looks that do not grow", {"compare.looks": [8, 12, 12]}, "params.yaml: compare.looks: the numbers of seeds at which the study looks must grow"),
     ("confidence of 1", {"compare.confidence": 1.0}, "params.yaml: compare.confidence: found 1.0;"),
 ]  # fmt: skip
 

@@ -113,7 +113,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-@pytest.mark.parametrize("num_seeds", [3, 5])
+@pytest.mark.parametrize("num_seeds", [3, 8])
 def test_every_number_of_the_tables_is_in_the_json(num_seeds):
     given = known() if num_seeds == 3 else comparison(with_seeds(num_seeds))
     found = tables(render_markdown(given))
@@ -134,15 +134,16 @@ def test_every_number_of_the_tables_is_in_the_json(num_seeds):
             difference = metric.get("difference")
             if row["schedule"] == "static":
                 assert difference is None
-                assert (row["difference to static"], row["difference's 95% interval"], row["p (Holm)"]) == (
-                    "",
-                    "",
-                    "",
-                )
+                for column in ("difference to static", "difference's 95% interval", "p", "p (Holm)"):
+                    assert row[column] == ""
                 continue
             assert row["difference to static"] == f"{100 * difference['mean']:+.2f}"
             low, high = (float(bound) for bound in row["difference's 95% interval"].split(" to "))
             assert (low, high) == pytest.approx([100 * bound for bound in difference["interval"]], abs=0.005)
+            if num_seeds < 8:
+                assert (row["p"], row["p (Holm)"]) == ("", "")
+                continue
+            assert float(row["p"]) == pytest.approx(difference["p"], rel=5e-3)
             assert float(row["p (Holm)"]) == pytest.approx(difference["p_holm"], rel=5e-3)
     assert found["resnet on CIFAR-10"][1]["parameters"] == "decay_rate 0.25"
     assert found["resnet on CIFAR-10"][0]["parameters"] == "none"
@@ -195,57 +196,91 @@ def test_diverged_runs_are_named():
     assert "Diverged" not in render_markdown(comparison(changed))
 
 
-POWER = [
-    (
-        3,
-        "with 3 seeds no p can be below 0.25, nor below 0.5 once adjusted**, so no difference can reach 0.05",
-    ),
-    (
-        5,
-        "with 5 seeds no p can be below 0.0625, nor below 0.125 once adjusted**, so no difference can reach 0.05",
-    ),
-    # two schedules are tested: 2 x 2 / 2^6 is still above 0.05
-    (
-        6,
-        "with 6 seeds no p can be below 0.0312, nor below 0.0625 once adjusted**, so no difference can reach 0.05",
-    ),
-    (7, "with 7 seeds no p can be below 0.0156, nor below 0.0312 once adjusted**, so 0.05 can be reached"),
-]
+def with_looks(count: int, *looks: int) -> dict:
+    settings = SETTINGS.model_copy(update={"looks": list(looks)})
+    return comparison(with_seeds(count), settings=settings)
 
 
-@pytest.mark.parametrize(("num_seeds", "statement"), POWER)
-def test_the_power_of_so_many_seeds_is_stated(num_seeds, statement):
-    given = comparison(with_seeds(num_seeds))
-    assert statement in render_markdown(given)
-    reached = [
-        metric["difference"]["p_holm"]
-        for schedules in given["cells"].values()
-        for cell in schedules.values()
-        for metric in cell["metrics"].values()
-        if "p" in metric.get("difference", {})
-    ]
-    assert min(reached) >= 2 * 2 / 2**num_seeds - 1e-12
+def test_when_the_study_is_tested_is_said_once():
+    assert section(comparison(with_seeds(8)), RESULTS).text[1] == (
+        "Planned is one look, at 8 seeds. Who adds seeds after having seen results plans further looks "
+        "(`compare.looks`) first."
+    )
+    assert section(with_looks(12, 9, 12, 20), RESULTS).text[1] == (
+        "Planned are looks at 9, 12 and 20 seeds; of 0.05, spent so far: 0.0017 at 9, 0.0076 at 12."
+    )
+    assert "A row is judged by its own p at 0.05" in section(known(), RESULTS).text[0]
 
 
-def test_the_findings_name_the_best_schedule_its_lead_and_how_sure_it_is():
-    few, many = findings(known()), findings(comparison(with_seeds(7)))
+def test_a_number_of_seeds_that_was_not_planned_is_said():
+    assert (
+        section(with_looks(10, 9, 12), RESULTS)
+        .text[1]
+        .endswith(
+            "10 seeds are no planned look: they decide nothing that was not decided at 9, and the next is at 12."
+        )
+    )
+    assert (
+        section(with_looks(4, 9, 12), RESULTS)
+        .text[1]
+        .endswith(
+            "4 seeds are no planned look: they decide nothing that was not decided at an earlier one, of which "
+            "there is none, and the next is at 9."
+        )
+    )
+    assert section(with_looks(10, 8, 9), RESULTS).text[1].endswith("decided at 9, and none is left.")
+
+
+def test_the_first_screen_has_a_sentence_a_model_on_the_schedule_that_validation_chose():
+    few, many = findings(known()), findings(comparison(with_seeds(8)))
     assert few == [
-        "**resnet on CIFAR-10**: the best dynamic schedule is exponential, +3.00 points of test/accuracy against "
-        "static (interval +1.00 to +5.00, p 0.5 after Holm). 3 seeds tell no difference from chance, whatever its size.",
-        "**lstm on IMDB**: the best dynamic schedule is cosine, +5.00 points of test/f1 against static "
-        "(interval +4.00 to +6.00, p 0.5 after Holm). 3 seeds tell no difference from chance, whatever its size.",
+        "**resnet on CIFAR-10**: validation chose exponential, +3.00 points of test/accuracy from static (95% "
+        "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8.",
+        "**lstm on IMDB**: validation chose exponential, +0.33 points of test/f1 from static (95% interval -3.46 "
+        "to +4.13); undecided: 3 seeds, and a test needs 8.",
     ]
-    assert many[1].startswith("**lstm on IMDB**: the best dynamic schedule is cosine, ")
-    assert many[1].endswith("p 0.0312 after Holm). This is more than chance.")
+    # resnet: 2 / 2^8, twice after Holm over the two models
+    assert many[0].endswith("; better than static (p 0.00781, 0.0156 after Holm over the models; 8 seeds).")
+    assert "chance, whatever its size" not in render_markdown(known())
+
+
+def test_the_first_screen_is_question_verdict_a_sentence_a_model_and_the_figure():
+    report = document(comparison(with_seeds(8)))
+    assert report.title == "Do dynamic learning-rate schedules generalize better than static ones?"
+    verdict, *sentences = report.answer
+    assert verdict.startswith(("**Supported**", "**Undecided**", "**Mixed**"))
+    assert len(sentences) == 2
+    assert report.main_figure.name == "differences.svg"
+
+
+def test_what_is_not_tested_comes_with_its_command_and_cost():
+    rows = tables(render_markdown(known()))["The claims, brought to a verdict"]
+    overfits = rows[0]
+    assert overfits["verdict"] == "not tested"
+    assert overfits["what would decide"].startswith("`dvc exp run -S 'schedule=[static]' ")
+    assert overfits["what would decide"].endswith("core-hours)")
+
+
+def test_each_schedule_by_itself_has_a_verdict():
+    rows = tables(render_markdown(comparison(with_seeds(8))))["Each schedule by itself"]
+    assert [row["schedule"] for row in rows] == ["exponential", "cosine"]
+
+
+def test_an_interval_over_seeds_and_examples_is_told_where_it_is_known():
+    study = known()
+    assert "over seeds and test examples" not in render_markdown(study)
+    study["cells"]["lstm"]["cosine"]["metrics"]["test/accuracy"]["difference"]["examples_interval"] = [
+        0.03,
+        0.07,
+    ]
+    assert section(study, "lstm on IMDB").after[0] == (
+        "95% intervals of the difference in accuracy over seeds and test examples: cosine +3.00 to +7.00."
+    )
 
 
 def test_from_a_single_seed_nothing_is_concluded():
     text = render_markdown(comparison(with_seeds(1)))
-    assert (
-        "+5.00 points of test/f1 against static: a single seed, from which nothing can be concluded." in text
-    )
-    assert "than chance" not in text
-    assert "from chance" not in text
+    assert "+0.00 points of test/f1 from static; undecided: 1 seed, and a test needs 8." in text
     assert "1 seed, 2 epochs" in text
     rows = tables(text)["lstm on IMDB"]
     assert [row["spread over seeds"] for row in rows] == ["none"] * 3
@@ -258,13 +293,14 @@ def test_a_reference_that_did_not_run_is_said_and_nothing_is_compared():
     del changed["resnet"]["static"]
     given = comparison(changed, missing=("resnet-static",))
     assert findings(given)[0] == (
-        "**resnet on CIFAR-10**: the reference static did not run, so there is no difference to tell."
+        "**resnet on CIFAR-10**: static did not run, so there is no difference to tell."
     )
     rows = tables(render_markdown(given))["resnet on CIFAR-10"]
     assert [row["difference to static"] for row in rows] == ["", ""]
-    for name in ("exponential", "cosine"):
-        del given["cells"]["lstm"][name]
-    assert len(findings(given)) == 1  # of static alone there is nothing to say
+    del changed["lstm"]["exponential"], changed["lstm"]["cosine"]
+    assert findings(comparison(changed, missing=("resnet-static",)))[1] == (
+        "**lstm on IMDB**: no dynamic schedule ran beside static, so there is no difference to tell."
+    )
 
 
 def test_a_cell_that_diverged_everywhere_is_still_a_row():
@@ -326,6 +362,7 @@ def test_controllers_are_named_and_reconstructions_labelled():
 # --- what stands behind the cells ---
 
 BEHIND = "What stands behind each cell"
+RESULTS = "Test metrics after the last epoch"
 
 
 def section(study: dict, title: str):
@@ -412,12 +449,14 @@ def test_the_table_says_which_seeds_were_trained_where_and_which_pairs_differ():
     assert "Pairs that differ in dtype are not compared" in render_markdown(study)
 
 
-def test_pooled_models_say_which_seed_is_left_out_for_its_dtypes():
-    changed = cells()
-    trained_elsewhere(changed["resnet"]["exponential"], "2", "bfloat16")
-    (text,) = section(comparison(changed), "All models together").text
-    assert text.startswith("Interquartile mean of the 4 runs of 2 models")
-    assert text.endswith("Seed 2 is left out: not all schedules of resnet ran in one dtype.")
+def test_effects_across_models_are_told_in_units_of_their_spread_with_each_models():
+    found = section(known(), "All models together")
+    assert "with the same weight for every model" in found.text[0]
+    row = tables(render_markdown(known()))["All models together"][0]
+    expected = known()["across_models"]["exponential"]
+    assert row["mean of the models"] == f"{expected['effect']:+.2f}"
+    assert (row["resnet"], row["lstm"]) == tuple(f"{g:+.2f}" for g in expected["by_model"].values())
+    assert row["pairs"] == "6"
 
 
 def test_dtypes_that_are_compared_as_asked_for_are_said_too():
@@ -437,7 +476,8 @@ def test_a_model_whose_reference_ran_in_another_dtype_has_no_difference_to_tell(
     trained_elsewhere(changed["lstm"]["static"], "123", "bfloat16")
     study = comparison(changed)
     assert findings(study)[1] == (
-        "**lstm on IMDB**: the reference static ran in another dtype, so there is no difference to tell."
+        "**lstm on IMDB**: no seed has test/f1 and the same dtype for both exponential and static, so there is no "
+        "difference to tell."
     )
     rows = tables(render_markdown(study))["lstm on IMDB"]
     assert [(row["test/f1"], row["difference to static"], row["p (Holm)"]) for row in rows] == [
@@ -449,14 +489,6 @@ def test_a_model_whose_reference_ran_in_another_dtype_has_no_difference_to_tell(
     assert html(study)
 
 
-def test_the_power_that_is_stated_is_that_of_the_pairs_that_are_compared():
-    changed = with_seeds(7)
-    trained_elsewhere(changed["lstm"]["cosine"], "4567", "bfloat16")
-    assert findings(comparison(changed))[1].endswith(
-        "3 seeds tell no difference from chance, whatever its size."
-    )
-
-
 def test_each_training_is_told_by_its_name_in_the_ledger():
     text = render_markdown(known())
     assert "`python -m lrstudy.ledger show <identity>`" in text
@@ -466,31 +498,14 @@ def test_each_training_is_told_by_its_name_in_the_ledger():
     assert row["MLflow run"] == "run-lstm-cosine-3"
 
 
-def test_numbers_of_the_version_that_told_no_machines_are_rendered_as_such(tmp_path):
+def test_numbers_of_a_version_that_planned_no_looks_are_refused(tmp_path):
     old = known()
-    del old["protocol"]["across_dtypes"]
-    for schedules in old["cells"].values():
-        for cell in schedules.values():
-            del cell["identities"], cell["origins"]
-            for metric in cell["metrics"].values():
-                if "difference" in metric:
-                    del metric["difference"]["left_out"], metric["difference"]["mixed"]
-    for found in (*old["models"].values(), *old["across_models"].values()):
-        del found["left_out"]
+    del old["protocol"]["looks"]
     (tmp_path / "comparison.json").write_text(json.dumps(old))
-    study = read_comparison(tmp_path / "comparison.json")
-    assert section(study, BEHIND).text == [
-        "Not recorded: the version that wrote these numbers told no machines."
-    ]
-    assert notes(study) == []
-    text = render_markdown(study)
-    assert "lrstudy.ledger" not in text
-    assert tables(text)["Where the numbers come from"][0] == {
-        "cell": "resnet-static",
-        "seed": "1",
-        "MLflow run": "run-resnet-static-1",
-    }
-    assert tables(text)["lstm on IMDB"] == tables(render_markdown(known()))["lstm on IMDB"]
+    with pytest.raises(
+        StudyError, match=r"has no protocol\.looks: another version wrote it; `dvc repro -f -s"
+    ):
+        read_comparison(tmp_path / "comparison.json")
 
 
 # --- what tuning found ---
@@ -673,7 +688,9 @@ def test_the_claims_and_the_gaps_stand_in_the_report():
     assert [text.split("**")[1] for text in gaps.text] == [gap["gap"] for gap in study["gaps"]]
     assert [row[-1] for row in gaps.tables[0].rows] == [v["key"] for g in study["gaps"] for v in g["values"]]
     assert (
-        document(study).answer[0] == "**Undecided**: Dynamic schedules generalize better than a static one."
+        document(study)
+        .answer[0]
+        .startswith("**Undecided**: Dynamic schedules generalize better than a static one. ")
     )
 
 

@@ -20,14 +20,15 @@ from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import cross_entropy, predict, test_weights
+from lrstudy.evaluation import cross_entropy, measure, predict, test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
+from lrstudy.ledger.record import test_of
 from lrstudy.models import make_model
 from lrstudy.report import document
 from lrstudy.runs import find_record, metric_values, train_run
 from lrstudy.stages import evaluate as evaluate_stage
-from lrstudy.stages.compare import read_history, theory
+from lrstudy.stages.compare import read_history, results, theory
 from lrstudy.stages.evaluate import evaluate_seed, evaluated, trained_with
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
@@ -287,6 +288,21 @@ def test_a_history_that_is_no_table_of_numbers_is_one_clear_error(tmp_path, cont
 def test_a_missing_history_names_the_stage_that_makes_it(tmp_path):
     with pytest.raises(StudyError, match=r"history\.csv: not found; `dvc repro train@resnet-step` makes it"):
         read_history(tmp_path / "history.csv", "resnet-step")
+
+
+def test_compare_takes_the_results_of_every_example_from_the_records_that_are_here(tmp_path):
+    labels = np.arange(tiny_data.SIZES["test"]) % 2
+    measured = measure(np.random.default_rng(0).normal(size=(len(labels), 2)), labels)
+    ledger, found = Ledger(tmp_path / "ledger"), {}
+    for seed in (1, 2):
+        left = tiny_data.record([0.7, 0.5], chosen=tiny_data.settings(seed=seed))
+        found[str(seed)] = {"identity": left.identity}
+        if seed == 1:
+            test = test_of(measured, measured, len(labels))
+            ledger.add(left.model_copy(update={"test": test}))
+    right = results({"training": {"seeds": found}}, ledger)
+    assert list(right) == ["1"]
+    assert right["1"].tolist() == measured["right"].tolist()
 
 
 def test_compare_takes_what_the_theory_stages_wrote(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """The statistics against values worked by hand, counted through, or found by the libraries themselves."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +14,21 @@ from hypothesis.extra.numpy import arrays
 from lrstudy.statistics import (
     average_ranks,
     bootstrap_interval,
+    chance_to_decide,
     critical_difference,
+    equivalence_p,
     friedman_p,
     holm,
-    interquartile_mean,
     nemenyi_p,
     not_told_apart,
     probability_of_improvement,
+    seeds_and_examples_interval,
     signed_rank_p,
     smallest_friedman_p,
     smallest_p,
     spread,
-    stratified_bootstrap_interval,
+    standardized_mean,
+    t_interval,
 )
 
 NOT_VECTORS = [[1.0, math.nan], [math.inf, 1.0], [-math.inf], [[1.0, 2.0]], 1.0]
@@ -95,83 +100,96 @@ def test_the_order_of_the_seeds_does_not_move_the_interval(pair):
     assert bootstrap_interval(values, num_resamples=100) == bootstrap_interval(permuted, num_resamples=100)
 
 
-# --- the interquartile mean across models ---
+# --- Student's interval ---
 
 
-IQMS = [
-    ("4 values: the middle two", [[0.0], [0.4], [0.6], [9.0]], 0.5),
-    ("6 values: one off on each side", [[0.70, 0.79], [0.72, 0.81], [0.74, 0.80]], (0.72 + 0.74 + 0.79 + 0.80) / 4),
-    ("15 values: three off on each side", np.arange(15.0).reshape(5, 3) ** 2, np.mean(np.arange(3, 12) ** 2)),
-    ("3 values: none off", [[0.1, 0.2, 0.6]], 0.3),
-    ("one", [[0.7]], 0.7),
-]  # fmt: skip
+def test_students_interval_is_the_one_worked_by_hand():
+    # mean 2, standard deviation 1, t of two degrees of freedom 4.302653 (tabled), over sqrt(3)
+    half = 4.302653 / math.sqrt(3)
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - half, 2 + half), rel=1e-6)
+    # one degree of freedom is Cauchy's: tan(pi / 4) = 1 at a confidence of one half
+    assert t_interval([0.0, 2.0], confidence=0.5) == pytest.approx((0.0, 2.0), abs=1e-12)
+    assert t_interval([0.3]) is None
+    assert t_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
 
 
-@pytest.mark.parametrize(("values", "expected"), [c[1:] for c in IQMS], ids=[c[0] for c in IQMS])
-def test_the_interquartile_mean_is_the_mean_of_the_middle_half(values, expected):
-    assert interquartile_mean(values) == pytest.approx(expected, rel=1e-12)
+def test_students_interval_covers_the_mean_where_the_percentile_bootstrap_does_not():
+    samples = np.random.default_rng(0).normal(size=(400, 5))
+    covered = {
+        interval: np.mean([low <= 0 <= high for low, high in map(interval, samples)])
+        for interval in (t_interval, lambda values: bootstrap_interval(values, num_resamples=500))
+    }
+    students, percentile = covered.values()
+    assert 0.93 <= students <= 0.97
+    assert percentile <= 0.88
 
 
-@given(tables(min_seeds=1, min_schedules=1))
-def test_the_interquartile_mean_is_symmetric_and_ignores_the_order(values):
-    found = interquartile_mean(values)
-    assert interquartile_mean(-values) == pytest.approx(-found, abs=1e-12)
-    assert interquartile_mean(values[::-1, ::-1]) == pytest.approx(found, abs=1e-12)
-    assert values.min() - 1e-12 <= found <= values.max() + 1e-12
+# --- an interval over seeds and test examples ---
 
 
-def test_a_quarter_of_failed_runs_does_not_move_the_interquartile_mean():
-    values = np.linspace(0.7, 0.8, 12).reshape(4, 3)
-    failed = values.copy()
-    failed[0] = 0.0  # the three lowest anyway
-    assert interquartile_mean(failed) == interquartile_mean(values)
+def test_the_interval_over_seeds_and_examples_is_the_one_worked_by_hand():
+    # d = [[1, 0], [0, 0], [0, 1], [1, 1]]: means of the seeds .5 0 .5 1, of the examples .5 .5, in all .5
+    right = [[1, 0], [0, 0], [0, 1], [1, 1]]
+    # variance of the seeds' means 1/6, of the examples' 0; residuals +-.5 of two seeds: 1 over 3 x 1
+    variance = (1 / 6) / 4 + 0 / 2 - (1 / 3) / 8
+    assert variance == pytest.approx(0, abs=1e-15)
+    low, high = seeds_and_examples_interval(right, np.zeros((4, 2)))
+    assert (low, high) == pytest.approx((0.5, 0.5), abs=1e-6)
+    # without a residual both variances add up: rows 0 and 1, columns alike
+    low, high = seeds_and_examples_interval([[0, 0], [1, 1]], np.zeros((2, 2)))
+    # 0.5 -+ 12.706205 sqrt(0.5 / 2)
+    assert (low, high) == pytest.approx((0.5 - 12.706205 / 2, 0.5 + 12.706205 / 2), rel=1e-6)
+    assert seeds_and_examples_interval([[1, 0, 1]], [[0, 0, 1]]) is None
 
 
-def test_the_stratified_bootstrap_counted_through():
-    # of 0 or 1 twice and 10 or 11 twice the larger of the first and the smaller of the second are left
-    values = [[0.0, 10.0], [1.0, 11.0]]
-    means = [
-        interquartile_mean([[a, c], [b, d]])
-        for a, b in itertools.product([0.0, 1.0], repeat=2)
-        for c, d in itertools.product([10.0, 11.0], repeat=2)
-    ]
-    shares = {mean: means.count(mean) / 16 for mean in set(means)}
-    assert shares == {5.0: 3 / 16, 5.5: 10 / 16, 6.0: 3 / 16}
-    assert stratified_bootstrap_interval(values, confidence=0.95) == (5.0, 6.0)
-    assert stratified_bootstrap_interval(values, confidence=0.5) == (5.5, 5.5)
+def test_the_interval_over_examples_covers_other_test_sets_and_that_over_seeds_does_not():
+    rng = np.random.default_rng(1)
+    within = {"both": 0, "seeds": 0}
+    for _ in range(300):
+        example = rng.normal(0, 1, size=400)  # how much likelier the one schedule is right
+        seed = rng.normal(0, 0.05, size=(8, 1))
+        one, other = (rng.random((8, 400)) < 0.5 + side * np.clip(0.15 * example + seed, -0.3, 0.3) / 2
+                      for side in (1, -1))  # fmt: skip
+        found = seeds_and_examples_interval(one, other), t_interval((1.0 * one - other).mean(axis=1))
+        for name, (low, high) in zip(within, found, strict=True):
+            within[name] += low <= 0 <= high
+    assert within["both"] / 300 > 0.93
+    assert within["seeds"] < within["both"]
 
 
-def test_seeds_are_drawn_within_their_model():
-    # every model's seeds agree, so nothing varies; drawn from one pool of six they would
-    assert stratified_bootstrap_interval([[0.1, 0.5, 0.9], [0.1, 0.5, 0.9]]) == (0.5, 0.5)
-    values = np.array([[0.10, 0.90], [0.11, 0.91], [0.12, 0.92], [0.13, 0.93]])
-    low, high = stratified_bootstrap_interval(values)
-    pooled_low, pooled_high = bootstrap_interval(values.ravel())
-    assert high - low < 0.05 < pooled_high - pooled_low
+def test_seeds_and_examples_are_paired():
+    with pytest.raises(ValueError, match="broadcast"):
+        seeds_and_examples_interval(np.ones((3, 4)), np.ones((3, 5)))
+    with pytest.raises(ValueError, match="expected at least two examples"):
+        seeds_and_examples_interval([[1], [0]], [[0], [0]])
 
 
-def test_the_stratified_bootstrap_is_a_loop_over_resamples_of_every_model():
-    values = np.random.default_rng(3).uniform(0.6, 0.9, size=(5, 3))
-    rng = np.random.default_rng(4)
-    means = [
-        np.mean(np.sort(np.concatenate([rng.choice(model, size=5) for model in values.T]))[3:12])
-        for _ in range(4000)
-    ]
-    expected = np.percentile(means, [5, 95])
-    assert stratified_bootstrap_interval(values, confidence=0.9) == pytest.approx(expected, abs=0.004)
-    assert stratified_bootstrap_interval(values) == stratified_bootstrap_interval(values)
+# --- across models, in units of the spread ---
 
 
-@settings(max_examples=30)
-@given(tables(min_seeds=2, min_schedules=1), st.randoms(use_true_random=False))
-def test_the_order_of_the_seeds_does_not_move_the_stratified_interval(values, random):
-    order = random.sample(range(len(values)), len(values))
-    expected = stratified_bootstrap_interval(values, num_resamples=100)
-    assert stratified_bootstrap_interval(values[order], num_resamples=100) == expected
+def test_the_standardized_mean_is_the_one_worked_by_hand():
+    # mean 2, sd 1, n 3: J = 1 - 3 / 7; mean 0: 0
+    found = standardized_mean([[1.0, 2.0, 3.0], [-1.0, 0.0, 1.0, 0.0]])
+    first, second = 2 * 4 / 7, 0.0
+    assert found.effects == pytest.approx([first, second])
+    assert found.mean == pytest.approx((first + second) / 2)
+    variance = ((4 / 7) ** 2 / 3 + first**2 / 6 + (1 - 3 / 11) ** 2 / 4) / 4
+    half = 1.959964 * math.sqrt(variance)
+    assert found.interval == pytest.approx((found.mean - half, found.mean + half), rel=1e-6)
 
 
-def test_one_seed_has_no_stratified_interval():
-    assert stratified_bootstrap_interval([[0.7, 0.8, 0.9]]) is None
+@given(st.floats(0.01, 100), st.integers(1, 6))
+def test_neither_units_nor_numbers_of_seeds_weigh_a_model(factor, copies):
+    small, large = [0.01, 0.02, 0.06], [0.5, -0.2, 0.1, 0.4] * copies
+    plain = standardized_mean([small, large])
+    scaled = standardized_mean([[factor * value for value in small], large])
+    assert scaled.mean == pytest.approx(plain.mean, rel=1e-9)
+    assert plain.mean == pytest.approx(np.mean(plain.effects))
+
+
+@pytest.mark.parametrize("sample", [[0.1, 0.2], [0.1, 0.1, 0.1], [0.1 + 0.2 - 0.3, 0.0, 0.0]])
+def test_without_a_spread_there_is_no_standardized_mean(sample):
+    assert standardized_mean([[0.1, 0.2, 0.4], sample]) is None
 
 
 # --- the signed-rank test ---
@@ -252,6 +270,92 @@ def test_without_ties_the_p_is_scipys():
     assert signed_rank_p(differences) == pytest.approx(wilcoxon(differences, method="exact").pvalue, rel=1e-9)
 
 
+def test_the_one_sided_p_counts_the_ranks_on_one_side():
+    differences = [-0.1, 0.2, 0.3, 0.4, 0.5]  # 2 of 32 patterns give 1 or less
+    assert signed_rank_p(differences, "greater") == 2 / 32
+    assert signed_rank_p(np.negative(differences), "greater") == 31 / 32
+    assert smallest_p(8, "greater") == signed_rank_p(np.ones(8), "greater") == 1 / 256
+    from scipy.stats import wilcoxon
+
+    values = np.random.default_rng(2).normal(0.2, 1.0, size=20)
+    exact = wilcoxon(values, method="exact", alternative="greater").pvalue
+    assert signed_rank_p(values, "greater") == pytest.approx(exact, rel=1e-9)
+
+
+@given(st.lists(st.integers(-40, 40).map(lambda count: count / 64), min_size=1, max_size=9))
+def test_the_two_sided_p_is_twice_the_smaller_one_sided_p(differences):
+    one, other = (signed_rank_p(sign * np.array(differences), "greater") for sign in (1, -1))
+    assert signed_rank_p(differences) == pytest.approx(min(1.0, 2 * min(one, other)), rel=1e-12)
+
+
+def test_equivalence_is_two_one_sided_tests_with_one_sided_p():
+    # all eight within half a point: both sides have 1 / 2^8, and neither is doubled
+    differences = [0.001, -0.002, 0.003, 0.0, 0.001, -0.001, 0.002, -0.003]
+    assert equivalence_p(differences, 0.005) == 1 / 2**8
+    # one of them 0.65 points off: of the distances to half a point its 0.15 has rank 1, and lies beyond
+    assert equivalence_p([*differences[:-1], 0.0065], 0.005) == 2 / 2**8
+    assert equivalence_p([0.006] * 8, 0.005) == 1.0
+    assert equivalence_p(np.negative(differences), 0.005) == equivalence_p(differences, 0.005)
+
+
+def test_equivalence_is_decided_with_the_seeds_that_the_one_sided_p_needs():
+    """A spread of 0.4 points and a margin of half a point: plain tests need some 8 seeds, the two-sided p 10."""
+    rng = np.random.default_rng(0)
+    samples = rng.normal(0, 0.004, size=(600, 8))
+    plain = np.mean([equivalence_p(sample, 0.005) <= 0.05 for sample in samples])
+    twice = np.mean([2 * equivalence_p(sample, 0.005) <= 0.05 for sample in samples])
+    assert plain - twice > 0.1
+
+
+def test_the_equivalence_test_keeps_its_level_at_the_margin():
+    samples = np.random.default_rng(3).normal(0.005, 0.002, size=(1000, 10))
+    assert np.mean([equivalence_p(sample, 0.005) <= 0.05 for sample in samples]) <= 0.06
+
+
+# --- the chance to decide ---
+
+
+@pytest.mark.parametrize(
+    ("mean", "spread", "num_seeds", "margin"),
+    [
+        (1.0, 1.0, 8, None),
+        (0.8, 1.0, 12, None),
+        (0.5, 1.0, 20, None),
+        (0.0, 1.0, 20, None),
+        (0.0, 0.004, 10, 0.005),
+        (0.0, 0.006, 14, 0.005),
+        (0.002, 0.004, 16, 0.005),
+        (0.01, 0.006, 10, 0.005),
+    ],
+)
+def test_the_chance_to_decide_is_that_of_the_tests(mean, spread, num_seeds, margin):
+    samples = np.random.default_rng(4).normal(mean, spread, size=(600, num_seeds))
+    decided = np.mean(
+        [
+            signed_rank_p(sample) <= 0.05 or (margin is not None and equivalence_p(sample, margin) <= 0.05)
+            for sample in samples
+        ]
+    )
+    assert chance_to_decide(mean, spread, num_seeds, 0.05, margin) == pytest.approx(decided, abs=0.08)
+
+
+def test_fewer_than_eight_seeds_and_levels_out_of_reach_decide_nothing():
+    assert chance_to_decide(10.0, 0.1, 7, 0.05) == 0.0
+    assert chance_to_decide(10.0, 0.1, 8, 0.05) == pytest.approx(1.0)
+    assert chance_to_decide(10.0, 0.1, 8, 0.007) == 0.0  # 2 / 2^8 is 0.0078
+    assert chance_to_decide(0.1, 0.0, 8, 0.05) == 1.0
+    assert chance_to_decide(0.0, 0.0, 8, 0.05) == 0.0
+    assert chance_to_decide(0.0, 0.0, 8, 0.05, 0.005) == 1.0
+
+
+@given(st.floats(0, 3), st.integers(8, 60))
+def test_a_larger_effect_is_found_more_often_and_its_sign_does_not_matter(mean, num_seeds):
+    chance = chance_to_decide(mean, 1.0, num_seeds, 0.05)
+    assert 0 <= chance <= 1
+    assert chance_to_decide(-mean, 1.0, num_seeds, 0.05) == pytest.approx(chance, abs=1e-12)
+    assert chance_to_decide(mean + 0.1, 1.0, num_seeds, 0.05) >= chance - 1e-12
+
+
 # --- several tests, and how often one is better ---
 
 
@@ -326,9 +430,9 @@ def test_the_worked_example_of_the_field():
     statistic = 12 * 14 / 20 * (np.sum(average_ranks(CLASSIFIERS) ** 2) - 25)
     assert statistic == pytest.approx(9.28, abs=5e-3)
     # three pairs and one four share ranks; the correction for ties divides by 1 - sum(t^3 - t) / (n (k^3 - k))
-    assert friedman_p(CLASSIFIERS) == pytest.approx(
-        chi2.sf(statistic / (1 - (3 * 6 + 60) / 840), 3), rel=1e-9
-    )
+    approximate = chi2.sf(statistic / (1 - (3 * 6 + 60) / 840), 3)
+    assert friedman_p(CLASSIFIERS).method == "exact"
+    assert friedman_p(CLASSIFIERS).p == pytest.approx(approximate, abs=0.004)
     assert critical_difference(14, 4, 0.95) == pytest.approx(2.569 * math.sqrt(20 / (6 * 14)), abs=1e-3)
     assert critical_difference(14, 4, 0.90) == pytest.approx(1.12, abs=5e-3)
     # at 0.95 no pair differs by 1.25; at 0.90 the first is told apart from the second and the last
@@ -380,25 +484,63 @@ def test_a_better_run_never_ranks_worse(values):
 
 
 FRIEDMANS = [
-    # rank sums 8, 5, 5: 12 / (3 * 3 * 4) * 114 - 3 * 3 * 4 = 2; chi-square with two degrees: exp(-2 / 2)
-    ("of 3", [[0.70, 0.73, 0.75], [0.72, 0.73, 0.0], [0.74, 0.79, 0.80]], math.exp(-1)),
-    # all agree: n (k - 1) = 8
-    ("agree", [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.1, 0.3, 0.9], [0.2, 0.5, 0.7]], math.exp(-4)),
+    # rank sums 8, 5, 5 of three seeds: of 36 pairs of orders (the first fixed) those with squares of 114 or more:
+    # 9 6 3 (126) 1, 9 5 4 and 8 7 3 (122) 2 each, twice two orders; counted through below as well
+    ("of 3", [[0.70, 0.73, 0.75], [0.72, 0.73, 0.0], [0.74, 0.79, 0.80]], 19 / 36),
+    ("agree", [[0.1, 0.2, 0.3], [0.4, 0.5, 0.6], [0.1, 0.3, 0.9], [0.2, 0.5, 0.7]], 1 / 6**3),
     ("all alike on average", [[0.1, 0.2, 0.3], [0.2, 0.3, 0.1], [0.3, 0.1, 0.2]], 1.0),
     ("ties everywhere", [[0.5, 0.5, 0.5], [0.7, 0.7, 0.7]], 1.0),
+    # both seeds tie the first two: the others' places agree in one case of three
+    ("ties", [[0.1, 0.1, 0.9], [0.3, 0.3, 0.4]], 1 / 3),
 ]
 
 
 @pytest.mark.parametrize(("values", "p"), [c[1:] for c in FRIEDMANS], ids=[c[0] for c in FRIEDMANS])
 def test_friedmans_p_is_the_one_worked_by_hand(values, p):
-    assert friedman_p(values) == pytest.approx(p, rel=1e-12)
+    assert friedman_p(values).p == pytest.approx(p, rel=1e-12)
+    assert friedman_p(values).method == "exact"
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(2, 4), st.just(3)).flatmap(lambda shape: arrays(np.float64, shape, elements=SHARES))
+)
+def test_friedmans_p_is_the_share_of_permutations_ties_or_not(values):
+    def squares(rows) -> float:
+        return round(float((np.sum(rows, axis=0) ** 2).sum()), 6)
+
+    ranks = [average_ranks([row]) for row in values]
+    orders = itertools.product(*(itertools.permutations(row) for row in ranks))
+    sums = [squares(order) for order in orders]
+    expected = np.mean([found >= squares(ranks) for found in sums])
+    assert friedman_p(values).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_where_there_are_too_many_permutations_some_are_drawn_from_a_fixed_seed():
+    values = np.random.default_rng(6).normal([0, 0, 0.5, 0.5, 1.0, 1.0], 1.0, size=(8, 6))
+    found = friedman_p(values)
+    assert found.method == "100,000 random permutations"
+    assert friedman_p(values) == found
+    from scipy.stats import friedmanchisquare
+
+    assert found.p == pytest.approx(friedmanchisquare(*values.T).pvalue, abs=0.02)
+
+
+def test_the_p_of_the_committed_study_are_the_exact_ones():
+    """As recomputed by 400,000 permutations in a review: .0023 and .0168 where chi-square had .0109 and .0263."""
+    old = json.loads((Path(__file__).parent / "data/comparison_73cd819.json").read_text())
+    for model, p in (("resnet", 0.0023), ("transformer", 0.0168)):
+        metric = old["protocol"]["headline"][{"resnet": "cifar10"}.get(model, "imdb")]
+        values = [list(cell["metrics"][metric]["values"].values()) for cell in old["cells"][model].values()]
+        assert friedman_p(np.array(values).T).p == pytest.approx(p, abs=4e-4)
+
+
+@settings(max_examples=15, deadline=None)
 @given(tables(), st.randoms(use_true_random=False))
 def test_friedmans_test_takes_no_side(values, random):
-    p = friedman_p(values)
+    p = friedman_p(values).p
     order = random.sample(range(len(values)), len(values))
-    assert friedman_p(-values[order, ::-1]) == pytest.approx(p, rel=1e-9)
+    assert friedman_p(-values[order, ::-1]).p == pytest.approx(p, rel=1e-9)
     assert smallest_friedman_p(*values.shape) * (1 - 1e-9) <= p <= 1
 
 
@@ -406,16 +548,16 @@ def test_the_smallest_friedman_p_is_that_of_seeds_that_agree():
     for num_seeds, num_schedules in ((2, 3), (3, 4), (5, 4)):
         values = np.tile(np.arange(num_schedules) / 10, (num_seeds, 1))
         expected = smallest_friedman_p(num_seeds, num_schedules)
-        assert friedman_p(values) == pytest.approx(expected, rel=1e-9)
+        assert friedman_p(values).p == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_friedmans_and_nemenyis_p_are_the_libraries(seed):
+def test_friedmans_p_is_near_the_approximate_one_and_nemenyis_is_the_librarys(seed):
     from scikit_posthocs import posthoc_nemenyi_friedman
     from scipy.stats import friedmanchisquare
 
     values = np.random.default_rng(seed).normal([0.0, 0.5, 1.0, 3.0], 1.0, size=(9, 4))
-    assert friedman_p(values) == friedmanchisquare(*values.T).pvalue
+    assert friedman_p(values).p == pytest.approx(friedmanchisquare(*values.T).pvalue, abs=0.01)
     assert nemenyi_p(values) == pytest.approx(posthoc_nemenyi_friedman(values).to_numpy(), rel=1e-12)
 
 
@@ -469,7 +611,7 @@ def test_schedules_that_are_all_told_apart_make_no_group():
 
 
 @pytest.mark.parametrize(
-    "function", [spread, bootstrap_interval, signed_rank_p, holm, probability_of_improvement]
+    "function", [spread, t_interval, bootstrap_interval, signed_rank_p, holm, probability_of_improvement]
 )
 @pytest.mark.parametrize("values", NOT_VECTORS, ids=str)
 def test_what_is_no_vector_of_finite_numbers_is_refused(function, values):
@@ -477,7 +619,7 @@ def test_what_is_no_vector_of_finite_numbers_is_refused(function, values):
         function(values)
 
 
-@pytest.mark.parametrize("function", [bootstrap_interval, probability_of_improvement])
+@pytest.mark.parametrize("function", [t_interval, bootstrap_interval, probability_of_improvement])
 def test_of_nothing_there_is_no_mean(function):
     with pytest.raises(ValueError, match="expected at least one"):
         function([])
@@ -485,7 +627,7 @@ def test_of_nothing_there_is_no_mean(function):
 
 @pytest.mark.parametrize(
     "function",
-    [interquartile_mean, stratified_bootstrap_interval, average_ranks, friedman_p, nemenyi_p, not_told_apart],
+    [average_ranks, friedman_p, nemenyi_p, not_told_apart],
 )
 @pytest.mark.parametrize("values", NOT_MATRICES, ids=str)
 def test_what_is_no_matrix_of_finite_numbers_is_refused(function, values):

@@ -1,40 +1,56 @@
 """What the study answers: the paper's gaps filled, and each claim taken to a verdict.
 
 Pure functions of what the compare stage has in hand. The claims are data (claims.yaml); here are the few ways
-to decide one.
+to decide one. docs/protocol.md is the protocol in words.
 
-A part is one test: a model, or a model and a pair of rows. A claim is general, so it is *supported* only if
-every part decides for it and *contradicted* if any decides against it; all else is *undecided*. A part
-decides if its p, adjusted after Holm over the claim's parts, is at most 1 - ``protocol.confidence``. The
-tests are exact, so with few seeds nothing is decided, whatever the differences. Runs are not pooled over
-models: one model's seeds tell nothing about another model. Nor are a seed's runs compared where
-:func:`lrstudy.comparison.not_compared` has a reason.
+A part is one test: a model, or a model and a pair of rows. A claim is general:
+
+- *supported*: every part decides for it. All must, so none is adjusted for the others (Berger 1982).
+- *contradicted*: some part decides against it and none for it, after Holm, since any one would do.
+- *mixed*: after Holm, some part decides for it, and another one against it or for equivalence.
+- *equivalent*: every part's differences lie within the margin, by two one-sided tests.
+- *not tested*: nothing ran that bears on it.
+- *undecided*: all else.
+
+The tests are exact, need :data:`lrstudy.statistics.MIN_SEEDS` seeds and look as often as was planned
+(:mod:`lrstudy.looks`). Runs are not pooled over models: one model's seeds tell nothing about another model.
+Nor are a seed's runs compared where :func:`lrstudy.comparison.not_compared` has a reason.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from lrstudy.comparison import not_compared
+from lrstudy.comparison import chosen_by_validation, dynamic_rows, moves, not_compared
+from lrstudy.looks import alpha_spent, bounds, conditional_power, p_of_all_looks
 from lrstudy.sensitivity import TERMS
-from lrstudy.statistics import bootstrap_interval, holm, percentile_bootstrap, signed_rank_p, smallest_p
+from lrstudy.statistics import (
+    MIN_SEEDS,
+    chance_to_decide,
+    equivalence_p,
+    holm,
+    signed_rank_p,
+    smallest_p,
+    t_interval,
+)
 
 POWER = 0.8
 """The chance of a decision that ``seeds_needed`` asks for."""
 
+FUTILE = 0.1
+"""A plan whose end decides with a lower chance than this, as things went so far, need not be ended."""
+
 SIGNED_RANK_SEEDS = (
-    "Smallest number at which the exact signed-rank test can reach the level after Holm and has a power of "
-    "80% if the true effect and spread are those seen: that of the paired t test (noncentral t) times "
-    "pi / 3, the inverse of the signed-rank test's efficiency for normal differences (Hodges and Lehmann "
-    "1956)."
+    "The fewest seeds with which every part decides, for, against or within the margin, with a chance of 80% "
+    "or more, if its true mean and spread are those seen: lrstudy.statistics.chance_to_decide, multiplied "
+    "over the parts."
 )
 BINOMIAL_SEEDS = (
-    "Smallest number at which the exact binomial test can reach the level after Holm and has a power of 80% "
+    "The fewest seeds with which the exact binomial test of every part decides with a chance of 80% or more, "
     "if the true share of runs is the one seen."
 )
 
@@ -47,24 +63,30 @@ def claims(comparison: dict, curves: list[dict]) -> list[dict[str, Any]]:
         curves: the rows of reports/curves.csv.
 
     Returns:
-        Per claim ``id``, ``claim``, ``source``, ``test``, ``verdict`` (supported, contradicted, undecided),
-        ``why``, ``effect`` (mean over the models of the mean over seeds; for an equivalence that of the pair
-        of rows that differs most), ``interval`` (percentile bootstrap, seeds resampled within each model),
-        ``unit``, ``n`` (seeds of the test that has fewest; 0 if nothing could be tested), ``seeds_needed``
-        (where undecided; None if not computable), ``seeds_needed_by`` (how it was estimated), ``keys`` (paths
-        inside comparison.json) and ``parts``: the tests.
+        Per claim ``id``, ``claim``, ``source``, ``test``, ``verdict`` (supported, contradicted, mixed,
+        equivalent, undecided, not tested), ``why``, ``effect`` (mean over the models of the mean over seeds;
+        for an equivalence that of the pair of rows that differs most), ``unit``, ``n`` (seeds of the test
+        that has fewest; 0 if nothing could be tested), ``keys`` (paths inside comparison.json) and ``parts``:
+        the tests, each with its effect, Student's ``interval`` and what it ``decides``; ``untested``: by
+        reason the models that have none.
+
+        Where undecided: ``seeds_needed``, the ``chance`` that they decide, the ``core_hours`` of the further
+        ones, and ``seeds_needed_by``: how these were estimated; None if not computable. Where not tested:
+        ``run``: the ``command`` that would run it and its ``core_hours`` (None if not known).
+
+        The main claim has ``by_schedule`` too: the same for each dynamic schedule by itself, a question of
+        its own that no other row has a part in.
     """
-    deciders = {"turning": _turning, "paired": _paired, "equivalent": _equivalent}
     judged = []
     for spec in _specs():
-        parts, untested = [], {}
-        for model, schedules in comparison["cells"].items():
-            found = deciders[spec["decide"]](spec, model, schedules, comparison, curves)
-            if isinstance(found, str):
-                untested.setdefault(found, []).append(model)
-            else:
-                parts += found
-        judged.append(_judge(spec, parts, untested, comparison))
+        parts, untested = _tests(spec, comparison, curves)
+        found = _judge(spec, parts, untested, comparison)
+        if spec.get("contrast") == "chosen":
+            found["by_schedule"] = {}
+            for row in _dynamic_anywhere(comparison):
+                alone = _tests(spec | {"contrast": "row", "row": row}, comparison, curves)
+                found["by_schedule"][row] = _judge(spec, *alone, comparison)
+        judged.append(found)
     return judged
 
 
@@ -74,7 +96,7 @@ def gaps(comparison: dict) -> list[dict[str, Any]]:
     Returns:
         Per gap ``gap`` (the words in the brackets), ``where``, ``values``, ``missing`` (cells that should
         have given a value and did not run) and ``text``. A value has ``cell``, ``name``, ``value``, ``unit``,
-        ``interval`` (the range that tuning found to be as good, or the bootstrap interval of a metric),
+        ``interval`` (the range that tuning found to be as good, or Student's interval of a metric),
         ``run_ids`` (MLflow) and ``key``: where it stands in comparison.json, names joined by dots.
     """
     return [
@@ -88,37 +110,6 @@ def gaps(comparison: dict) -> list[dict[str, Any]]:
     ]
 
 
-def seeds_for_signed_rank(values: np.ndarray, level: float, power: float = POWER) -> int | None:
-    """How many seeds decide that paired differences like ``values`` (num_seeds,) are not centred at 0.
-
-    The larger of the smallest n with 2 / 2^n <= level and pi / 3 times the n of the two-sided paired t test
-    for the mean and standard deviation (n - 1) of ``values``. None for one value, whose spread is unknown,
-    and for a mean of 0. Source of the factor: Hodges and Lehmann 1956 (efficiency 3 / pi if normal).
-    """
-    mean = round(float(np.mean(values)), 12) if len(values) > 1 else 0.0
-    if mean == 0:
-        return None
-    reachable = math.ceil(math.log2(2 / level) - 1e-9)
-    spread = round(float(np.std(values, ddof=1)), 12)
-    if spread == 0:
-        return reachable
-    return max(reachable, math.ceil(math.pi / 3 * _seeds_for_t(abs(mean) / spread, level, power)))
-
-
-def seeds_for_binomial(share: float, chance: float, level: float, power: float = POWER) -> int | None:
-    """How many runs decide that an event which was seen in ``share`` of them has a chance above ``chance``.
-
-    The smallest n <= 1,000 whose exact binomial test (twice the upper tail) has the power; None if none has.
-    """
-    from scipy.stats import binom
-
-    for n in range(1, 1001):
-        critical = int(binom.isf(level / 2, n, chance)) + 1  # smallest count whose upper tail is <= level / 2
-        if critical <= n and binom.sf(critical - 1, n, share) >= power:
-            return n
-    return None
-
-
 @dataclass(frozen=True)
 class _Part:
     model: str
@@ -126,12 +117,45 @@ class _Part:
     details: list[str]  # ... and what follows in parentheses
     values: np.ndarray  # (n,): what the effect is the mean of; empty if unknown
     n: int  # seeds
-    p: float
+    p: float  # two-sided, of all looks so far
     lean: int  # 1: speaks for the claim, -1: against it, 0: neither
-    floor: float  # smallest p that n seeds can reach
-    needed: Callable[[float], int | None]  # level -> seeds
-    needed_by: str
+    chance: Callable[[int, float], float]  # (seeds, level) -> chance to decide
+    rows: list[str]  # whose trainings another seed would cost
     keys: list[str]
+    p_within: float = 1.0  # one-sided, that the differences lie within the margin
+    shown: tuple[float, float] | None = None  # interval of the effect
+    notes: list[str] = field(default_factory=list)
+
+
+def _tests(spec: dict, comparison: dict, curves: list[dict]) -> tuple[list[_Part], dict[str, list[str]]]:
+    """The parts of a claim, and why there are none for which models."""
+    deciders = {"turning": _turning, "paired": _paired, "equivalent": _equivalent}
+    parts, untested = [], {}
+    for model, schedules in comparison["cells"].items():
+        found = deciders[spec["decide"]](spec, model, schedules, comparison, curves)
+        if isinstance(found, str):
+            untested.setdefault(found, []).append(model)
+        else:
+            parts += found
+    return parts, untested
+
+
+def _dynamic_anywhere(comparison: dict) -> list[str]:
+    reference = comparison["protocol"]["reference"]
+    found = [dynamic_rows(schedules, reference) for schedules in comparison["cells"].values()]
+    return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+
+def _of_all_looks(
+    p_of: Callable[[list[int]], float], seeds: list[str], comparison: dict, sides: int = 2
+) -> float:
+    protocol = comparison["protocol"]
+    return p_of_all_looks(p_of, seeds, [str(seed) for seed in protocol["seeds"]], protocol["looks"], sides)
+
+
+def _looks_so_far(comparison: dict) -> list[int]:
+    protocol = comparison["protocol"]
+    return [look for look in protocol["looks"] if look <= len(protocol["seeds"])]
 
 
 def _specs() -> list[dict[str, Any]]:
@@ -170,35 +194,43 @@ def _turning(
         return "every run diverged"
     if epoch not in losses or num_epochs not in losses:
         return "its curves are missing"
-    n = len(turned)
-    early = sum(value is not None and value <= epoch for value in turned.values())
-    never = sum(value is None for value in turned.values())
+    n, seeds = len(turned), list(turned)
+    early = [value is not None and value <= epoch for value in turned.values()]
+    never = [value is None for value in turned.values()]
     # Epochs told apart by noise alone are the lowest equally often.
     chance = max(0.5, epoch / num_epochs)
     falls = losses[num_epochs] < losses[epoch]
-    p_for, p_against = (
-        min(1.0, 2 * float(binom.sf(count - 1, n, c))) for count, c in ((early, chance), (never, 0.5))
-    )
-    if early / n > chance and falls:
-        lean, p, share, least = 1, p_for, early / n, chance
-    elif never / n > 0.5:
-        lean, p, share, least = -1, p_against, never / n, 0.5
+    if sum(early) / n > chance and falls:
+        lean, events, least = 1, early, chance
+    elif sum(never) / n > 0.5:
+        lean, events, least = -1, never, 0.5
     else:
-        lean, p, share, least = 0, 1.0, 0.0, chance
+        lean, events, least = 0, early, chance
+    share = sum(events) / n
+
+    def p_of(chosen: list[int]) -> float:
+        count = sum(events[place] for place in chosen)
+        return min(1.0, 2 * float(binom.sf(count - 1, len(chosen), least)))
+
+    def power(num_seeds: int, level: float) -> float:
+        if not lean or num_seeds < MIN_SEEDS:
+            return 0.0
+        critical = int(binom.isf(level / 2, num_seeds, least)) + 1
+        return float(binom.sf(critical - 1, num_seeds, share)) if critical <= num_seeds else 0.0
+
     return [
         _Part(
             model,
             f"{model}'s validation loss was lowest by epoch {epoch} of {num_epochs} and higher after in "
-            f"{early} of {n} runs and lowest at the last epoch in {never}, while the training loss went from "
-            f"{losses[epoch]:.3g} to {losses[num_epochs]:.3g}",
+            f"{sum(early)} of {n} runs and lowest at the last epoch in {sum(never)}, while the training loss "
+            f"went from {losses[epoch]:.3g} to {losses[num_epochs]:.3g}",
             [],
             np.array(list(_finished(cell, "overfitting").values())),
             n,
-            p,
+            _of_all_looks(p_of, seeds, comparison) if lean else 1.0,
             lean,
-            min(1.0, 2 * least**n),
-            lambda level: seeds_for_binomial(share, least, level) if lean else None,
-            BINOMIAL_SEEDS,
+            power,
+            [row],
             _keys(schedules, model, [row], ["turning_epoch", "overfitting"]),
         )
     ]
@@ -221,7 +253,7 @@ def _paired(
         unsteady = _unsteady(schedules, [*treated, *control], margin)
         if unsteady:
             return unsteady
-    values, left_out = _differences(schedules, treated, control, metric, comparison, ratio)
+    values, seeds, left_out = _differences(schedules, treated, control, metric, comparison, ratio)
     named = metric.replace("_", " ")
     if not len(values):
         return _no_seed(named, [*treated, *control], left_out)
@@ -238,8 +270,11 @@ def _paired(
             details,
             effects,
             beyond,
-            _lean(beyond),
+            seeds,
+            comparison,
+            [*treated, *control],
             _keys(schedules, model, [*treated, *control], [metric, *beside]),
+            spec.get("equivalence"),
         )
     ]
 
@@ -251,28 +286,42 @@ def _equivalent(
     absent = [row for row in spec["rows"] if row not in schedules]
     if absent:
         return f"{_listed(absent)} did not run"
-    metric = _metric_name(spec["metric"], schedules[spec["rows"][0]], comparison)
+    metric, margin = _metric_name(spec["metric"], schedules[spec["rows"][0]], comparison), spec["margin"]
     parts = []
     for one, other in itertools.combinations(spec["rows"], 2):
-        values, left_out = _differences(schedules, [one], [other], metric, comparison)
+        values, seeds, left_out = _differences(schedules, [one], [other], metric, comparison)
         if not len(values):
             return _no_seed(metric, [one, other], left_out)
-        margin, mean = spec["margin"], float(np.mean(values))
-        seen = f"{model} {_show(mean, metric)} of {metric}"
-        margin_words = f"margin {_show(margin, metric).removeprefix('+')}"
-        details = [f"{one} against {other}", margin_words, _seeds(len(values)), *_without(left_out)]
-        keys = _keys(schedules, model, [one, other], [metric])
-        if abs(mean) > margin:
-            beyond = math.copysign(1.0, mean) * values - margin
-            parts.append(_signed_rank_part(model, seen, details, values, beyond, -_lean(beyond), keys))
-            continue
-        # Both one-sided tests must reject, so the one with the larger p decides.
-        sides = [margin - values, margin + values]
-        within = all(_lean(side) > 0 for side in sides)
-        nearer = max(sides, key=lambda side: (signed_rank_p(side), -side.mean()))
-        # Each side is given half of the failures, so that both reject with the power asked for.
-        power = 1 - (1 - POWER) / 2
-        parts.append(_signed_rank_part(model, seen, details, values, nearer, int(within), keys, power))
+        mean = float(np.mean(values))
+        within = _of_all_looks(
+            lambda chosen, values=values: equivalence_p(values[chosen], margin), seeds, comparison, sides=1
+        )
+        # The two sides exclude each other: the p of a difference beyond the margin is that of the side seen.
+        beyond = math.copysign(1.0, mean) * values - margin
+        outside = abs(mean) > margin
+        p = _of_all_looks(lambda chosen, beyond=beyond: signed_rank_p(beyond[chosen]), seeds, comparison)
+        parts.append(
+            _Part(
+                model,
+                f"{model} {_show(mean, metric)} of {metric}",
+                [
+                    f"{one} against {other}",
+                    f"margin {_show(margin, metric).removeprefix('+')}",
+                    _seeds(len(values)),
+                    *_without(left_out),
+                ],
+                values,
+                len(values),
+                p if outside else within,
+                -_lean(beyond) if outside else 1,
+                lambda n, level, values=values, beyond=beyond, outside=outside: (
+                    _chance(beyond, n, level) if outside else _chance_within(values, n, level, margin)
+                ),
+                [one, other],
+                _keys(schedules, model, [one, other], [metric]),
+                shown=t_interval(values, comparison["protocol"]["confidence"]),
+            )
+        )
     return parts
 
 
@@ -282,25 +331,87 @@ def _signed_rank_part(
     details: list[str],
     effects: np.ndarray,
     beyond: np.ndarray,
-    lean: int,
+    seeds: list[str],
+    comparison: dict,
+    rows: list[str],
     keys: list[str],
-    power: float = POWER,
+    margin: float | None,
 ) -> _Part:
-    """``beyond`` (num_seeds,): how far the differences go beyond the margin, above 0 on the side tested."""
-    n = len(beyond)
+    """``beyond`` (num_seeds,): how far the differences go beyond what counts, above 0 on the claim's side.
+
+    ``margin``: differences within it are equivalent; None where that is not asked.
+    """
+    lean = _lean(beyond)
+    p = _of_all_looks(lambda chosen: signed_rank_p(beyond[chosen]), seeds, comparison)
+    within = 1.0
+    if margin is not None:
+        within = _of_all_looks(
+            lambda chosen: equivalence_p(beyond[chosen], margin), seeds, comparison, sides=1
+        )
     return _Part(
         model,
         seen,
         details,
         effects,
-        n,
-        signed_rank_p(beyond),
+        len(beyond),
+        p,
         lean,
-        smallest_p(n),
-        partial(seeds_for_signed_rank, beyond, power=power) if lean else lambda level: None,
-        SIGNED_RANK_SEEDS,
+        lambda n, level: _chance(beyond, n, level, margin),
+        rows,
         keys,
+        within,
+        t_interval(effects, comparison["protocol"]["confidence"]),
+        _stops(beyond, seeds, p, within, margin, comparison),
     )
+
+
+def _chance(values: np.ndarray, num_seeds: int, level: float, margin: float | None = None) -> float:
+    """That so many seeds decide if the differences ``values`` have the true mean and spread; 0 if unknown."""
+    if len(values) < 2:
+        return 0.0
+    mean, spread = (round(float(value), 12) for value in (np.mean(values), np.std(values, ddof=1)))
+    return chance_to_decide(mean, spread, num_seeds, level, margin)
+
+
+def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: float) -> float:
+    """That both one-sided tests of ``margin`` reject: what the margin adds to the test of a difference."""
+    if len(values) < 2 or num_seeds < MIN_SEEDS or smallest_p(num_seeds, "greater") > level:
+        return 0.0
+    from scipy.stats import norm, t
+
+    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
+    error = spread / math.sqrt(3 * num_seeds / math.pi)  # as in chance_to_decide
+    reach = margin - t.isf(level, num_seeds - 1) * error
+    if reach <= 0:
+        return 0.0
+    if error == 0:
+        return float(abs(mean) < margin)
+    return float(norm.cdf((reach - mean) / error) - norm.cdf((-reach - mean) / error))
+
+
+def _stops(
+    values: np.ndarray, seeds: list[str], p: float, within: float, margin: float | None, comparison: dict
+) -> list[str]:
+    """What the look says of going on: alpha spent, futility, equivalence; nothing without planned looks."""
+    looks = comparison["protocol"]["looks"]
+    level, reached = _level(comparison), _looks_so_far(comparison)
+    if not looks or not reached:
+        return []
+    now = reached[-1]
+    seen = {str(seed) for seed in comparison["protocol"]["seeds"][:now]}
+    values = values[[seed in seen for seed in seeds]]
+    said = [f"{alpha_spent(now / looks[-1], level):.2g} of {level:g} spent at {now} of {looks[-1]} seeds"]
+    if margin is not None and within <= level:
+        said.append("equivalence is shown: more seeds would not change it")
+    elif p > level and now < looks[-1] and len(values) >= MIN_SEEDS:
+        end = bounds(tuple(looks), level)[-1]
+        chance = conditional_power(signed_rank_p(values), now, looks[-1], end)
+        if chance < FUTILE:
+            said.append(
+                f"futile: as the differences went so far, {looks[-1]} seeds would show one with a chance of "
+                f"{100 * chance:.0f}%"
+            )
+    return said
 
 
 def _lean(values: np.ndarray) -> int:
@@ -320,16 +431,28 @@ def _lean(values: np.ndarray) -> int:
 _Rows = tuple[list[str], list[str]]
 
 
+def _chosen(spec: dict, schedules: dict) -> _Rows | str:
+    """The dynamic row that validation chose: test data choose nothing."""
+    base = spec["baseline"]
+    if base not in schedules:
+        return f"{base} did not run"
+    row = chosen_by_validation(schedules, base)
+    return ([row], [base]) if row else f"no dynamic schedule ran beside {base}"
+
+
+def _row(spec: dict, schedules: dict) -> _Rows | str:
+    """One dynamic row by itself."""
+    base, row = spec["baseline"], spec["row"]
+    if row in dynamic_rows(schedules, base):
+        return [row], [base]
+    return f"{row} is not dynamic" if {base, row} <= set(schedules) else f"{row} or {base} did not run"
+
+
 def _dynamic(spec: dict, schedules: dict) -> _Rows | str:
     base = spec["baseline"]
     if base not in schedules:
         return f"{base} did not run"
-    # Without parameters it is static by another name; with another controller not the schedule alone differs.
-    rows = [
-        name
-        for name, cell in schedules.items()
-        if name != base and cell["parameters"] and _alike(cell, schedules[base])
-    ]
+    rows = dynamic_rows(schedules, base)
     return (rows, [base]) if rows else f"no dynamic schedule ran beside {base}"
 
 
@@ -376,6 +499,8 @@ def _optimizer(spec: dict, schedules: dict) -> _Rows | str:
 
 
 _CONTRASTS = {
+    "chosen": _chosen,
+    "row": _row,
     "dynamic": _dynamic,
     "monitored": _monitored,
     "late_decay": _late_decay,
@@ -393,100 +518,253 @@ def _alike(cell: dict, other: dict) -> bool:
 def _judge(
     spec: dict, parts: list[_Part], untested: dict[str, list[str]], comparison: dict
 ) -> dict[str, Any]:
-    protocol = comparison["protocol"]
     level = _level(comparison)
-    adjusted = [float(p) for p in holm([part.p for part in parts])] if parts else []
-    outcomes = [part.lean if p <= level else 0 for part, p in zip(parts, adjusted, strict=True)]
-    if -1 in outcomes:
-        verdict = "contradicted"
-    elif parts and all(outcome == 1 for outcome in outcomes):
-        verdict = "supported"
-    else:
-        verdict = "undecided"
-    needed = _seeds_needed(parts, outcomes, level) if verdict == "undecided" else None
+    adjusted, within = (
+        [float(p) for p in holm(found)] if parts else []
+        for found in ([part.p for part in parts], [part.p_within for part in parts])
+    )
+    outcomes = _outcomes(parts, adjusted, within, level)
+    verdict = _verdict(spec, parts, outcomes, level)
+    if verdict in ("supported", "equivalent"):  # each part decided at the level, as all of them had to
+        outcomes = [{"supported": "for"}.get(verdict, "equivalent")] * len(parts)
+    needed = _needed(spec, parts, comparison) if verdict == "undecided" else _Needed()
     samples = [part.values for part in parts if len(part.values)]
     if spec["decide"] == "equivalent":
         # Differences of several pairs would cancel each other.
         samples = sorted(samples, key=lambda sample: abs(np.mean(sample)))[-1:]
+    run = _run(spec, comparison) if verdict == "not tested" else None
     return {
         "id": spec["id"],
         "claim": spec["claim"],
         "source": spec["source"],
         "test": spec["test"],
         "verdict": verdict,
-        "why": _why(parts, adjusted, verdict, needed, untested, comparison),
+        "why": _why(spec, parts, adjusted, outcomes, verdict, needed, untested, run, comparison),
         "effect": float(np.mean([np.mean(sample) for sample in samples])) if samples else None,
-        "interval": _stratified_interval(samples, protocol["confidence"], protocol["num_resamples"]),
         "unit": _unit(spec.get("metric", "overfitting")),
         "n": min((part.n for part in parts), default=0),
-        "seeds_needed": needed,
-        "seeds_needed_by": None if needed is None else parts[0].needed_by,
+        "seeds_needed": needed.seeds,
+        "chance": needed.chance,
+        "core_hours": needed.core_hours,
+        "seeds_needed_by": needed.by,
+        "run": run,
+        "untested": untested,
         "keys": list(dict.fromkeys(key for part in parts for key in part.keys)),
         "parts": [
             {
                 "model": part.model,
+                "rows": part.rows,
                 "what": _words(part),
                 "n": part.n,
                 "effect": float(np.mean(part.values)) if len(part.values) else None,
+                "interval": part.shown and list(part.shown),
                 "p": part.p,
                 "p_holm": p,
-                "smallest_p_holm": min(1.0, len(parts) * part.floor),
-                "decides": {1: "for", -1: "against", 0: "neither"}[outcome],
+                "p_within": part.p_within,
+                "decides": outcome,
+                "notes": part.notes,
             }
             for part, p, outcome in zip(parts, adjusted, outcomes, strict=True)
         ],
     }
 
 
-def _seeds_needed(parts: list[_Part], outcomes: list[int], level: float) -> int | None:
-    """Seeds until some part decides against the claim or, if none points there, until all decide for it."""
+def _outcomes(parts: list[_Part], adjusted: list[float], within: list[float], level: float) -> list[str]:
+    """Of each part ``for``, ``against``, ``equivalent`` or ``neither``, after Holm over the parts."""
+    found = []
+    for part, p, p_within in zip(parts, adjusted, within, strict=True):
+        if p <= level and part.lean:
+            found.append("for" if part.lean > 0 else "against")
+        else:
+            found.append("equivalent" if p_within <= level else "neither")
+    return found
+
+
+def _verdict(spec: dict, parts: list[_Part], outcomes: list[str], level: float) -> str:
     if not parts:
-        return None
-    level = level / len(parts)  # Holm's for the smallest p; the later ones are milder
-    undecided = [part for part, outcome in zip(parts, outcomes, strict=True) if outcome == 0]
-    # More than there are: those did not decide.
-    seeds = [
-        (part.lean, found and max(found, part.n + 1)) for part in undecided for found in [part.needed(level)]
+        return "not tested"
+    if all(part.lean > 0 and part.p <= level for part in parts):
+        return "supported"
+    if all(part.p_within <= level for part in parts) and not {"for", "against"} & set(outcomes):
+        return "equivalent"
+    if "against" in outcomes and ("for" not in outcomes or spec["decide"] == "equivalent"):
+        return "contradicted"
+    if "for" in outcomes and {"against", "equivalent"} & set(outcomes):
+        return "mixed"
+    return "undecided"
+
+
+@dataclass(frozen=True)
+class _Needed:
+    seeds: int | None = None
+    chance: float | None = None
+    core_hours: float | None = None
+    by: str | None = None
+
+
+MOST_SEEDS = 200
+"""More seeds than this are not asked for: an effect that needs them is not worth its trainings."""
+
+
+def _needed(spec: dict, parts: list[_Part], comparison: dict) -> _Needed:
+    """The seeds with which every part decides, whichever way, with a chance of POWER.
+
+    Not those until the first part decides against the claim: taking what few seeds saw for true, one outlying
+    row would then be asked to contradict it. Of planned looks, the first that has the chance, else the last
+    one with the chance that it has.
+    """
+    level, looks = _level(comparison), comparison["protocol"]["looks"]
+    if looks:
+        levels = dict(zip(looks, bounds(tuple(looks), level), strict=True))
+        candidates = [look for look in looks if look > len(comparison["protocol"]["seeds"])]
+    else:
+        # More than there are: those did not decide. A part that has fewer than MIN_SEEDS decides with these.
+        first = max([MIN_SEEDS, *(part.n + 1 for part in parts)])
+        candidates, levels = range(first, MOST_SEEDS + 1), {}
+    by = BINOMIAL_SEEDS if spec["decide"] == "turning" else SIGNED_RANK_SEEDS
+
+    def chance(n: int) -> float:
+        return math.prod(part.chance(n, levels.get(n, level)) for part in parts)
+
+    seeds = next(
+        (n for n in candidates if chance(n) >= POWER), candidates[-1] if looks and candidates else None
+    )
+    if seeds is None:
+        return _Needed()
+    hours = [
+        _core_hours(comparison["cells"][part.model], part.rows, seeds - part.n) for part in _apart(parts)
     ]
-    against = [found for lean, found in seeds if lean < 0]
-    if against:
-        return min((found for found in against if found is not None), default=None)
-    needed = [found for _, found in seeds]
-    return None if None in needed else max(needed)
+    return _Needed(seeds, chance(seeds), None if None in hours else sum(hours), by)
+
+
+def _apart(parts: list[_Part]) -> list[_Part]:
+    """One part a model and set of rows: pairs that share a row would count its trainings twice."""
+    found: dict[str, _Part] = {}
+    for part in parts:
+        known = found.get(part.model)
+        if known is None:
+            found[part.model] = part
+        else:
+            rows = list(dict.fromkeys([*known.rows, *part.rows]))
+            found[part.model] = replace(known, rows=rows, n=min(known.n, part.n))
+    return list(found.values())
+
+
+def _core_hours(schedules: dict, rows: Iterable[str], num_seeds: int) -> float | None:
+    """Processor hours of so many trainings of each of the rows; None where a row's time is not known."""
+    hours = 0.0
+    for row in rows:
+        seconds = [value for value in schedules[row].get("compute_seconds", {}).values() if value]
+        if not seconds:
+            return None
+        hours += num_seeds * float(np.mean(seconds)) / 3600
+    return hours
+
+
+def _run(spec: dict, comparison: dict) -> dict[str, Any] | None:
+    """The command that would run what a claim needs, and its cost: as long as the study's own epochs take."""
+    if "run" not in spec:
+        return None
+    wanted, hours = spec["run"], 0.0
+    num_seeds = max(MIN_SEEDS, len(comparison["protocol"]["seeds"]))
+    overrides = [f"schedule=[{','.join(wanted['rows'])}]", *wanted.get("set", [])]
+    if "epochs" in wanted:
+        overrides += [f"num_epochs.{name}={wanted['epochs']}" for name in comparison["data"]]
+    if num_seeds > len(comparison["protocol"]["seeds"]):
+        overrides.append(f"train.seeds=[{','.join(str(seed) for seed in range(1, num_seeds + 1))}]")
+    num_rows = len(wanted["rows"]) + len(wanted.get("set", []))
+    for schedules in comparison["cells"].values():
+        seconds = [
+            value / cell["num_epochs"]
+            for cell in schedules.values()
+            for seed, value in cell.get("compute_seconds", {}).items()
+            if value and int(seed) not in cell["diverged"]
+        ]
+        if not seconds:
+            hours = None
+            break
+        epochs = wanted.get("epochs", max(cell["num_epochs"] for cell in schedules.values()))
+        hours += num_rows * num_seeds * epochs * float(np.mean(seconds)) / 3600
+    return {
+        "command": "dvc exp run " + " ".join(f"-S '{override}'" for override in overrides),
+        "core_hours": hours,
+    }
 
 
 def _why(
+    spec: dict,
     parts: list[_Part],
     adjusted: list[float],
+    outcomes: list[str],
     verdict: str,
-    needed: int | None,
+    needed: _Needed,
     untested: dict[str, list[str]],
+    run: dict[str, Any] | None,
     comparison: dict,
 ) -> str:
     level = f"{_level(comparison):g}"
     models = list(dict.fromkeys(part.model for part in parts)) or list(comparison["cells"])
-    said = [_words(part, f"p {p:.3g} after Holm") for part, p in zip(parts, adjusted, strict=True)]
+    said = [_words(part, *_p_words(part, p), *part.notes) for part, p in zip(parts, adjusted, strict=True)]
     said += [f"{_listed(names)} could not be tested ({reason})" for reason, names in untested.items()]
     if comparison["missing"]:
         said.append(f"not run: {', '.join(comparison['missing'])}")
-    tests = "the test" if len(parts) == 1 else f"the {len(parts)} tests"
-    smallest = min([1.0, *(len(parts) * part.floor for part in parts)])
+    several = len(parts) > 1
+    tests = f"the {len(parts)} tests" if several else "the test"
+    few = [part for part in parts if part.n < MIN_SEEDS]
     if verdict == "supported":
-        end = f"so {tests} decided for the claim at {level}"
+        end = f"so {f'all of {tests}' if several else tests} decided for the claim at {level}"
     elif verdict == "contradicted":
-        end = f"so {tests} decided against the claim at {level}"
-        if len(parts) > 1:
-            end = f"so at least one of {tests} decided against the claim at {level}"
-    elif not parts:
-        end = "so nothing was decided"
-    elif smallest > _level(comparison):
-        most = _seeds(max(part.n for part in parts))
-        end = f"so nothing could be decided at {level}, as no p can be below {smallest:.3g} with {most}"
+        end = f"so {f'at least one of {tests}' if several else tests} decided against the claim at {level}"
+    elif verdict == "equivalent":
+        end = f"so {tests} found the differences within the margin at {level}"
+    elif verdict == "mixed":
+        kinds = {"for": "for it", "against": "against it", "equivalent": "no difference beyond the margin"}
+        whose: dict[str, list[str]] = {}
+        for part, outcome in zip(parts, outcomes, strict=True):
+            whose.setdefault(outcome, []).append(_who(part))
+        end = "so it depends: " + ", ".join(
+            f"{words} {_listed(whose[kind])}" for kind, words in kinds.items() if kind in whose
+        )
+    elif verdict == "not tested":
+        end = "so nothing that ran bears on it"
+        if instead := spec.get("instead"):
+            end += f": {instead}"
+        elif run is not None:
+            hours = "" if run["core_hours"] is None else f", about {run['core_hours']:.2g} core-hours,"
+            end += f"; `{run['command']}`{hours} would test it"
+    elif len(few) == len(parts):
+        end = f"so there are not enough seeds: a test needs {MIN_SEEDS}"
     else:
         end = f"so {tests} did not decide at {level}"
-    if needed is not None:
-        end += f", and about {needed:,} seeds would be needed"
+    if verdict == "undecided":
+        end += _needed_words(needed, comparison)
     return f"{_on(comparison, models)}: {'; '.join([*said, end])}."
+
+
+def _p_words(part: _Part, adjusted: float) -> list[str]:
+    if part.n < MIN_SEEDS:
+        return [f"not enough seeds for a test, which needs {MIN_SEEDS}"]
+    words = f"p {part.p:.3g}"
+    if adjusted != part.p:
+        words += f", {adjusted:.3g} after Holm"
+    return [words, *([f"p {part.p_within:.3g} of equivalence"] if part.p_within < 1 else [])]
+
+
+def _needed_words(needed: _Needed, comparison: dict) -> str:
+    protocol = comparison["protocol"]
+    if protocol["looks"] and len(protocol["seeds"]) >= protocol["looks"][-1]:
+        return ", and the planned looks are over"
+    if needed.seeds is None:
+        return f", and not even {MOST_SEEDS} seeds would, if the effects are those seen"
+    hours = "" if needed.core_hours is None else f" ({needed.core_hours:.2g} core-hours more)"
+    return (
+        f", and {needed.seeds} seeds{hours} would with a chance of {100 * needed.chance:.0f}%, if the "
+        "effects are those seen"
+    )
+
+
+def _who(part: _Part) -> str:
+    return f"{part.model} ({part.rows[0]})"
 
 
 def _words(part: _Part, *more: str) -> str:
@@ -496,39 +774,6 @@ def _words(part: _Part, *more: str) -> str:
 
 def _level(comparison: dict) -> float:
     return round(1 - comparison["protocol"]["confidence"], 12)
-
-
-def _stratified_interval(
-    samples: list[np.ndarray], confidence: float, num_resamples: int
-) -> tuple[float, float] | None:
-    """Percentile-bootstrap interval of the mean of the samples' means, each resampled by itself.
-
-    None if there is none or a sample has one value, which says nothing of its spread.
-    """
-    if not samples or min(map(len, samples)) < 2:
-        return None
-    samples = [np.sort(sample) for sample in samples]  # the order of the seeds changes nothing
-    if len(samples) == 1:
-        return bootstrap_interval(samples[0], confidence, num_resamples)
-    if all(np.ptp(sample) == 0 for sample in samples):
-        mean = float(np.mean([sample[0] for sample in samples]))
-        return mean, mean
-
-    def mean_of_means(*resampled: np.ndarray, axis: int) -> np.ndarray:
-        return np.mean([sample.mean(axis=axis) for sample in resampled], axis=0)
-
-    return percentile_bootstrap(tuple(samples), mean_of_means, confidence, num_resamples)
-
-
-def _seeds_for_t(effect: float, level: float, power: float) -> int:
-    """n of the two-sided one-sample t test for a mean of ``effect`` standard deviations."""
-    from scipy.stats import nct, norm, t
-
-    n = max(2, math.floor(((norm.isf(level / 2) + norm.ppf(power)) / effect) ** 2))
-    # Above this n the t test needs what the normal one needs.
-    while n < 10_000 and nct.sf(t.isf(level / 2, n - 1), n - 1, effect * math.sqrt(n)) < power:
-        n += 1
-    return n
 
 
 # Values of metrics.
@@ -581,8 +826,8 @@ def _differences(
     metric: str,
     comparison: dict,
     ratio: bool = False,
-) -> tuple[np.ndarray, dict[str, dict]]:
-    """(num_seeds,): mean over ``treated`` minus mean over ``control`` (of logarithms for ratios).
+) -> tuple[np.ndarray, list[str], dict[str, dict]]:
+    """(num_seeds,): mean over ``treated`` minus mean over ``control`` (of logarithms for ratios); the seeds.
 
     The seeds are those at which all the rows have a value, without those that are not compared, which come
     with the reasons.
@@ -599,7 +844,7 @@ def _differences(
     )
     if ratio:
         one, other = np.log(one), np.log(other)
-    return one.mean(axis=0) - other.mean(axis=0), left_out
+    return one.mean(axis=0) - other.mean(axis=0), seeds, left_out
 
 
 # Words.
@@ -662,22 +907,25 @@ def _listed(names: list[str]) -> str:
 def _parameter_gap(comparison: dict, gap: str, where: str, schedule: str, parameter: str) -> dict[str, Any]:
     """The value of a schedule's parameter in each model."""
     term, unit = TERMS[parameter]
-    values, said = [], []
+    values, said, constant = [], [], []
     for _, row, cell, name, at in _cells(comparison):
         if row != schedule or parameter not in cell["parameters"]:
             continue
+        if not moves(cell):
+            constant.append(name)
+            continue
         value, as_good = cell["parameters"][parameter], _as_good(cell, parameter)
         values.append(_value(name, gap, value, unit, as_good, [cell], f"{at}.parameters.{parameter}"))
-        if cell["tuned"] == "defaults":
-            how = "the default, not tuned"
-        else:
-            how = f"{as_good[0]:.3g} to {as_good[1]:.3g} as good" if as_good else "not searched"
-        said.append(f"{value:.4g} for {name}{_first_drop(cell, parameter)} ({how})")
+        said.append(f"{value:.4g} for {name}{_first_drop(cell, parameter)}, {_how_found(cell, parameter)}")
     missing = [name for name in comparison["missing"] if name.partition("-")[2] == schedule]
     if said:
-        text = f"the {term}, {unit}, was {', '.join(said)}"
+        text = f"the {term}, {unit}, was {'; '.join(said)}"
+    elif constant:
+        text = f"no cell with the schedule {schedule} changed its rate, so there is no {term}"
     else:
         text = f"no cell with the schedule {schedule} ran, so there is no {term}"
+    if constant:
+        text += f"; the rate of {_listed(constant)} never changed, which gives none"
     return _gap(comparison, gap, where, values, missing, text)
 
 
@@ -691,6 +939,21 @@ def _first_drop(cell: dict, parameter: str) -> str:
     return (
         "" if math.isclose(first, parameters["step_size"]) else f" after a first drop at {warmup + first:.4g}"
     )
+
+
+def _how_found(cell: dict, parameter: str) -> str:
+    """Whether a value is the default or was found, and what else was tried."""
+    tuning = cell["tuning"]
+    if tuning is None:
+        return "the default; no other tried"
+    if all(term["parameter"] != parameter for term in tuning["terms"]):
+        return "given, not searched"
+    others = tuning["num_trials"] - 1
+    if tuning["best_trial"] == 0:
+        return f"the default; {others} {'other' if others == 1 else 'others'} tried, none better"
+    as_good = _as_good(cell, parameter)
+    words = f"found by search, the best of {tuning['num_trials']}"
+    return f"{words} ({as_good[0]:.3g} to {as_good[1]:.3g} as good)" if as_good else words
 
 
 def _performance_gap(comparison: dict) -> dict[str, Any]:
@@ -714,7 +977,7 @@ def _performance_gap(comparison: dict) -> dict[str, Any]:
 
 
 def _results_gap(comparison: dict) -> dict[str, Any]:
-    """Accuracy and F1 of every cell, differences to the reference, ranks, and the means across models."""
+    """Accuracy and F1 of every cell, differences to the reference, ranks, and the effects across models."""
     values, said = [], []
     reference = comparison["protocol"]["reference"]
     percent = f"{100 * comparison['protocol']['confidence']:g}%"
@@ -740,15 +1003,14 @@ def _results_gap(comparison: dict) -> dict[str, Any]:
             values.append(_value(name, label, ranks[schedule], "rank", None, [cell], key))
         said.append(", ".join(words))
     for schedule, found in (comparison.get("across_models") or {}).items():
-        runs = [cell for _, row, cell, _, _ in _cells(comparison) if row == schedule]
-        key, label = f"across_models.{schedule}", "interquartile mean across models"
+        if found["effect"] is None:
+            continue
+        runs = [cell for _, row, cell, _, _ in _cells(comparison) if row in (schedule, reference)]
+        label = f"difference to {reference} in units of its spread, mean of the models"
+        key = f"across_models.{schedule}.effect"
         values.append(
-            _value(schedule, label, found["iqm"], "fraction", found["interval"], runs, f"{key}.iqm")
+            _value(schedule, label, found["effect"], "standard deviations", found["interval"], runs, key)
         )
-        if better := found.get("improvement"):
-            runs += [cell for _, row, cell, _, _ in _cells(comparison) if row == reference]
-            label, key = f"{label}, difference to {reference}", f"{key}.improvement.iqm"
-            values.append(_value(schedule, label, better["iqm"], "fraction", better["interval"], runs, key))
     text = f"means over seeds on the test split were: {'; '.join(filter(None, said))}"
     gap = "Numerical results and comparisons"
     return _gap(comparison, gap, "section 3.4", values, comparison["missing"], text)

@@ -6,21 +6,22 @@ from typing import Any
 import numpy as np
 
 from lrstudy.config import CompareParams
+from lrstudy.looks import p_of_all_looks
 from lrstudy.sensitivity import largest_rise
 from lrstudy.statistics import (
+    MIN_SEEDS,
     average_ranks,
-    bootstrap_interval,
     critical_difference,
     friedman_p,
     holm,
-    interquartile_mean,
     not_told_apart,
     probability_of_improvement,
+    seeds_and_examples_interval,
     signed_rank_p,
     smallest_friedman_p,
-    smallest_p,
     spread,
-    stratified_bootstrap_interval,
+    standardized_mean,
+    t_interval,
 )
 
 HEADLINE = {"cifar10": "test/accuracy", "imdb": "test/f1"}
@@ -52,32 +53,41 @@ def compare(
 
     Args:
         cells: by model and schedule, what ``evaluate`` wrote (``scores``, ``training``), ``history``: the
-            rows of history.csv, and ``tuning``: best.json.
-        settings: the reference schedule, the confidence and the number of bootstrap resamples.
+            rows of history.csv, and ``tuning``: best.json; where they are known, ``right``: by seed, which
+            test examples the last weights got right (num_examples,).
+        settings: the reference schedule, the confidence and whether dtypes are compared.
         missing: (model, schedule) of the cells that the study has but that did not run. They stay in the
             family of tests, so that they change no other cell's numbers, and leave their model unranked.
 
     Returns:
         ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
-        ``identities`` (by seed, the training's name in the ledger), ``origins`` (:func:`origins`), ``tuning``
-        and ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation over
-        seeds, n - 1), ``interval`` and, where the reference ran the same seeds, ``difference`` to it. Spread
-        and interval are None for a single seed. What is undefined for a seed is None there and left out of
-        the mean.
+        ``identities`` (by seed, the training's name in the ledger), ``origins`` (:func:`origins`),
+        ``tuning``, ``lr_range`` (:func:`lr_range`), ``compute_seconds`` (by seed, of all epochs) and
+        ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation over seeds,
+        n - 1), ``interval`` (Student's) and, where the reference ran the same seeds, ``difference`` to it.
+        Spread and interval are None for a single seed. What is undefined for a seed is None there and left
+        out of the mean.
 
         A difference says by seed which pairs are ``left_out`` (:func:`not_compared`), and which of those
         compared are ``mixed``, each with what differs: the cell's value and the reference's. Where none is
-        left its mean is None.
+        left its mean is None. That of test/accuracy has ``examples_interval``, over seeds and test examples,
+        where ``right`` is known of all pairs; None elsewhere. Accuracy and F1 are tested: ``p`` of all looks
+        that were planned (:func:`lrstudy.looks.p_of_all_looks`), ``p_holm`` adjusted over the model's
+        schedules; both None with fewer than MIN_SEEDS pairs.
 
         ``models``: see :func:`ranking`. ``across_models``: see :func:`across`.
     """
     compared: dict[str, dict[str, dict]] = {}
+    everyone = [cell["training"]["seeds"] for schedules in cells.values() for cell in schedules.values()]
+    studied = list(dict.fromkeys(seed for seeds in everyone for seed in seeds))
     for model, schedules in cells.items():
         reference = schedules.get(settings.reference)
         compared[model] = {name: _describe(cell, reference, settings) for name, cell in schedules.items()}
         for name, cell in compared[model].items():
             if reference is not None and name != settings.reference:
-                _add_differences(cell, compared[model][settings.reference], settings)
+                right, right_of_reference = (found.get("right", {}) for found in (schedules[name], reference))
+                base = compared[model][settings.reference]
+                _add_differences(cell, base, right, right_of_reference, studied, settings)
         _adjust(compared[model], sum(name == model for name, _ in missing))
     return {
         "cells": compared,
@@ -228,10 +238,11 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
 
     Returns:
         ``metric``, ``num_seeds``, ``left_out``: by seed, what differs with the value of every schedule;
-        ``ranks``: the average rank by schedule, 1 is best; ``friedman_p`` and the
-        ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's), and
-        ``groups``: lists of schedules that it does not tell apart, best rank first. None where there are
-        fewer than 3 schedules or 2 seeds, or one schedule did not run.
+        ``chosen``: the dynamic schedule that validation chose (:func:`chosen_by_validation`);
+        ``ranks``: the average rank by schedule, 1 is best; ``friedman_p``, the ``friedman_method`` that found
+        it and the ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's),
+        and ``groups``: lists of schedules that it does not tell apart, best rank first. Ranks and what
+        follows are None where there are fewer than 3 schedules or 2 seeds, or one schedule did not run.
     """
     metric = HEADLINE[next(iter(schedules.values()))["dataset"]]
     values, seeds = _headline_values(list(schedules.values()))
@@ -245,8 +256,10 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
         "metric": metric,
         "num_seeds": len(values),
         "left_out": left_out,
+        "chosen": chosen_by_validation(schedules, settings.reference),
         "ranks": None,
         "friedman_p": None,
+        "friedman_method": None,
         "smallest_friedman_p": None,
         "critical_difference": None,
         "groups": None,
@@ -255,9 +268,11 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
         return found
     names = list(schedules)
     groups = not_told_apart(values, settings.confidence)
+    friedman = friedman_p(values)
     return found | {
         "ranks": dict(zip(names, average_ranks(values).tolist(), strict=True)),
-        "friedman_p": friedman_p(values),
+        "friedman_p": friedman.p,
+        "friedman_method": friedman.method,
         "smallest_friedman_p": smallest_friedman_p(*values.shape),
         "critical_difference": critical_difference(*values.shape, settings.confidence),
         "groups": [[names[column] for column in group] for group in groups],
@@ -265,53 +280,109 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
 
 
 def across(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[str, dict]:
-    """The schedules that ran on every model, each summarized over all models and seeds.
+    """Each schedule's difference to the reference over all models, in units of its spread.
 
-    The headline metrics of the models (shares from 0 to 1) are pooled as they are. A diverged run counts as
-    0; since the interquartile mean leaves a quarter out on each side, ``num_diverged`` says how many there
-    were. Seeds are those that all of these schedules ran on every model, with one dtype within each model
-    unless dtypes are to be compared.
+    A point of CIFAR-10's accuracy and one of IMDB's F1 are not the same. So each model's mean difference is
+    divided by the standard deviation of its paired differences, and every model has the same weight, however
+    many seeds it ran (:func:`lrstudy.statistics.standardized_mean`).
 
     Args:
         cells: as :func:`compare` returns them.
-        settings: the reference, the confidence, the number of resamples, and whether dtypes are compared.
+        settings: the reference and the confidence.
 
     Returns:
-        By schedule ``iqm``, ``interval`` (stratified bootstrap; None for one seed), ``num_models``,
-        ``num_runs``, ``num_diverged``, ``left_out``: by seed the models in which its dtypes differ, and,
-        except for the reference, ``improvement``: the same two of the paired differences to it.
+        By schedule that was compared on every model: ``effect``, ``interval``, ``by_model``: each model's
+        effect, ``num_models``, ``num_runs`` (pairs) and ``num_diverged`` of the schedule's runs among them.
+        Effect and interval are None where a model's spread is unknown or 0.
     """
-    names = [name for name in next(iter(cells.values()), {}) if all(name in row for row in cells.values())]
-    values, seeds = _headline_values([row[name] for row in cells.values() for name in names])
-    left_out: dict[str, list[str]] = {}
-    for model, row in cells.items():
-        for seed in seeds:
-            if not_compared([row[name] for name in names], seed, "headline", settings.across_dtypes):
-                left_out.setdefault(seed, []).append(model)
-    values = values[[seed not in left_out for seed in seeds]]
-    seeds = [seed for seed in seeds if seed not in left_out]
-    if not seeds:
-        return {}
-    values = values.reshape(len(seeds), len(cells), len(names))
-
-    def summary(values: np.ndarray) -> dict[str, Any]:
-        interval = stratified_bootstrap_interval(values, settings.confidence, settings.num_resamples)
-        return {"iqm": interquartile_mean(values), "interval": interval}
-
     found = {}
-    for column, name in enumerate(names):
-        found[name] = summary(values[..., column]) | {
-            "num_models": len(cells),
-            "num_runs": len(cells) * len(seeds),
-            "num_diverged": sum(
-                int(seed) in row[name]["diverged"] for row in cells.values() for seed in seeds
-            ),
-            "left_out": left_out,
+    for name in next(iter(cells.values()), {}):
+        pairs = {
+            model: row[name]["metrics"][HEADLINE[row[name]["dataset"]]].get("difference", {}).get("values")
+            for model, row in cells.items()
+            if name in row
         }
-        if settings.reference in names and name != settings.reference:
-            differences = values[..., column] - values[..., names.index(settings.reference)]
-            found[name]["improvement"] = summary(differences)
+        if name == settings.reference or set(pairs) != set(cells) or not all(pairs.values()):
+            continue
+        values = {model: list(by_seed.values()) for model, by_seed in pairs.items()}
+        summary = standardized_mean(list(values.values()), settings.confidence)
+        found[name] = {
+            "effect": summary and summary.mean,
+            "interval": summary and summary.interval,
+            "by_model": summary and dict(zip(values, summary.effects, strict=True)),
+            "num_models": len(values),
+            "num_runs": sum(map(len, values.values())),
+            "num_diverged": sum(
+                int(seed) in cells[model][name]["diverged"]
+                for model, by_seed in pairs.items()
+                for seed in by_seed
+            ),
+        }
     return found
+
+
+MOVES = 0.1
+"""A rate that changes by less than this share of its largest value is constant."""
+
+
+def lr_range(cell: dict) -> list[float]:
+    """[lowest, highest] learning rate of a cell's trainings: the base rate and that of each epoch's end.
+
+    Without the epochs of warmup, in which a static rate moves, too, and without runs that diverged.
+    """
+    chosen = cell["training"]["settings"]
+    rates = [
+        row["lr"]
+        for row in cell["history"]
+        if row["epoch"] >= chosen["schedule"]["warmup_epochs"] and np.isfinite(row["lr"])
+    ]
+    rates.append(chosen["optimizer"]["base_lr"])
+    return [float(min(rates)), float(max(rates))]
+
+
+def moves(cell: dict) -> bool:
+    """Whether a described cell's rate changes by a tenth or more over the training: else it is static."""
+    low, high = cell["lr_range"]
+    return high - low >= MOVES * high
+
+
+def dynamic_rows(schedules: dict[str, dict], reference: str) -> list[str]:
+    """The rows of a model that differ from ``reference`` in that their rate moves, and in nothing else.
+
+    Another optimizer or controller would be a second difference. Empty where the reference did not run.
+    """
+    base = schedules.get(reference)
+    if base is None:
+        return []
+    return [
+        name
+        for name, cell in schedules.items()
+        if name != reference
+        and moves(cell)
+        and (cell["controller"], cell["optimizer"]) == (base["controller"], base["optimizer"])
+    ]
+
+
+def chosen_by_validation(schedules: dict[str, dict], reference: str) -> str | None:
+    """The dynamic row with the lowest validation loss after the last epoch, a mean over its seeds.
+
+    Test data choose nothing: what is said of the best schedule is said of this one. The seeds are those that
+    all dynamic rows ran; a row of which one of these diverged comes after all that have none. None where no
+    row is dynamic or no seed is common.
+    """
+    rows = dynamic_rows(schedules, reference)
+    losses = {name: schedules[name]["metrics"]["validation/loss"]["values"] for name in rows}
+    seeds = [
+        seed for seed in (losses[rows[0]] if rows else ()) if all(seed in found for found in losses.values())
+    ]
+    if not seeds:
+        return None
+
+    def loss(name: str) -> tuple[int, float]:
+        known = [losses[name][seed] for seed in seeds if losses[name][seed] is not None]
+        return len(seeds) - len(known), float(np.mean(known)) if known else np.inf
+
+    return min(rows, key=loss)
 
 
 def curves(cells: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
@@ -380,7 +451,7 @@ def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> di
             metrics[name] |= {
                 "mean": float(np.mean(values)),
                 "spread": spread(values),
-                "interval": bootstrap_interval(values, settings.confidence, settings.num_resamples),
+                "interval": t_interval(values, settings.confidence),
             }
     chosen = training["settings"]
     return {
@@ -392,6 +463,10 @@ def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> di
         "optimizer": chosen["optimizer"]["name"],
         "controller": chosen["controller"]["name"],
         "num_epochs": chosen["num_epochs"],
+        "lr_range": lr_range(cell),
+        "compute_seconds": {
+            seed: float(sum(run["compute_seconds"])) for seed, run in training["seeds"].items()
+        },
         "tuned": training["tuned"],
         "tuning": _tuning(cell["tuning"]),
         "interventions": {seed: len(run["interventions"]) for seed, run in training["seeds"].items()},
@@ -420,7 +495,15 @@ def _tuning(best: dict) -> dict | None:
     }
 
 
-def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> None:
+def _add_differences(
+    cell: dict,
+    reference: dict,
+    right: dict,
+    right_of_reference: dict,
+    studied: list[str],
+    settings: CompareParams,
+) -> None:
+    """``right``, ``right_of_reference``: by seed, which test examples the two got right; {} if not known."""
     for name, metric in cell["metrics"].items():
         other = reference["metrics"][name]["values"]
         pairs = {
@@ -440,6 +523,7 @@ def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> No
             "values": pairs,
             "mean": None,
             "interval": None,
+            "examples_interval": None,
             "left_out": left_out,
             "mixed": mixed,
         }
@@ -448,29 +532,40 @@ def _add_differences(cell: dict, reference: dict, settings: CompareParams) -> No
         values = list(pairs.values())
         metric["difference"] |= {
             "mean": float(np.mean(values)),
-            "interval": bootstrap_interval(values, settings.confidence, settings.num_resamples),
+            "interval": t_interval(values, settings.confidence),
         }
+        if name == "test/accuracy" and all(seed in right and seed in right_of_reference for seed in pairs):
+            metric["difference"]["examples_interval"] = seeds_and_examples_interval(
+                [right[seed] for seed in pairs],
+                [right_of_reference[seed] for seed in pairs],
+                settings.confidence,
+            )
         if name in TESTED:
+            enough = len(values) >= MIN_SEEDS
             metric["difference"] |= {
-                "p": signed_rank_p(values),
-                "smallest_p": smallest_p(len(values)),
+                "p": _p(pairs, studied, settings.looks) if enough else None,
                 "probability_of_improvement": probability_of_improvement(values),
             }
 
 
-def _adjust(schedules: dict[str, dict], num_missing: int) -> None:
-    """Holm over the schedules of one model, for each tested metric.
+def _p(pairs: dict[str, float], studied: list[str], looks: list[int]) -> float:
+    values = np.array(list(pairs.values()))
+    return p_of_all_looks(lambda chosen: signed_rank_p(values[chosen]), list(pairs), studied, looks)
 
-    A schedule that did not run, or whose pairs are all left out, is a test with p = 1. The smallest adjusted
-    p that can be reached is the smallest p times the number of tests.
+
+def _adjust(schedules: dict[str, dict], num_missing: int) -> None:
+    """Holm over the schedules of one model, for each tested metric; None where there is no p.
+
+    A schedule that did not run, or that has too few pairs for a test, is a test with p = 1.
     """
     for name in TESTED:
         found = [
             c["metrics"][name]["difference"] for c in schedules.values() if "difference" in c["metrics"][name]
         ]
-        tested = [difference for difference in found if "p" in difference]
+        for difference in found:
+            difference["p_holm"] = None
+        tested = [difference for difference in found if difference.get("p") is not None]
         family = [difference["p"] for difference in tested]
         family += [1.0] * (len(found) - len(tested) + num_missing)
         for difference, adjusted in zip(tested, holm(family), strict=False):
             difference["p_holm"] = float(adjusted)
-            difference["smallest_p_holm"] = min(1.0, len(family) * difference["smallest_p"])

@@ -81,9 +81,17 @@ class CompareParams(_Section):
     """How cells are compared."""
 
     reference: str
+    looks: list[Count]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     num_resamples: Annotated[int, Field(ge=100)]
     across_dtypes: bool
+
+    @field_validator("looks")
+    @classmethod
+    def _later_and_later(cls, looks: list[int]) -> list[int]:
+        if any(low >= high for low, high in itertools.pairwise(looks)):
+            raise ValueError("the numbers of seeds at which the study looks must grow")
+        return looks
 
 
 class FloatRange(_Section):

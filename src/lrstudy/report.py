@@ -15,6 +15,8 @@ from typing import Any
 
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError
+from lrstudy.looks import alpha_spent
+from lrstudy.statistics import MIN_SEEDS
 
 PAPER_EPOCHS = 10
 """What the figures of the paper show (seed 000), which trained for 10 and for 20 epochs. At a constant rate a
@@ -75,7 +77,7 @@ _SECTIONS = (
 
 
 def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, Any]:
-    """What ``compare`` wrote; where it is of the version that did not tell of machines, they are empty.
+    """What ``compare`` wrote.
 
     Raises:
         StudyError: it is missing, not JSON, or of a version that wrote other sections.
@@ -90,25 +92,11 @@ def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, A
     except json.JSONDecodeError as error:
         raise StudyError(f"{path}: not JSON (line {error.lineno}); {anew}") from None
     missing = [name for name in _SECTIONS if not isinstance(found, dict) or name not in found]
+    if not missing and "looks" not in found["protocol"]:
+        missing = ["protocol.looks"]
     if missing:
         raise StudyError(f"{path}: has no {', '.join(missing)}: another version wrote it; {anew}")
-    return _with_origins(found)
-
-
-def _with_origins(comparison: dict) -> dict:
-    """A comparison of the version without machines and references, as if it told that it knows nothing."""
-    comparison.setdefault("references", {})
-    comparison["protocol"].setdefault("across_dtypes", False)
-    for cell in (cell for schedules in comparison["cells"].values() for cell in schedules.values()):
-        cell.setdefault("identities", {})
-        cell.setdefault("origins", {})
-        for metric in cell["metrics"].values():
-            if "difference" in metric:
-                metric["difference"].setdefault("left_out", {})
-                metric["difference"].setdefault("mixed", {})
-    for found in (*comparison["models"].values(), *comparison["across_models"].values()):
-        found.setdefault("left_out", {})
-    return comparison
+    return found
 
 
 def headline(comparison: dict, cell: dict) -> str:
@@ -214,12 +202,16 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _results(comparison)
     for model in comparison["cells"]:
         yield Section(
-            _title(comparison, model), 3, tables=[_table(comparison, model)], after=_ranks(comparison, model)
+            _title(comparison, model),
+            3,
+            tables=[_table(comparison, model)],
+            after=[*_over_examples(comparison, model), *_ranks(comparison, model)],
         )
     yield _rank_diagrams(comparison)
     yield _across(comparison)
     yield _other_metrics(comparison)
     yield _claims(comparison)
+    yield _alone(comparison)
     yield _theory(comparison)
     yield _gaps(comparison)
     yield from _search(comparison)
@@ -228,61 +220,63 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _sources(comparison)
 
 
+def _main_claim(comparison: dict) -> dict[str, Any] | None:
+    claims = comparison.get("claims", [])
+    return next((claim for claim in claims if claim["id"] == "dynamic_generalizes"), None)
+
+
 def _verdict(comparison: dict) -> list[str]:
     """The question's own claim with its verdict; nothing if claims were not judged."""
-    return [
-        f"**{claim['verdict'].capitalize()}**: {claim['claim']}"
-        for claim in comparison.get("claims", [])
-        if claim["id"] == "dynamic_generalizes"
-    ]
+    claim = _main_claim(comparison)
+    if claim is None:
+        return []
+    words = f"**{claim['verdict'].capitalize()}**: {claim['claim']}"
+    if claim["verdict"] == "undecided" and claim["seeds_needed"] is not None:
+        words += (
+            f" {claim['seeds_needed']} seeds{_hours(claim['core_hours'], ' more')} would decide with a "
+            f"chance of {100 * claim['chance']:.0f}%, if the effects are those seen."
+        )
+    return [words]
+
+
+_DECIDES = {
+    "for": "better than {reference}",
+    "against": "worse than {reference}",
+    "equivalent": "equivalent to {reference} within half a point",
+    "neither": "undecided",
+}
 
 
 def findings(comparison: dict) -> list[str]:
-    """One paragraph per model: which schedule is ahead of the reference, by how much, how surely."""
-    reference = comparison["protocol"]["reference"]
-    paragraphs = []
+    """One sentence per model: the schedule that validation chose, how far from the reference, verdict."""
+    reference, claim = comparison["protocol"]["reference"], _main_claim(comparison)
+    if claim is None:
+        return []
+    parts = {part["model"]: part for part in claim["parts"]}
+    why = {model: reason for reason, models in claim["untested"].items() for model in models}
+    said = []
     for model, schedules in comparison["cells"].items():
-        others = {name: cell for name, cell in schedules.items() if name != reference}
-        if reference not in schedules:
-            paragraphs.append(
-                f"**{_title(comparison, model)}**: the reference {reference} did not run, so there is no "
-                "difference to tell."
-            )
+        title = f"**{_title(comparison, model)}**"
+        if model not in parts:
+            said.append(f"{title}: {why[model]}, so there is no difference to tell.")
             continue
-        if not others:
-            continue
-        metric = headline(comparison, schedules[reference])
-        differences = {name: _difference(comparison, cell) for name, cell in others.items()}
-        differences = {name: found for name, found in differences.items() if found}
-        if not differences:
-            if any("difference" in cell["metrics"][metric] for cell in others.values()):
-                paragraphs.append(
-                    f"**{_title(comparison, model)}**: the reference {reference} ran in another dtype, so "
-                    "there is no difference to tell."
-                )
-            continue
-        best = max(differences, key=lambda name: differences[name]["mean"])
-        found = differences[best]
+        part = parts[model]
+        metric = headline(comparison, next(iter(schedules.values())))
         words = (
-            f"**{_title(comparison, model)}**: the best dynamic schedule is {best}, "
-            f"{100 * found['mean']:+.2f} points of {metric} against {reference}"
+            f"{title}: validation chose {part['rows'][0]}, {100 * part['effect']:+.2f} points of {metric} "
+            f"from {reference}"
         )
-        if found["interval"] is not None:
-            low, high = (100 * bound for bound in found["interval"])
-            words += f" (interval {low:+.2f} to {high:+.2f}, p {found['p_holm']:.3g} after Holm)"
-            level = _level(comparison)
-            if found["smallest_p_holm"] > level:
-                words += (
-                    f". {_count(len(found['values']))} tell no difference from chance, whatever its size."
-                )
-            elif found["p_holm"] <= level:
-                words += ". This is more than chance."
-            else:
-                words += ". That is not told apart from chance."
+        if part["interval"] is not None:
+            words += f" ({_percent_of(comparison)} interval {_interval(part['interval'], '+')})"
+        if part["n"] < MIN_SEEDS:
+            words += f"; undecided: {_count(part['n'])}, and a test needs {MIN_SEEDS}"
         else:
-            words += ": a single seed, from which nothing can be concluded."
-        paragraphs.append(words)
-    return paragraphs
+            words += f"; {_DECIDES[part['decides']].format(reference=reference)} (p {part['p']:.3g}"
+            if part["p_holm"] != part["p"]:
+                words += f", {part['p_holm']:.3g} after Holm over the models"
+            words += f"; {_count(part['n'])})"
+        said.append("; ".join([words, *part["notes"]]) + ".")
+    return said
 
 
 def text_table(comparison: dict) -> str:
@@ -353,17 +347,15 @@ def _results(comparison: dict) -> Section:
         after.append(
             f"**Missing cells** (not run, no number here includes them): {', '.join(comparison['missing'])}."
         )
+    level = _level(comparison)
     return Section(
         "Test metrics after the last epoch",
         text=[
-            "Accuracy of CIFAR-10 and F1 of IMDB are in percent, differences in points; spread is the "
-            "standard deviation over seeds. Intervals are percentile bootstraps over seeds, and too narrow "
-            "for few: of normally distributed values, those of 95% cover the mean in 75% of samples of 3, "
-            "84% of 5 and 90% of 10. p is the "
-            "exact two-sided "
-            "Wilcoxon signed-rank test of the paired differences, adjusted after Holm over the schedules "
-            f"of a model{_power(comparison)}. The generalization gap is training accuracy minus test "
-            "accuracy.",
+            "Metrics are in percent, differences in points; spread is the standard deviation over seeds, "
+            "intervals are Student's over seeds. p is the exact two-sided Wilcoxon signed-rank test of the "
+            f"paired differences; there is none with fewer than {MIN_SEEDS} seeds. A row is judged by its "
+            f"own p at {level:g}; who looks for the best of a model's rows reads the p after Holm.",
+            _plan(comparison),
             *_reference_words(comparison),
         ],
         after=after,
@@ -385,27 +377,30 @@ def _reference_words(comparison: dict) -> list[str]:
     return paragraphs
 
 
-def _power(comparison: dict) -> str:
-    tested = [
-        metric["difference"]
-        for _, _, cell in _cells(comparison)
-        for metric in cell["metrics"].values()
-        if "p" in metric.get("difference", {})
-    ]
-    if not tested:
-        return ""
-    level = _level(comparison)
-    power = min(difference["smallest_p"] for difference in tested)
-    holm = min(difference["smallest_p_holm"] for difference in tested)
-    return (
-        f"; **with {_num_seeds(comparison)} no p can be below {power:.3g}, nor below {holm:.3g} once "
-        "adjusted**, so "
-        + (
-            f"no difference can reach {level:g}, whatever its size"
-            if holm > level
-            else f"{level:g} can be reached"
+def _plan(comparison: dict) -> str:
+    """When the study is tested, and whether this is such a time."""
+    protocol = comparison["protocol"]
+    count, looks = len(protocol["seeds"]), protocol["looks"]
+    if not looks:
+        return (
+            f"Planned is one look, at {_count(count)}. Who adds seeds after having seen results plans "
+            "further looks (`compare.looks`) first."
         )
-    )
+    level = _level(comparison)
+    words = f"Planned are looks at {_and([str(look) for look in looks])} seeds"
+    reached = [look for look in looks if look <= count]
+    if reached:
+        fractions = ", ".join(f"{alpha_spent(look / looks[-1], level):.2g} at {look}" for look in reached)
+        words += f"; of {level:g}, spent so far: {fractions}"
+    words += "."
+    if count not in looks:
+        ahead = next((look for look in looks if look > count), None)
+        words += (
+            f" {_count(count)} are no planned look: they decide nothing that was not decided at "
+            f"{reached[-1] if reached else 'an earlier one, of which there is none'}"
+        )
+        words += f", and the next is at {ahead}." if ahead else ", and none is left."
+    return words
 
 
 def _table(comparison: dict, model: str) -> Table:
@@ -424,7 +419,8 @@ def _table(comparison: dict, model: str) -> Table:
                 _interval(found["interval"]),
                 f"{100 * difference['mean']:+.2f}" if difference else "",
                 _interval(difference["interval"], "+") if difference else "",
-                f"{difference['p_holm']:.3g}" if difference and difference["interval"] else "",
+                _p(difference, "p"),
+                _p(difference, "p_holm"),
                 _percent(cell["metrics"]["generalization_gap"]["mean"]),
                 _number(cell["metrics"]["best_epoch"]["mean"]),
                 f"{cell['base_lr']:.4g}",
@@ -438,6 +434,7 @@ def _table(comparison: dict, model: str) -> Table:
         f"{percent} interval",
         f"difference to {comparison['protocol']['reference']}",
         f"{percent} interval",
+        "p",
         "p (Holm)",
         "generalization gap",
         "lowest validation loss at epoch",
@@ -457,6 +454,26 @@ def _references(comparison: dict, model: str) -> list[dict]:
     return [found for name, found in comparison["references"].items() if name == dataset]
 
 
+def _p(difference: dict | None, name: str) -> str:
+    return "" if difference is None or difference[name] is None else f"{difference[name]:.3g}"
+
+
+def _over_examples(comparison: dict, model: str) -> list[str]:
+    """The interval that takes the test examples for a sample, too, where their results were at hand."""
+    known = [
+        f"{schedule} {_interval(difference['examples_interval'], '+')}"
+        for schedule, cell in comparison["cells"][model].items()
+        if (difference := cell["metrics"]["test/accuracy"].get("difference"))
+        and difference.get("examples_interval")
+    ]
+    if not known:
+        return []
+    return [
+        f"{_percent_of(comparison)} intervals of the difference in accuracy over seeds and test examples: "
+        f"{'; '.join(known)}."
+    ]
+
+
 def _ranks(comparison: dict, model: str) -> list[str]:
     found = comparison["models"][model]
     left_out = []
@@ -474,7 +491,7 @@ def _ranks(comparison: dict, model: str) -> list[str]:
         f"Average ranks over {found['num_seeds']} seeds, 1 is best: {ranks}. Ranks that differ by less than "
         f"{found['critical_difference']:.2f} (Nemenyi) are not told apart"
         + (f": {groups}" if groups else "")
-        + f". Friedman's test of any difference: p {found['friedman_p']:.3g}.",
+        + f". Friedman's test of any difference ({found['friedman_method']}): p {found['friedman_p']:.3g}.",
         *left_out,
     ]
 
@@ -501,37 +518,37 @@ def _across(comparison: dict) -> Section | None:
     found = {name: row for name, row in comparison["across_models"].items() if row["num_models"] > 1}
     if not found:
         return None
-    percent = _percent_of(comparison)
+    models = list(comparison["cells"])
+
+    def effect(value: float | None) -> str:
+        return "none" if value is None else f"{value:+.2f}"
+
     rows = [
         [
             schedule,
-            _percent(row["iqm"]),
-            _interval(row["interval"]),
-            f"{100 * row['improvement']['iqm']:+.2f}" if row.get("improvement") else "",
-            _interval(row["improvement"]["interval"], "+") if row.get("improvement") else "",
+            effect(row["effect"]),
+            "none" if row["interval"] is None else " to ".join(map(effect, row["interval"])),
+            *(effect((row["by_model"] or {}).get(model)) for model in models),
+            str(row["num_runs"]),
         ]
         for schedule, row in found.items()
     ]
-    some = next(iter(found.values()))
-    left_out = "".join(
-        f" Seed {seed} is left out: not all schedules of {_and(models)} ran in one dtype."
-        for seed, models in some["left_out"].items()
-    )
+    reference = comparison["protocol"]["reference"]
     return Section(
         "All models together",
         text=[
-            f"Interquartile mean of the {some['num_runs']} runs of {some['num_models']} models: the mean "
-            "without the lowest and the highest quarter. Intervals resample seeds within each model."
-            f"{left_out}"
+            f"Differences to {reference} in units of their spread: of each model the mean difference over "
+            "the standard deviation of its pairs (Hedges' g), and the mean of these with the same weight for "
+            "every model. Points of different metrics are not added up."
         ],
         tables=[
             Table(
                 [
                     "schedule",
-                    "interquartile mean",
-                    f"{percent} interval",
-                    f"of the differences to {comparison['protocol']['reference']}",
-                    f"{percent} interval",
+                    "mean of the models",
+                    f"{_percent_of(comparison)} interval",
+                    *models,
+                    "pairs",
                 ],
                 rows,
             )
@@ -601,7 +618,7 @@ def _claims(comparison: dict) -> Section | None:
             claim["claim"],
             claim["verdict"],
             claim["why"],
-            "" if claim["seeds_needed"] is None else str(claim["seeds_needed"]),
+            _would_decide(claim),
             ", ".join(claim["source"]),
         ]
         for claim in claims
@@ -609,11 +626,47 @@ def _claims(comparison: dict) -> Section | None:
     return Section(
         "The claims, brought to a verdict",
         text=[
-            "Undecided is an honest outcome; where it can be told, the number of seeds that would decide "
-            "stands by."
+            "Supported: every test decides for the claim. Contradicted: one decides against it, and none for "
+            "it. Mixed: it holds for some, and for others not. Equivalent: every difference lies within the "
+            "margin. Undecided: the tests that ran do not tell. Not tested: nothing that ran bears on it."
         ],
-        tables=[Table(["claim", "verdict", "why", "seeds that would decide", "source"], rows)],
+        tables=[Table(["claim", "verdict", "why", "what would decide", "source"], rows)],
     )
+
+
+def _alone(comparison: dict) -> Section | None:
+    """The main claim for each schedule by itself."""
+    claim = _main_claim(comparison)
+    if claim is None or not claim["by_schedule"]:
+        return None
+    return Section(
+        "Each schedule by itself",
+        3,
+        text=[
+            f"Does it generalize better than {comparison['protocol']['reference']}? Every row is a question "
+            "of its own, with no adjustment for the others: of twenty schedules without an effect one would "
+            "seem to have one."
+        ],
+        tables=[
+            Table(
+                ["schedule", "verdict", "why"],
+                [[row, found["verdict"], found["why"]] for row, found in claim["by_schedule"].items()],
+            )
+        ],
+    )
+
+
+def _would_decide(claim: dict) -> str:
+    if claim["run"] is not None:
+        return f"`{claim['run']['command']}`{_hours(claim['run']['core_hours'])}"
+    if claim["seeds_needed"] is None:
+        return ""
+    chance = f"chance {100 * claim['chance']:.0f}%"
+    return f"{claim['seeds_needed']} seeds{_hours(claim['core_hours'], ' more')}, {chance}"
+
+
+def _hours(hours: float | None, more: str = "") -> str:
+    return "" if hours is None else f" ({hours:.2g} core-hours{more})"
 
 
 # By how the file's name begins; figures that are not named here are in artifacts/theory/ alone.
@@ -866,8 +919,6 @@ _KINDS = {"processor": "kind of machine", "device": "device", "dtype": "dtype", 
 def _origins(comparison: dict) -> Section:
     """By cell, on what its trainings ran; then the pairs that differ and were compared all the same."""
     title = "What stands behind each cell"
-    if not _recorded(comparison):
-        return Section(title, text=["Not recorded: the version that wrote these numbers told no machines."])
     rows = []
     for model, schedule, cell in _cells(comparison):
         found = cell["origins"]
@@ -924,8 +975,6 @@ def _origins(comparison: dict) -> Section:
 
 def _origin_notes(comparison: dict) -> list[str]:
     """What a reader of the main table must know of machines and dtypes; a line if all trainings are alike."""
-    if not _recorded(comparison):
-        return []
     kinds, dtypes, versions = (
         list(dict.fromkeys(value for _, _, cell in _cells(comparison) for value in cell["origins"][name]))
         for name in ("processor", "dtype", "torch")
@@ -963,10 +1012,6 @@ def _origin_notes(comparison: dict) -> list[str]:
     return notes
 
 
-def _recorded(comparison: dict) -> bool:
-    return any(cell["origins"] for _, _, cell in _cells(comparison))
-
-
 def _pairs(found: dict[str, dict]) -> str:
     """As in ``seeds 1 and 2 (dtype float32 against bfloat16)``; seeds that differ alike stand together."""
     alike: dict[str, list[str]] = {}
@@ -990,27 +1035,22 @@ def _difference(comparison: dict, cell: dict) -> dict | None:
 
 
 def _sources(comparison: dict) -> Section:
-    text = "`comparison.json` has every value in full precision with the MLflow run of each seed"
-    identities = _recorded(comparison)
-    if identities:
-        text += (
-            " and its training's identity; `python -m lrstudy.ledger show <identity>` shows what `ledger/` "
-            "has of the training, the results of every test example included"
-        )
     return Section(
         "Where the numbers come from",
         text=[
-            f"{text}.",
+            "`comparison.json` has every value in full precision with the MLflow run of each seed and its "
+            "training's identity; `python -m lrstudy.ledger show <identity>` shows what `ledger/` has of the "
+            "training, the results of every test example included.",
             *(f"{name}: fingerprint `{found['fingerprint']}`." for name, found in comparison["data"].items()),
         ],
         tables=[
             Table(
-                ["cell", "seed", *(["identity"] if identities else []), "MLflow run"],
+                ["cell", "seed", "identity", "MLflow run"],
                 [
                     [
                         f"{model}-{schedule}",
                         seed,
-                        *([f"`{cell['identities'][seed][:16]}`"] if identities else []),
+                        f"`{cell['identities'][seed][:16]}`",
                         run_id or "not sent",
                     ]
                     for model, schedule, cell in _cells(comparison)

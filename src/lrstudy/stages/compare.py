@@ -9,13 +9,23 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from lrstudy.claims import claims, gaps
 from lrstudy.comparison import HEADLINE, compare, curves
-from lrstudy.config import load_params
+from lrstudy.config import load_params, workspace_root
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
+from lrstudy.ledger import Ledger
 from lrstudy.stages import run_stage
-from lrstudy.study import evaluate_folder, read_json, reference_file, train_folder, tuned_file
+from lrstudy.study import (
+    evaluate_folder,
+    ledger_folder,
+    read_json,
+    reference_file,
+    train_folder,
+    tuned_file,
+)
 
 _COLUMNS = ("seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr")
 
@@ -24,6 +34,7 @@ def main() -> None:
     params = load_params()
     cells: dict[str, dict[str, dict]] = {}
     data, missing = {}, []
+    ledger = Ledger(ledger_folder(workspace_root()))
     for name, listed in params.cells.items():
         try:
             evaluated = read_evaluated(evaluate_folder(listed.model, listed.schedule) / "metrics.json", name)
@@ -36,6 +47,7 @@ def main() -> None:
         cells.setdefault(listed.model, {})[listed.schedule] = evaluated | {
             "history": history,
             "tuning": tuning,
+            "right": results(evaluated, ledger),
         }
         data[listed.dataset] = evaluated["data"]
     if not cells:
@@ -60,6 +72,7 @@ def main() -> None:
             "tune_seeds": params.tune.seeds,
             "confirm_seeds": params.tune.confirm_seeds,
             **params.compare.model_dump(),
+            "planned_seeds": (params.compare.looks or [len(params.train.seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in data},
         },
         "missing": missing,
@@ -154,6 +167,19 @@ def read_evaluated(path: Path, cell: str) -> dict:
             f"{path}: does not say where seed {', '.join(silent)} was trained: another version wrote it; "
             f"`dvc repro evaluate@{cell}` makes it anew."
         )
+    return found
+
+
+def results(evaluated: dict, ledger: Ledger) -> dict[str, np.ndarray]:
+    """By seed, which test examples the last weights got right, of the trainings whose records are here.
+
+    bool (num_examples,), in the order of the split. A training that diverged has none.
+    """
+    found = {}
+    for seed, run in evaluated["training"]["seeds"].items():
+        record = ledger.find(run["identity"])
+        if record is not None and record.test is not None and record.test.right is not None:
+            found[seed] = record.test.is_right()
     return found
 
 
