@@ -25,7 +25,7 @@ quickstart: setup ## the whole study in minutes on the embedded sample: a look, 
 	@echo "report:    reports/report.html (and report.md)"
 	@echo "MLflow UI: make ui   (then open http://127.0.0.1:5000)"
 	@echo "next:      make study   the same on CIFAR-10 and IMDB (hours on a CPU)"
-	@echo "back to the committed study's report: git restore params.yaml metrics.json reports; make report"
+	@echo "back to the committed study's report: git restore params.yaml metrics.json reports"
 
 study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset=paper' changes it)
 	@dvc exp run $(ARGS)

@@ -97,7 +97,6 @@ def test_a_cell_says_what_it_is(compared):
             name: found for name, found in tuning("cosine").items() if name not in ("source", "trials")
         }
         | {
-            "best_trial": None,
             "largest_rise": {
                 "parameter": "base_lr",
                 "side": "half",
