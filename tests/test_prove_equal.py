@@ -179,6 +179,7 @@ def a_proof(**code: str) -> dict:
                 {"epoch": 1, "train/loss": 0.5, "steps": {"lr": [0.1, 0.1]}},
                 {"epoch": 2, "train/loss": 0.25, "steps": {"lr": [0.1, 0.05]}},
             ],
+            "final": {"validation_ema/loss": 0.5},
             "weights": {"last": {"w": "11"}, "best": {"w": "22"}},
             "test": {"last": {"logits": "33"}, "best": {"logits": "44"}},
         }
@@ -238,6 +239,7 @@ def both(training: dict, change) -> None:
         (lambda o: o["history"].pop(), "history: 2 epochs in BASE, 1 here"),
         (lambda o: o["weights"]["best"].update(w="23"), "weights: best.w"),
         (lambda o: o["test"]["last"].update(logits="34"), "test: last.logits"),
+        (lambda o: o["final"].update({"validation_ema/loss": 1.0}), "final.validation_ema/loss 0.5 in BASE"),
         (lambda o: o.update(best_epoch=2), "best_epoch 1 in BASE, 2 here"),
     ],
 )

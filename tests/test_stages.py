@@ -20,9 +20,10 @@ from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import cross_entropy, predict
+from lrstudy.evaluation import NO_SCORES, cross_entropy, predict
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
+from lrstudy.ledger.record import WEIGHTS
 from lrstudy.models import make_model
 from lrstudy.report import document
 from lrstudy.runs import find_record, metric_values, train_run
@@ -122,11 +123,14 @@ def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trai
 # --- evaluate: from the ledger, or from weights ---
 
 
-def evaluation(task: dict, folder: Path | str | None = None, model: Path | None = None) -> dict:
+def evaluation(
+    task: dict, folder: Path | str | None = None, model: Path | None = None, weights=WEIGHTS
+) -> dict:
     """The task that measures a training's weights on test data."""
     return {
         "seed": "1", "folder": str(folder or task["folder"]), "made_by": "train@lstm-cosine",
         "data": task["data"], "settings": task["settings"], "model": model and str(model),
+        "weights": weights,
     }  # fmt: skip
 
 
@@ -142,7 +146,7 @@ def test_the_best_epochs_weights_are_predicted_with_only_if_they_are_other_ones(
         save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
     calls = []
     monkeypatch.setattr(evaluate_stage, "predict", lambda *given: calls.append(given) or predict(*given))
-    seed, found = evaluate_seed(evaluation(task, tmp_path))
+    seed, found = evaluate_seed(evaluation(task, tmp_path, weights=("last", "best")))
     assert len(calls) == (1 if same else 2)
     assert (found.best.loss == found.last.loss) == same
     assert (seed, found.num_examples) == ("1", tiny_data.SIZES["test"])
@@ -154,12 +158,14 @@ def test_what_is_recorded_of_test_data_is_what_the_weights_say_example_by_exampl
     splits, meta = tiny_data.dataset("text")
     labels = splits["test"]["labels"]
     cpu = torch.device("cpu")
-    for name in ("last", "best"):
+    for name in WEIGHTS:
         model = make_model(trained["settings"]["model"], meta)
         model.load_state_dict(load_file(Path(trained["folder"]) / f"{name}.safetensors"))
         logits = predict(model, make_split(splits["test"], meta, cpu), 64, cpu, torch.float32)
         assert getattr(found, name).loss == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-12)
         assert getattr(found, name).accuracy == (logits.argmax(axis=1) == labels).mean()
+        if name == "tail_average":
+            assert (found.is_right("tail_average") == (logits.argmax(axis=1) == labels)).all()
         if name == "last":
             assert (found.is_right() == (logits.argmax(axis=1) == labels)).all()
             each = [
@@ -173,15 +179,15 @@ def test_each_kind_of_weights_is_scored_from_its_own_file(tmp_path, one_thread):
 
     data = tiny_data.write_dataset("image", tmp_path / "cifar10")
     task = tiny_data.task(tmp_path, data, tiny_data.settings("resnet"))
-    for folder, order in (("a", ("last", "best")), ("b", ("best", "last"))):
+    for folder, order in (("a", WEIGHTS), ("b", WEIGHTS[::-1])):
         (tmp_path / folder).mkdir()
         for seed, name in enumerate(order):
             torch.manual_seed(seed)
             model = make_model(task["settings"]["model"], read_meta(data))
             save_file(model.state_dict(), tmp_path / folder / f"{name}.safetensors")
     (_, a), (_, b) = (evaluate_seed(evaluation(task, tmp_path / folder)) for folder in ("a", "b"))
-    assert (a.last, a.best) == (b.best, b.last)
-    assert a.last != a.best
+    assert [getattr(a, name) for name in WEIGHTS] == [getattr(b, name) for name in WEIGHTS[::-1]]
+    assert len({getattr(a, name).loss for name in WEIGHTS}) == len(WEIGHTS)
     assert not np.array_equal(a.example_losses(), b.example_losses())
 
 
@@ -195,8 +201,7 @@ def test_weights_that_are_no_numbers_have_no_scores(trained):
             weights = {key: torch.full_like(value, math.nan) for key, value in weights.items()}
         save_file(weights, path)
     _, found = evaluate_seed(evaluation(trained))
-    nothing = {"accuracy": None, "f1": None, "loss": None, "confusion": None}
-    assert found.last.model_dump() == nothing
+    assert found.last.model_dump() == NO_SCORES
     assert (found.right, found.losses) == (None, None)
     assert found.best.accuracy is not None
 

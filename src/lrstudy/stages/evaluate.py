@@ -13,7 +13,7 @@ from lrstudy.errors import StudyError
 from lrstudy.evaluation import BATCH_SIZES, measure, predict
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger, Record
-from lrstudy.ledger.record import WEIGHTS, Test, test_of
+from lrstudy.ledger.record import SCORES, TEST_PREFIX, WEIGHTS, Test, test_of
 from lrstudy.parallel import run_all
 from lrstudy.runs import find_weights
 from lrstudy.stages import cell_arguments, run_stage
@@ -48,7 +48,9 @@ def main() -> None:
             "made_by": f"train@{model}-{schedule}",
             "data": str(folder),
             "settings": training["settings"] | {"seed": int(seed)},
-            # A run that diverged is a result; its weights are no model that anyone would load.
+            "weights": WEIGHTS if run["status"] == "finished" else ("last", "best"),
+            # A run that diverged is a result; its weights are no model that anyone would load, and have no
+            # averages.
             "model": str(journal_of[seed].folder / "model") if run["status"] == "finished" else None,
         }
         for seed, run in training["seeds"].items()
@@ -125,7 +127,7 @@ def _need_weights(cell: str, training: dict, seeds: list[str]) -> None:
 
 
 def evaluate_seed(task: dict) -> tuple[str, Test]:
-    """The seed, and what test data say of its last and best weights; the last become a model for others."""
+    """The seed, and what test data say of all its weights; the last become a model for others."""
     import torch
 
     from lrstudy.batches import make_split
@@ -145,8 +147,8 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
     if meta["kind"] == "image":
         model = model.to(memory_format=torch.channels_last)
     found = {}
-    files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in WEIGHTS}
-    for weights in WEIGHTS:
+    files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in task["weights"]}
+    for weights in task["weights"]:
         values = load_weights(model, files[weights], str(device), task["made_by"])
         if weights == "best" and files["best"].read_bytes() == files["last"].read_bytes():
             found["best"] = found["last"]  # the last epoch was the best one
@@ -161,7 +163,7 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
                 some_examples(arrays, meta),
                 meta["num_classes"],
             )
-    return task["seed"], test_of(found["last"], found["best"], len(arrays["labels"]))
+    return task["seed"], test_of(found, len(arrays["labels"]))
 
 
 def load_weights(model, path: Path, device: str, made_by: str) -> dict:
@@ -194,8 +196,8 @@ def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> 
     sums: dict[str, list[float]] = {}
     for journal, found in zip(seeds, scores.values(), strict=True):
         values = []
-        for weights, prefix in (("last", "test"), ("best", "test_best")):
-            for name in ("accuracy", "f1", "loss"):
+        for weights, prefix in TEST_PREFIX.items():
+            for name in SCORES:
                 if found[weights][name] is not None:
                     values.append((f"{prefix}/{name}", found[weights][name], 0, when))
                     sums.setdefault(f"{prefix}/{name}", []).append(found[weights][name])
