@@ -70,17 +70,21 @@ def test_every_number_of_the_tables_is_in_the_json(num_seeds):
     found = tables(render_markdown(given))
     found = {title: found[title] for title in ("resnet on CIFAR-10", "lstm on IMDB")}
     for (model, schedules), rows in zip(given["cells"].items(), found.values(), strict=True):
-        name = {"resnet": "test/accuracy", "lstm": "test/f1"}[model]
-        assert [row["schedule"] for row in rows] == list(schedules)
+        name = {"resnet": "test/accuracy", "lstm": "test/f1_macro"}[model]
+        schedules = schedules | given["views"][model]
+        assert [row["schedule"] for row in rows] == ["static", "exponential", "cosine", "static_averaged"]
         for row, cell in zip(rows, schedules.values(), strict=True):
             metric = cell["metrics"][name]
             assert row[name] == percent(metric["mean"])
             assert row["spread over seeds"] == percent(metric["spread"])
             assert row["95% interval"] == " to ".join(percent(bound) for bound in metric["interval"])
-            assert row["generalization gap"] == percent(cell["metrics"]["generalization_gap"]["mean"])
-            assert float(row["lowest validation loss at epoch"]) == pytest.approx(
-                cell["metrics"]["best_epoch"]["mean"], rel=1e-3
-            )
+            gap, best_epoch = (cell["metrics"][name]["mean"] for name in ("generalization_gap", "best_epoch"))
+            if "view_of" in cell:  # averaged weights are of no epoch
+                shown = (row["generalization gap"], row["lowest validation loss at epoch"])
+                assert shown == ("none", "none")
+            else:
+                assert row["generalization gap"] == percent(gap)
+                assert float(row["lowest validation loss at epoch"]) == pytest.approx(best_epoch, rel=1e-3)
             assert row["base rate"] == "0.125"
             difference = metric.get("difference")
             if row["schedule"] == "static":
@@ -183,7 +187,7 @@ def test_the_findings_name_the_best_schedule_its_lead_and_how_sure_it_is():
     assert few == [
         "**resnet on CIFAR-10**: the best dynamic schedule is exponential, +3.00 points of test/accuracy against "
         "static (interval +1.00 to +5.00, p 0.5 after Holm). 3 seeds tell no difference from chance, whatever its size.",
-        "**lstm on IMDB**: the best dynamic schedule is cosine, +5.00 points of test/f1 against static "
+        "**lstm on IMDB**: the best dynamic schedule is cosine, +5.00 points of test/f1_macro against static "
         "(interval +4.00 to +6.00, p 0.5 after Holm). 3 seeds tell no difference from chance, whatever its size.",
     ]
     assert many[1].startswith("**lstm on IMDB**: the best dynamic schedule is cosine, ")
@@ -193,15 +197,16 @@ def test_the_findings_name_the_best_schedule_its_lead_and_how_sure_it_is():
 def test_from_a_single_seed_nothing_is_concluded():
     text = render_markdown(comparison(with_seeds(1)))
     assert (
-        "+5.00 points of test/f1 against static: a single seed, from which nothing can be concluded." in text
+        "+5.00 points of test/f1_macro against static: a single seed, from which nothing can be concluded."
+        in text
     )
     assert "than chance" not in text
     assert "from chance" not in text
     assert "1 seed, 2 epochs" in text
     rows = tables(text)["lstm on IMDB"]
-    assert [row["spread over seeds"] for row in rows] == ["none"] * 3
-    assert [row["95% interval"] for row in rows] == ["none"] * 3
-    assert [row["p (Holm)"] for row in rows] == [""] * 3
+    assert [row["spread over seeds"] for row in rows] == ["none"] * 4
+    assert [row["95% interval"] for row in rows] == ["none"] * 4
+    assert [row["p (Holm)"] for row in rows] == [""] * 4
 
 
 def test_a_reference_that_did_not_run_is_said_and_nothing_is_compared():
@@ -235,7 +240,7 @@ def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
     ]  # fmt: skip
     assert len(lines) == 6
     assert lines[0].split() == ["resnet", "static", "test/accuracy", "72.00", "2.00", "3", "CIFAR-10"]
-    assert lines[5].split() == ["lstm", "cosine", "test/f1", "85.00", "1.00", "3", "IMDB"]
+    assert lines[5].split() == ["lstm", "cosine", "test/f1_macro", "85.00", "1.00", "3", "IMDB"]
     for word, figure in (("mean", "72.00"), ("spread", "2.00")):
         assert header.index(word) + len(word) == lines[0].index(f" {figure} ") + len(figure) + 1
 
@@ -261,7 +266,9 @@ def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
     ):
         read_comparison(path)
     path.write_text(_known_text())
-    assert math.isclose(read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1"]["mean"], 0.85)
+    assert math.isclose(
+        read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1_macro"]["mean"], 0.85
+    )
 
 
 def test_controllers_are_named_and_reconstructions_labelled():
@@ -391,10 +398,11 @@ def test_a_model_whose_reference_ran_in_another_dtype_has_no_difference_to_tell(
         "**lstm on IMDB**: the reference static ran in another dtype, so there is no difference to tell."
     )
     rows = tables(render_markdown(study))["lstm on IMDB"]
-    assert [(row["test/f1"], row["difference to static"], row["p (Holm)"]) for row in rows] == [
+    assert [(row["test/f1_macro"], row["difference to static"], row["p (Holm)"]) for row in rows] == [
         ("80.00", "", ""),
         ("80.33", "", ""),
         ("85.00", "", ""),
+        ("84.00", "+4.00", "0.25"),  # the same trainings as static's
     ]
     assert "All models together" not in [section.title for section in document(study).sections]
     assert html(study)
@@ -575,7 +583,8 @@ def test_a_missing_cell_is_named_and_changes_no_other_row():
     del changed["resnet"]["cosine"]
     whole, part = known(), comparison(changed, missing=("resnet-cosine",))
     rows = [tables(render_markdown(study))["resnet on CIFAR-10"] for study in (whole, part)]
-    assert rows[1] == rows[0][:2]
+    assert [row["schedule"] for row in rows[0]] == ["static", "exponential", "cosine", "static_averaged"]
+    assert rows[1] == [row for row in rows[0] if row["schedule"] != "cosine"]
     assert part["models"]["resnet"]["ranks"] is None
     assert part["models"]["lstm"] == whole["models"]["lstm"]
     assert "resnet-cosine" in document(part).sections[0].after[-1]

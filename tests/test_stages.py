@@ -259,10 +259,14 @@ def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
 
 def test_a_history_is_read_as_numbers(tmp_path):
     path = tmp_path / "history.csv"
-    names = ["seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr"]
-    path.write_text(f"{','.join(names)}\n1,1,0.1,0.2,0.3,0.4,0.5\n1,2,nan,0.2,0.3,0.4,0.5\n")
+    names = [
+        "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
+        "validation/accuracy", "validation/f1", "validation/f1_macro", "lr",
+    ]  # fmt: skip
+    rest = "0.2,0.3,0.4,0.5,0.6,0.7,0.8"
+    path.write_text(f"{','.join(names)}\n1,1,0.1,{rest}\n1,2,nan,{rest}\n")
     first, second = read_history(path, "resnet-step")
-    assert first == dict(zip(names, [1, 1, 0.1, 0.2, 0.3, 0.4, 0.5], strict=True))
+    assert first == dict(zip(names, [1, 1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], strict=True))
     assert math.isnan(second["train/loss"])
 
 
@@ -271,7 +275,11 @@ BROKEN = [
     ("a short row", "seed,epoch,lr\n1,1\n", "NoneType"),
     ("a long row", "seed,epoch\n1,1,1\n", "list"),
     ("no rows", "seed,epoch\n", "it has no rows"),
-    ("columns missing", "seed,epoch,lr\n1,1,0.1\n", "it has no train/loss, validation/loss, "),
+    (
+        "columns missing",
+        "seed,epoch,lr\n1,1,0.1\n",
+        "it has no train/loss, train/accuracy, validation/loss, ",
+    ),
     ("nothing", "", "it has no rows"),
 ]
 

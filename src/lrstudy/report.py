@@ -334,16 +334,54 @@ def _results(comparison: dict) -> Section:
     return Section(
         "Test metrics after the last epoch",
         text=[
-            "Accuracy of CIFAR-10 and F1 of IMDB are in percent, differences in points; spread is the "
+            f"Accuracy of CIFAR-10 and {_words(comparison).f1} of IMDB are in percent, differences in "
+            "points; spread is the "
             "standard deviation over seeds. Intervals are percentile bootstraps over seeds, and too narrow "
             "for few: of normally distributed values, those of 95% cover the mean in 75% of samples of 3, "
             "84% of 5 and 90% of 10. p is the "
             "exact two-sided "
             "Wilcoxon signed-rank test of the paired differences, adjusted after Holm over the schedules "
-            f"of a model{_power(comparison)}. The generalization gap is training accuracy minus test "
-            "accuracy."
+            f"of a model{_power(comparison)}. The generalization gap is {_words(comparison).gap}."
         ],
         after=after,
+    )
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What measures are called and how they are taken."""
+
+    f1: str
+    gap: str
+    turn: str
+
+
+def _words(comparison: dict) -> _Words:
+    """The words for what :func:`lrstudy.comparison.compare` measured.
+
+    A comparison without ``views``, as the committed study's, is of version 0.1.0, whose measures were others.
+    """
+    if "views" not in comparison:
+        return _Words(
+            "F1",
+            "training accuracy minus test accuracy",
+            " turns at the epoch of its lowest value, if it is higher at the end; overfitting is how much "
+            "higher",
+        )
+    gap = (
+        "accuracy on 5,000 training examples minus test accuracy, both of the last weights in evaluation mode"
+    )
+    if any(comparison["views"].values()):
+        gap += (
+            f". {comparison['protocol']['reference']}_averaged is no training of its own: it shows the same "
+            "trainings with the mean of their weights over the last fifth of the updates"
+        )
+    return _Words(
+        "macro F1",
+        gap,
+        ", smoothed by medians of three epochs, turns at the epoch of its lowest value if it rises later by "
+        "more than twice its standard error; overfitting is how much higher it ends, if by more than that, "
+        "else 0 (fewer than four epochs show neither)",
     )
 
 
@@ -371,7 +409,7 @@ def _power(comparison: dict) -> str:
 
 
 def _table(comparison: dict, model: str) -> Table:
-    schedules = comparison["cells"][model]
+    schedules = comparison["cells"][model] | comparison.get("views", {}).get(model, {})
     metric = headline(comparison, next(iter(schedules.values())))
     percent = _percent_of(comparison)
     rows = []
@@ -516,8 +554,8 @@ def _other_metrics(comparison: dict) -> Section:
     return Section(
         "Other measures",
         text=[
-            "Means over seeds. The validation loss turns at the epoch of its lowest value, if it is higher "
-            "at the end; overfitting is how much higher. Time to target: until validation accuracy (F1 of "
+            f"Means over seeds. The validation loss{_words(comparison).turn}. Time to target: until "
+            f"validation accuracy ({_words(comparison).f1} of "
             f"IMDB) first reached what {reference} had at its end at the same seed. Seconds are those of the "
             "run's cheapest epoch, on the machine that ran it, and of as many such epochs: processor "
             "time on a CPU, by the clock on a GPU. Beside them, how much more the median epoch cost, which "
