@@ -109,6 +109,9 @@ def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trai
         if name == "validation/loss"
     ]
     assert losses == [(1, 0.75), (2, 0.5)]
+    values = [tuple(value) for event in told if event["event"] == "metrics" for value in event["values"]]
+    for name, value in known.final.items():
+        assert [found for found in values if found[0] == name] == [(name, value, 2, 102_000)]
     tags = {name: value for event in told for name, value in event.get("tags", {}).items()}
     assert tags.get("from_ledger") == ("true" if came_from_the_ledger else None)
     assert tags.get("trained") == (
