@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrstudy.batches import ImageSplit, TextSplit, full_batches, make_split, num_steps, shift_and_mirror
+from lrstudy.batches import (
+    ImageSplit,
+    TextSplit,
+    fixed_sample,
+    full_batches,
+    make_split,
+    num_steps,
+    shift_and_mirror,
+)
 from tiny_data import dataset, image_arrays, text_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -243,3 +251,38 @@ def test_zero_share_of_reviews_counts_padding():
     for (tokens, _), _, rows in split.training_batches(8, seeded()):
         assert split.zero_share(rows) == pytest.approx((tokens == 0).float().mean().item())
     assert split.zero_share(split.lengths.argmax()[None]) == 0
+
+
+# ---------------------------------------------------------------------------------------------- some of a split
+
+
+def examples_of(split: ImageSplit | TextSplit) -> list[tuple]:
+    """Each example by itself, in the split's order: its inputs without padding, and its label."""
+    found = {}
+    for inputs, labels, rows in split.evaluation_batches(3):
+        for index, row in enumerate(rows.tolist()):
+            values = [part[index] for part in inputs]
+            if len(values) == 2:  # a text and its length
+                values[0] = values[0][: values[1]]
+            found[row] = ([value.tolist() for value in values], labels[index].item())
+    return [found[row] for row in sorted(found)]
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize("rows", [[0], [4, 1, 9], list(range(20))])
+def test_a_subset_has_its_examples_in_the_order_asked_for_and_leaves_the_split_alone(kind, rows):
+    split = make(kind, 20)
+    before = examples_of(split)
+    chosen = split.subset(torch.tensor(rows))
+    assert len(chosen) == len(rows)
+    assert examples_of(chosen) == [before[row] for row in rows]
+    assert examples_of(split) == before
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_the_fixed_sample_is_the_same_for_every_training_and_has_no_example_twice(kind):
+    split = make(kind, 20)
+    rows = sorted(np.random.default_rng(0).permutation(20)[:7].tolist())
+    assert len(set(rows)) == 7
+    assert examples_of(fixed_sample(split, 7)) == [examples_of(split)[row] for row in rows]
+    assert examples_of(fixed_sample(split, 5_000)) == examples_of(split)  # all where there are fewer

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from known_study import ACCURACY, ORIGIN, SETTINGS, cells, identity, trained_elsewhere, tuning
-from lrstudy.comparison import compare, curves, dynamic_rows, lr_range, metrics_by_seed, moves
+from known_study import ORIGIN, SETTINGS, cells, identity, trained_elsewhere, tuning
+from lrstudy.comparison import TESTED, compare, curves, dynamic_rows, lr_range, metrics_by_seed, moves
 from lrstudy.errors import StudyError
+from lrstudy.evaluation import NO_SCORES
 from lrstudy.stages.compare import read_evaluated
 from lrstudy.statistics import seeds_and_examples_interval, signed_rank_p, standardized_mean, t_interval
 
@@ -49,12 +50,20 @@ def test_a_cells_numbers_are_those_worked_by_hand(compared):
     assert accuracy["mean"] == close(0.75)
     assert accuracy["spread"] == close(math.sqrt((0.02**2 + 0.02**2 + 0.04**2) / 2))
     assert accuracy["interval"] == t_interval([0.73, 0.73, 0.79])
-    assert cell["metrics"]["test/f1"]["mean"] == close(0.74)
+    assert cell["metrics"]["test/f1_macro"]["mean"] == close(0.74)
     assert cell["metrics"]["test/loss"]["mean"] == close(0.25)
     assert cell["metrics"]["test_best/accuracy"]["mean"] == close(0.77)
-    assert cell["metrics"]["test_best/f1"]["mean"] == close(0.76)
+    assert cell["metrics"]["test_best/f1_macro"]["mean"] == close(0.76)
     assert cell["metrics"]["train/accuracy"]["mean"] == close(0.85)
-    assert cell["metrics"]["generalization_gap"]["mean"] == close(0.1)
+    # The last weights get 0.15 more of the training examples right, the running accuracy is 0.1 above.
+    assert cell["metrics"]["generalization_gap"]["mean"] == close(0.15)
+    assert cell["metrics"]["train_evaluated/accuracy"]["mean"] == close(0.9)
+    assert cell["metrics"]["generalization_gap_loss"]["mean"] == close(0.125)  # 0.25 and half of it
+    assert cell["metrics"]["test/f1"]["mean"] == close(0.72)
+    assert cell["metrics"]["test_ema/accuracy"]["mean"] == close(0.78)
+    assert cell["metrics"]["test_tail_average/accuracy"]["mean"] == close(0.79)
+    assert cell["metrics"]["validation_tail_average/loss"]["mean"] == 0.5
+    assert cell["metrics"]["validation_last_fifth/accuracy"]["values"] == {"1": 0.73, "2": 0.73, "3": 0.79}
     assert cell["metrics"]["validation/loss"]["values"] == {
         "1": 0.61,
         "2": 0.62,
@@ -128,10 +137,10 @@ def test_differences_to_the_reference_are_taken_seed_by_seed(compared):
     assert difference["probability_of_improvement"] == 1.0
     assert (difference["p"], difference["p_holm"]) == (None, None)  # three seeds are not enough for a test
 
-    tie = compared["lstm"]["exponential"]["metrics"]["test/f1"]["difference"]
+    tie = compared["lstm"]["exponential"]["metrics"]["test/f1_macro"]["difference"]
     assert tie["values"] == {"1": 0.0, "2": close(-0.01), "3": close(0.02)}
     assert tie["probability_of_improvement"] == close(0.5)
-    assert compared["lstm"]["cosine"]["metrics"]["test/f1"]["difference"]["mean"] == close(0.05)
+    assert compared["lstm"]["cosine"]["metrics"]["test/f1_macro"]["difference"]["mean"] == close(0.05)
 
 
 def test_only_accuracy_and_f1_are_tested_and_the_reference_has_no_difference(compared):
@@ -141,7 +150,7 @@ def test_only_accuracy_and_f1_are_tested_and_the_reference_has_no_difference(com
             tested = {
                 m for m, found in schedules[name]["metrics"].items() if "p" in found.get("difference", {})
             }
-            assert tested == {"test/accuracy", "test/f1"}
+            assert tested == {"test/accuracy", "test/f1", "test/f1_macro"}
 
 
 def test_a_diverged_run_counts_as_a_loss(compared):
@@ -152,11 +161,11 @@ def test_a_diverged_run_counts_as_a_loss(compared):
     assert accuracy["mean"] == close(1.55 / 3)
     assert accuracy["difference"]["values"]["2"] == close(-0.72)
     assert accuracy["difference"]["probability_of_improvement"] == close(2 / 3)
-    assert cell["metrics"]["test/f1"]["values"]["2"] == 0.0
+    assert cell["metrics"]["test/f1_macro"]["values"]["2"] == 0.0
     # what has no meaning without a working model is left out, not made up
     for name, mean in (
         ("test/loss", 0.225),
-        ("generalization_gap", 0.1),
+        ("generalization_gap", 0.15),
         ("best_epoch", 2.0),
         ("seconds_per_epoch", 1.5),
     ):
@@ -180,12 +189,7 @@ def test_an_epoch_that_was_held_up_changes_no_time():
 
 def test_a_run_whose_predictions_are_not_numbers_has_diverged_however_it_ended():
     changed = cells()
-    changed["resnet"]["static"]["scores"]["3"]["last"] = {
-        "accuracy": None,
-        "f1": None,
-        "loss": None,
-        "confusion": None,
-    }
+    changed["resnet"]["static"]["scores"]["3"]["last"] = NO_SCORES
     cell = compared_cells(changed)["resnet"]["static"]
     assert cell["diverged"] == [3]
     assert cell["metrics"]["test/accuracy"]["values"] == {"1": 0.70, "2": 0.72, "3": 0.0}
@@ -231,7 +235,7 @@ def with_eight_seeds() -> dict:
         for name, cell in schedules.items():
             for seed in range(4, 9):
                 scores = cell["scores"][str(seed)] = copy.deepcopy(cell["scores"]["3"])
-                for metric in ("accuracy", "f1"):
+                for metric in ("accuracy", "f1", "f1_macro"):
                     scores["last"][metric] += 0 if name == "static" else seed / 1000
                 cell["training"]["seeds"][str(seed)] = cell["training"]["seeds"]["3"]
                 cell["history"] += [
@@ -268,8 +272,9 @@ def test_a_missing_cell_changes_no_other_number_but_what_was_adjusted_for_it():
     assert left["lstm"]["static"] == compared["lstm"]["static"]
     mine, before = (copy.deepcopy(found["lstm"]["cosine"]) for found in (left, compared))
     for cell, adjusted in ((mine, 2 / 2**8), (before, 4 / 2**8)):
-        for name in ("test/accuracy", "test/f1"):
+        for name in TESTED:
             assert cell["metrics"][name]["difference"].pop("p_holm") == close(adjusted)
+            del cell["metrics"][name]["difference_to_averaged"]["p_holm"]
     assert mine == before
 
 
@@ -323,24 +328,20 @@ def test_every_metric_has_a_value_for_every_seed():
 # --- turning points and time to target ---
 
 
-def test_the_loss_turns_at_its_lowest_epoch_if_a_later_one_is_higher(compared):
-    for model, schedules in compared.items():
-        for schedule, cell in schedules.items():
-            diverged = ACCURACY[model, schedule][1] is None
-            turning, overfitting = (cell["metrics"][name] for name in ("turning_epoch", "overfitting"))
-            # seed 2 rises from 0.52 to 0.62, the others fall to the last epoch
-            assert turning["values"] == {"1": None, "2": None if diverged else 1.0, "3": None}
-            assert overfitting["values"] == {"1": 0.0, "2": None if diverged else close(0.1), "3": 0.0}
-            assert turning["mean"] == (None if diverged else 1.0)
+def test_two_epochs_show_no_turn(compared):
+    for schedules in compared.values():
+        for cell in schedules.values():
+            for name in ("turning_epoch", "overfitting"):
+                assert set(cell["metrics"][name]["values"].values()) == {None}
 
 
 TURNS = [
-    ("still falling at the end", [0.9, 0.8, 0.7], None, 0.0),
-    ("turned and rising", [0.9, 0.7, 0.8], 2.0, 0.1),
-    ("turned twice: the lowest counts", [0.8, 0.9, 0.6, 0.7], 3.0, 0.1),
-    ("rose on the way, lowest at the end", [0.8, 0.9, 0.7], None, 0.0),
-    ("flat from the lowest on", [0.9, 0.7, 0.7], None, 0.0),
-    ("back at the lowest after a rise", [0.7, 0.8, 0.7], 1.0, 0.0),
+    ("still falling at the end", [0.9, 0.8, 0.7, 0.6], None, 0.0),
+    ("turned and rising", [0.9, 0.7, 0.8, 0.9, 1.0], 2.0, 0.1),  # medians 0.8, 0.8, 0.9: the first at epoch 2
+    ("one lucky epoch on the way", [0.9, 0.8, 0.2, 0.7, 0.6], None, 0.0),
+    ("one unlucky epoch at the end", [0.9, 0.8, 0.7, 0.6, 2.0], None, 0.0),
+    ("within twice the standard error", [0.7, 0.7, 0.7, 0.72, 0.72], None, 0.0),
+    ("back at the lowest after a rise", [0.7, 0.7, 0.9, 0.9, 0.7, 0.7], 2.0, 0.0),
 ]
 
 
@@ -355,6 +356,66 @@ def test_where_the_loss_turned_and_what_it_rose_by(losses, epoch, overfitting):
     found = metrics_by_seed(cell)
     assert found["turning_epoch"]["1"] == epoch
     assert found["overfitting"]["1"] == close(overfitting)
+
+
+# --- the reference through averaged weights ---
+
+
+def test_the_averaged_reference_is_a_view_of_its_trainings_and_no_training_of_its_own(whole):
+    static = whole["cells"]["lstm"]["static"]
+    assert list(whole["views"]["lstm"]) == ["static_averaged"]
+    assert "static_averaged" not in whole["cells"]["lstm"]
+    view = whole["views"]["lstm"]["static_averaged"]
+    assert view["view_of"] == "static"
+    for name in ("seeds", "identities", "run_ids", "origins", "base_lr", "parameters", "num_epochs"):
+        assert view[name] == static[name]
+    metrics = view["metrics"]
+    # the tail average is 0.04 above the last weights, by validation loss 0.5
+    assert metrics["test/f1_macro"]["values"] == {"1": close(0.83), "2": close(0.85), "3": close(0.84)}
+    assert metrics["test/f1_macro"]["difference"]["mean"] == close(0.04)
+    assert metrics["validation/loss"]["mean"] == 0.5
+    assert metrics["seconds_per_epoch"]["mean"] == 1.5
+    for name in (
+        "test_best/accuracy",
+        "generalization_gap",
+        "best_epoch",
+        "turning_epoch",
+        "epochs_to_target",
+    ):
+        assert metrics[name]["mean"] is None, name
+
+
+def test_every_schedule_is_compared_with_the_averaged_reference(whole):
+    found = whole["cells"]["resnet"]["exponential"]["metrics"]["test/accuracy"]
+    # 0.03, 0.01, 0.05 above static, which averages put 0.04 higher
+    difference = found["difference_to_averaged"]
+    assert difference["values"] == {"1": close(-0.01), "2": close(-0.03), "3": close(0.01)}
+    assert {"p", "p_holm", "smallest_p", "interval"} <= set(difference)
+    for model, schedules in whole["cells"].items():
+        assert not any("difference_to_averaged" in m for m in schedules["static"]["metrics"].values())
+        for name in ("exponential", "cosine"):
+            assert {m for m, c in schedules[name]["metrics"].items() if "difference_to_averaged" in c} == set(
+                TESTED
+            )
+        view = whole["views"][model]["static_averaged"]["metrics"]["test/accuracy"]["difference"]
+        assert view["p_holm"] == view["p"]  # no part of the schedules' family
+
+
+def test_a_reference_that_diverged_has_a_view_that_lost():
+    changed = cells()
+    schedules = changed["resnet"]
+    schedules["static"], schedules["cosine"] = schedules["cosine"], schedules["static"]
+    schedules["static"]["schedule"] = "static"
+    view = compare(changed, SETTINGS)["views"]["resnet"]["static_averaged"]
+    assert view["diverged"] == [2]
+    assert view["metrics"]["test/accuracy"]["values"]["2"] == 0.0
+    assert view["metrics"]["validation/loss"]["values"]["2"] is None
+
+
+def test_without_the_reference_there_is_no_view():
+    changed = cells()
+    del changed["resnet"]["static"]
+    assert compare(changed, SETTINGS)["views"]["resnet"] == {}
 
 
 def test_the_time_to_target_is_the_first_epoch_at_the_references_final_value(compared):
@@ -379,10 +440,12 @@ def test_the_time_to_target_is_the_first_epoch_at_the_references_final_value(com
     }
 
 
-@pytest.mark.parametrize(("model", "decides"), [("resnet", "validation/accuracy"), ("lstm", "validation/f1")])
+@pytest.mark.parametrize(
+    ("model", "decides"), [("resnet", "validation/accuracy"), ("lstm", "validation/f1_macro")]
+)
 def test_the_target_is_of_the_papers_metric(model, decides):
     study = cells()
-    for name in ("validation/accuracy", "validation/f1"):
+    for name in ("validation/accuracy", "validation/f1_macro"):
         changed = copy.deepcopy(study[model]["exponential"])
         changed["history"][0][name] = 1.0  # seed 1, epoch 1
         found = metrics_by_seed(changed, study[model]["static"])["epochs_to_target"]["1"]
@@ -415,7 +478,7 @@ def test_schedules_are_ranked_within_their_model_seed_by_seed(whole):
     assert (resnet["metric"], resnet["num_seeds"]) == ("test/accuracy", 3)
     # F1, with a tie of static and exponential at seed 1
     assert lstm["ranks"] == {"static": 2.5, "exponential": 2.5, "cosine": 1.0}
-    assert (lstm["metric"], lstm["num_seeds"]) == ("test/f1", 3)
+    assert (lstm["metric"], lstm["num_seeds"]) == ("test/f1_macro", 3)
 
 
 def test_with_more_seeds_the_schedules_are_told_apart():
@@ -424,7 +487,7 @@ def test_with_more_seeds_the_schedules_are_told_apart():
     accuracies = {"static": 0.80, "exponential": 0.81, "cosine": 0.85}
     for name, cell in template.items():
         scores = copy.deepcopy(cell["scores"]["1"])
-        scores["last"] |= {"f1": accuracies[name]}
+        scores["last"] |= {"f1_macro": accuracies[name]}
         run, history = cell["training"]["seeds"]["1"], [row for row in cell["history"] if row["seed"] == 1]
         cell["scores"] = {str(seed): scores for seed in range(1, 9)}
         cell["training"]["seeds"] = {str(seed): run for seed in range(1, 9)}
@@ -474,14 +537,18 @@ def test_only_seeds_that_all_schedules_ran_are_ranked():
 
 def test_across_models_differences_are_in_units_of_their_spread_each_model_with_equal_weight(whole):
     across = whole["across_models"]
-    assert list(across) == ["exponential", "cosine"]  # none for the reference
+    assert list(across) == ["exponential", "cosine", "static_averaged"]  # none for the reference
     # +0.03, +0.01, +0.05: mean 0.03, spread 0.02; 0, -0.01, +0.02: mean 0.01 / 3, spread 0.0153; J = 4 / 7
     resnet, lstm = 4 / 7 * 1.5, 4 / 7 * (0.01 / 3) / math.sqrt((1 + 16 + 25) / 9 / 2 * 1e-4)
     assert across["exponential"]["by_model"] == {"resnet": close(resnet), "lstm": close(lstm)}
     assert across["exponential"]["effect"] == close((resnet + lstm) / 2)
     pairs = [[0.03, 0.01, 0.05], [0.0, -0.01, 0.02]]
     assert across["exponential"]["interval"] == close(standardized_mean(pairs).interval)
-    assert {name: row["num_diverged"] for name, row in across.items()} == {"exponential": 0, "cosine": 1}
+    assert {name: row["num_diverged"] for name, row in across.items()} == {
+        "exponential": 0,
+        "cosine": 1,
+        "static_averaged": 0,
+    }
     assert {(row["num_models"], row["num_runs"]) for row in across.values()} == {(2, 6)}
 
 
@@ -649,26 +716,27 @@ def test_dtypes_are_compared_if_asked_for(whole):
     assert found["across_models"] == whole["across_models"]
     mine, before = (copy.deepcopy(c["cells"]["resnet"]["exponential"]["metrics"]) for c in (found, whole))
     for name, metric in before.items():
-        pairs = metric.pop("difference", {}).get("values", {})
-        difference = mine[name].pop("difference", None)
+        for key in ("difference", "difference_to_averaged"):
+            pairs = metric.pop(key, {}).get("values", {})
+            difference = mine[name].pop(key, None)
+            if difference is not None:
+                assert difference["values"] == pairs
+                assert difference["left_out"] == {}
+                both = {"2": {"dtype": ["bfloat16", "float32"]}}
+                assert difference["mixed"] == (both if "2" in pairs else {})
         assert mine[name] == metric
-        if difference is not None:
-            assert difference["values"] == pairs
-            assert difference["left_out"] == {}
-            both = {"2": {"dtype": ["bfloat16", "float32"]}}
-            assert difference["mixed"] == (both if "2" in pairs else {})
 
 
 def test_where_every_pair_is_left_out_there_is_no_difference_and_the_family_of_tests_stays():
     study = cells()
     trained_elsewhere(study["lstm"]["exponential"], "123", "bfloat16")
     found = compare(study, SETTINGS)
-    nothing = found["cells"]["lstm"]["exponential"]["metrics"]["test/f1"]["difference"]
+    nothing = found["cells"]["lstm"]["exponential"]["metrics"]["test/f1_macro"]["difference"]
     assert (nothing["values"], nothing["mean"], nothing["interval"]) == ({}, None, None)
     assert set(nothing["left_out"]) == set("123")
     assert nothing["p_holm"] is None
     assert (found["models"]["lstm"]["num_seeds"], found["models"]["lstm"]["ranks"]) == (0, None)
-    assert list(found["across_models"]) == ["cosine"]
+    assert list(found["across_models"]) == ["cosine", "static_averaged"]
     study = with_eight_seeds()
     trained_elsewhere(study["lstm"]["exponential"], "12345678", "bfloat16")
     cosine = compared_cells(study)["lstm"]["cosine"]["metrics"]["test/f1"]["difference"]
@@ -690,7 +758,7 @@ def test_pairs_from_two_kinds_of_machine_are_compared_but_in_seconds(whole):
         "2": {"torch": ["2.13.0", "2.14.1"]},
     }
     metrics, before = (c["cells"]["lstm"]["cosine"]["metrics"] for c in (found, whole))
-    assert metrics["test/f1"]["difference"] == before["test/f1"]["difference"] | {"mixed": mixed}
+    assert metrics["test/f1_macro"]["difference"] == before["test/f1_macro"]["difference"] | {"mixed": mixed}
     assert metrics["epochs_to_target"]["values"] == before["epochs_to_target"]["values"]
     for name, seconds in (("seconds_per_epoch", 0.0), ("seconds_to_target", -1.5)):
         difference = metrics[name]["difference"]
@@ -707,7 +775,7 @@ def test_a_cell_that_does_not_say_where_it_was_trained_is_one_clear_error(tmp_pa
     path.write_text(json.dumps(cell))
     with pytest.raises(
         StudyError,
-        match=r"metrics\.json: does not say where seed 1, 3 was trained: .*`dvc repro evaluate@lstm-cosine`",
+        match=r"metrics\.json: does not say where seed 1, 3 was trained and what was measured in the end: .*`dvc repro evaluate@lstm-cosine`",
     ):
         read_evaluated(path, "lstm-cosine")
 

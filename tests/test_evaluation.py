@@ -12,7 +12,8 @@ from scipy import stats
 from torch import nn
 
 from lrstudy.batches import make_split
-from lrstudy.evaluation import accuracy_and_f1, cross_entropy, measure, predict, score, softmax
+from lrstudy.evaluation import accuracy_and_f1, cross_entropy, measure, predict, score, softmax, summarize
+from lrstudy.ledger.record import SCORES
 from tiny_data import image_arrays, text_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,18 +42,35 @@ def test_accuracy_and_f1_are_scikit_learns(case):
         expected = (
             metrics.accuracy_score(labels, predicted),
             metrics.f1_score(labels, predicted, average=average),
+            metrics.f1_score(labels, predicted, average="macro"),
         )
-    assert accuracy_and_f1(labels, predicted, num_classes) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    found = accuracy_and_f1(labels, predicted, num_classes)
+    assert tuple(found.values()) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 def test_f1_by_hand():
     # class 1: two found, one missed, one wrongly: F1 = 4 / 6
     labels, predicted = np.array([1, 1, 1, 0, 0]), np.array([1, 1, 0, 1, 0])
-    assert accuracy_and_f1(labels, predicted, 2) == (0.6, pytest.approx(2 / 3))
-    # class 0: F1 = 2 / 4; class 1: 4 / 6; class 2 is nowhere and does not count
-    assert accuracy_and_f1(labels, predicted, 3) == (0.6, pytest.approx((1 / 2 + 2 / 3) / 2))
-    # nothing of class 1 anywhere: no F1, taken as 0
-    assert accuracy_and_f1(np.zeros(3, int), np.zeros(3, int), 2) == (1.0, 0.0)
+    # class 0: F1 = 2 / 4
+    macro = pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert accuracy_and_f1(labels, predicted, 2) == {
+        "accuracy": 0.6,
+        "f1": pytest.approx(2 / 3),
+        "f1_macro": macro,
+    }
+    # class 2 is nowhere and does not count
+    assert accuracy_and_f1(labels, predicted, 3) == {"accuracy": 0.6, "f1": macro, "f1_macro": macro}
+    # nothing of class 1 anywhere: no F1, taken as 0, and no part of the mean
+    none = np.zeros(3, int)
+    assert accuracy_and_f1(none, none, 2) == {"accuracy": 1.0, "f1": 0.0, "f1_macro": 1.0}
+
+
+def test_macro_f1_does_not_move_with_the_threshold_as_the_f1_of_one_class_does():
+    """All of one class at 50% accuracy: F1 of that class is 2/3, of the other 0, and macro F1 1/3 either way."""
+    labels = np.array([0, 1])
+    ones, zeros = (accuracy_and_f1(labels, np.full(2, label), 2) for label in (1, 0))
+    assert (ones["f1"], zeros["f1"]) == (pytest.approx(2 / 3), 0)
+    assert ones["f1_macro"] == zeros["f1_macro"] == pytest.approx(1 / 3)
 
 
 @given(
@@ -112,6 +130,7 @@ def test_score_by_hand():
     assert score(np.array([0, 0, 1, 1]), probabilities) == {
         "accuracy": 0.75,
         "f1": pytest.approx(2 * 2 / (2 * 2 + 1)),
+        "f1_macro": pytest.approx((2 / 3 + 4 / 5) / 2),  # class 0: one found, one missed
         "loss": pytest.approx(-math.log(0.9 * 0.4 * 0.8 * 0.7) / 4),
         "confusion": [[1, 1], [0, 2]],
     }
@@ -121,7 +140,7 @@ def test_score_of_more_than_two_classes_is_macro():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.2, 0.2, 0.6]])
     found = score(np.array([0, 1, 2, 2]), probabilities)
     # predicted 0 1 1 2: F1 1, 2/3, 2/3
-    assert found["f1"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert found["f1"] == found["f1_macro"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     assert found["confusion"] == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
 
 
@@ -209,7 +228,7 @@ def test_logits_that_are_no_numbers_have_no_scores(value):
         assert found["right"].tolist() == [True, True, False]
         assert found["scores"]["loss"] == pytest.approx(2 * math.log(2) / 3)
     else:
-        scores = {"accuracy": None, "f1": None, "loss": None, "confusion": None}
+        scores = {"accuracy": None, "f1": None, "f1_macro": None, "loss": None, "confusion": None}
         assert found == {"scores": scores, "right": None, "losses": None}
 
 
@@ -219,10 +238,11 @@ def test_training_and_test_metrics_agree(num_classes):
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(40, num_classes)), rng.integers(0, num_classes, 40)
     found = score(labels, softmax(logits))
-    assert (found["accuracy"], found["f1"]) == pytest.approx(
-        accuracy_and_f1(labels, logits.argmax(axis=1), num_classes)
-    )
-    assert found["loss"] == pytest.approx(cross_entropy(logits, labels)[0])
+    by_epoch = summarize(logits, labels)
+    assert (by_epoch.pop("loss"), by_epoch.pop("loss_standard_error")) == cross_entropy(logits, labels)
+    assert by_epoch == accuracy_and_f1(labels, logits.argmax(axis=1), num_classes)
+    for name in SCORES:
+        assert found[name] == pytest.approx(summarize(logits, labels)[name])
     np.testing.assert_array_equal(
         np.sum(found["confusion"], axis=1), np.bincount(labels, minlength=num_classes)
     )

@@ -82,7 +82,10 @@ def edit(folder: Path, module: str, *changes: tuple[str, str]) -> None:
     path.write_text(text)
 
 
-MODULES = ("batches", "controllers", "devices", "evaluation", "models", "optimizers", "schedules", "training")
+MODULES = (
+    "averages", "batches", "controllers", "devices", "evaluation", "measures", "models", "optimizers", "schedules",
+    "training",
+)  # fmt: skip
 """Every module that a training's code comes from."""
 
 
@@ -197,7 +200,7 @@ def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
     metrics.write_text(metrics.read_text().replace("np.", "numbers."))
     move(
         copied, "batches", "texts", "TextSplit",
-        imports="import numpy as np\nimport torch\nfrom lrstudy.batches import _SORT_WINDOW, _LENGTH_STEP, full_batches",
+        imports="import copy\nimport numpy as np\nimport torch\nfrom lrstudy.batches import _SORT_WINDOW, _LENGTH_STEP, full_batches",
     )  # fmt: skip
     move(
         copied, "models", "recurrent", "LSTM",
@@ -276,7 +279,7 @@ STALE = [
     ("the batches of texts", "batches", ("_SORT_WINDOW = 50", "_SORT_WINDOW = 40"), ALL),
     ("the share of the data", "batches", ("default_rng(0)", "default_rng(1)"), ALL),
     ("the evaluation", "evaluation", ("losses.std()", "losses.var()"), ALL),
-    ("the test metrics", "evaluation", ('average="binary" if', 'average="macro" if'), ALL),
+    ("the test metrics", "evaluation", ('average="macro"', 'average="micro"'), ALL),
     ("the warmup", "schedules", ("schedule(0.0) * _line(start_factor, 1.0", "schedule(0.0) * _line(start_factor, 0.9"), ALL),
     ("how a schedule is called", "schedules", ("return self.formula(_checked", "return 2 * self.formula(_checked"), ALL),
     ("how an entry becomes a schedule", "schedules", ("Factory(formula.__name__, formula, parameters, problem)", "Factory(formula.__name__, lambda *a, **k: 2 * formula(*a, **k), parameters, problem)"), ALL),

@@ -33,8 +33,10 @@ from lrstudy.ledger import Ledger, read_code
 from lrstudy.ledger.__main__ import cell_of, main
 from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
 from lrstudy.ledger.record import (
+    ALWAYS_IN_FINAL,
     MAX_BYTES,
     MAX_TEXT,
+    WEIGHTS,
     DamagedRecord,
     Data,
     NewerRecord,
@@ -60,12 +62,12 @@ def measured(seed: int = 0, num_examples: int = SIZES["test"], num_classes: int 
     """A record's test part, measured on random logits; those of the label are higher by ``boost`` on average."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, num_classes, num_examples)
-    found = []
-    for _ in ("last", "best"):
+    found = {}
+    for name in WEIGHTS:
         logits = rng.normal(size=(num_examples, num_classes))
         logits[np.arange(num_examples), labels] += boost
-        found.append(measure(logits, labels))
-    return test_of(*found, num_examples)
+        found[name] = measure(logits, labels)
+    return test_of(found, num_examples)
 
 
 def training(seed: int = 1, schedule: str = "cosine", losses=(0.7, 0.5, 0.6), **changes) -> Record:
@@ -194,7 +196,7 @@ def test_results_by_example_say_which_were_right_and_how_surely():
     """Three reviews: surely right, just right, surely wrong."""
     logits = np.array([[0.0, 8.0], [0.1, 0.0], [5.0, 0.0]])
     found = measure(logits, np.array([1, 0, 1]))
-    test = test_of(found, found, 3)
+    test = test_of({"last": found, "best": found}, 3)
     assert test.is_right().tolist() == [True, True, False]
     np.testing.assert_allclose(
         test.example_losses(),
@@ -207,8 +209,8 @@ def test_results_by_example_say_which_were_right_and_how_surely():
 def history_like_a_training_s(count: int, rng: np.random.Generator) -> dict[str, list]:
     """A history with the quantities of a real one, all digits of each random: no number can be packed further."""
     names = (
-        "train/loss", "train/accuracy", "train/f1", "validation/loss", "validation/loss_standard_error",
-        "validation/accuracy", "validation/f1", "lr", "gradient_norm", "weight_norm", "effective_step",
+        "train/loss", "train/accuracy", "train/f1", "train/f1_macro", "validation/loss",
+        "validation/loss_standard_error", "validation/accuracy", "validation/f1", "validation/f1_macro", "lr", "gradient_norm", "weight_norm", "effective_step",
         "controller_factor", "seconds", "compute_seconds",
     )  # fmt: skip
     history = {name: rng.random(count).tolist() for name in names}
@@ -225,11 +227,11 @@ def large_record(
     """A training whose label's logit is above the others' by ``margin`` +- ``spread`` (normal) at every example."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, num_classes, num_examples)
-    found = []
-    for _ in ("last", "best"):
+    found = {}
+    for name in WEIGHTS:
         logits = rng.normal(size=(num_examples, num_classes))
         logits[np.arange(num_examples), labels] += rng.normal(margin, spread, num_examples)
-        found.append(measure(logits, labels))
+        found[name] = measure(logits, labels)
     history = history_like_a_training_s(num_epochs, rng)
     losses = history["validation/loss"]
     chosen = settings(num_epochs=num_epochs)
@@ -239,8 +241,9 @@ def large_record(
         chosen=chosen,
         history=history,
         data=Data(dataset="imdb", label="IMDB", official=True, fingerprint="f" * 64, num_examples=sizes),
-        weights={"last": "a" * 64, "best": "b" * 64},
-        test=test_of(*found, num_examples),
+        weights=dict.fromkeys(WEIGHTS, "a" * 64),
+        final={name: float(value) for name, value in zip(ALWAYS_IN_FINAL, rng.random(15), strict=True)},
+        test=test_of(found, num_examples),
     )
 
 
@@ -357,7 +360,7 @@ FORGED = {
     "another accuracy": (with_scores(accuracy=0.999), "confusion has"),
     "a score without the others": (with_scores(f1=None), "must stand together"),
     "a confusion of fewer examples": (
-        with_scores("best", accuracy=0.5, confusion=[[1, 0], [1, 0]]),
+        with_scores("best", accuracy=0.5, f1_macro=1 / 3, confusion=[[1, 0], [1, 0]]),
         "confusion is of 2 examples, not 20",
     ),
     "a confusion that is no square": (with_scores(confusion=[[20], [0]]), "confusion is not square"),
@@ -374,6 +377,19 @@ FORGED = {
     "other losses": (
         lambda c: c | {"test": c["test"] | {"losses": pack_halves(np.full(20, 9, np.float16))}},
         "losses have a mean of 9.0000",
+    ),
+    "another macro F1": (with_scores("ema", f1_macro=0.25), "confusion has a macro F1 of"),
+    "bits of no average": (
+        lambda c: c | {"test": c["test"] | {"right_tail_average": None}},
+        "right_tail_average and the scores of tail_average must stand together",
+    ),
+    "an average's bits turned": (
+        lambda c: c | {"test": c["test"] | {"right_tail_average": pack_bits(np.zeros(20, bool))}},
+        "right says an accuracy of 0.000000, tail_average",
+    ),
+    "no end though finished": (lambda c: c | {"final": {}}, "it finished and final has no train_evaluated/loss"),
+    "an end though diverged": (
+        lambda c: c | {"status": "diverged"}, "it diverged, and final says what only a training that finished has"
     ),
     "bits turned": (
         lambda c: c | {"test": c["test"] | {"right": pack_bits(~unpack_bits(c["test"]["right"], 20))}},
@@ -1346,7 +1362,7 @@ def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_a
         for seed in (1, 2, 3):
             test = measured(10 * index + seed)
             ledger.add(training(seed, schedule).with_test(test))
-            values.setdefault(schedule, {})[seed] = test.last.f1
+            values.setdefault(schedule, {})[seed] = test.last.f1_macro
     older = settings(seed=1, batch_size=8, schedule={"function": "cosine", "parameters": {}})
     ledger.add(record([0.7, 0.5, 0.6], start=1.0, chosen=older).with_test(measured(77)))
     ledger.add(as_trial(training(101, "cosine")))
@@ -1354,7 +1370,7 @@ def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_a
     labels = training(4, "step").labels
     ledger.add(record([0.7, 0.5, 0.6], chosen=in_another, labels=labels).with_test(measured(40)))
     ledger.add(training(4, "static").with_test(measured(41)))
-    values["step"][4], values["static"][4] = measured(40).last.f1, measured(41).last.f1
+    values["step"][4], values["static"][4] = measured(40).last.f1_macro, measured(41).last.f1_macro
     ledger.add(training(4, "cosine", losses=(0.7, math.nan)))
     values["cosine"][4] = 0.0
 

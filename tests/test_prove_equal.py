@@ -17,7 +17,7 @@ from lrstudy.errors import StudyError
 from lrstudy.identity import training_code, training_identity
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.equivalence import read_equivalence
-from lrstudy.ledger.record import Data, Labels
+from lrstudy.ledger.record import ALWAYS_IN_FINAL, ALWAYS_IN_HISTORY, Data, Labels
 from lrstudy.machine import origin_here
 from lrstudy.prove_equal import check_known, compare, full_revision, main
 
@@ -179,6 +179,7 @@ def a_proof(**code: str) -> dict:
                 {"epoch": 1, "train/loss": 0.5, "steps": {"lr": [0.1, 0.1]}},
                 {"epoch": 2, "train/loss": 0.25, "steps": {"lr": [0.1, 0.05]}},
             ],
+            "final": {"validation_ema/loss": 0.5},
             "weights": {"last": {"w": "11"}, "best": {"w": "22"}},
             "test": {"last": {"logits": "33"}, "best": {"logits": "44"}},
         }
@@ -238,6 +239,7 @@ def both(training: dict, change) -> None:
         (lambda o: o["history"].pop(), "history: 2 epochs in BASE, 1 here"),
         (lambda o: o["weights"]["best"].update(w="23"), "weights: best.w"),
         (lambda o: o["test"]["last"].update(logits="34"), "test: last.logits"),
+        (lambda o: o["final"].update({"validation_ema/loss": 1.0}), "final.validation_ema/loss 0.5 in BASE"),
         (lambda o: o.update(best_epoch=2), "best_epoch 1 in BASE, 2 here"),
     ],
 )
@@ -392,7 +394,8 @@ def record_of(settings: dict) -> Record:
         status="finished",
         best_epoch=1,
         num_parameters=10,
-        history={"epoch": epochs, "validation/loss": [float(epoch) for epoch in epochs]},
+        history={"epoch": epochs} | {name: [float(epoch) for epoch in epochs] for name in ALWAYS_IN_HISTORY},
+        final=dict.fromkeys(ALWAYS_IN_FINAL, 0.5),
         interventions=[],
         weights={},
         test=None,

@@ -119,17 +119,21 @@ def test_every_number_of_the_tables_is_in_the_json(num_seeds):
     found = tables(render_markdown(given))
     found = {title: found[title] for title in ("resnet on CIFAR-10", "lstm on IMDB")}
     for (model, schedules), rows in zip(given["cells"].items(), found.values(), strict=True):
-        name = {"resnet": "test/accuracy", "lstm": "test/f1"}[model]
-        assert [row["schedule"] for row in rows] == list(schedules)
+        name = {"resnet": "test/accuracy", "lstm": "test/f1_macro"}[model]
+        schedules = schedules | given["views"][model]
+        assert [row["schedule"] for row in rows] == ["static", "exponential", "cosine", "static_averaged"]
         for row, cell in zip(rows, schedules.values(), strict=True):
             metric = cell["metrics"][name]
             assert row[name] == percent(metric["mean"])
             assert row["spread over seeds"] == percent(metric["spread"])
             assert row["95% interval"] == " to ".join(percent(bound) for bound in metric["interval"])
-            assert row["generalization gap"] == percent(cell["metrics"]["generalization_gap"]["mean"])
-            assert float(row["lowest validation loss at epoch"]) == pytest.approx(
-                cell["metrics"]["best_epoch"]["mean"], rel=1e-3
-            )
+            gap, best_epoch = (cell["metrics"][name]["mean"] for name in ("generalization_gap", "best_epoch"))
+            if "view_of" in cell:  # averaged weights are of no epoch
+                shown = (row["generalization gap"], row["lowest validation loss at epoch"])
+                assert shown == ("none", "none")
+            else:
+                assert row["generalization gap"] == percent(gap)
+                assert float(row["lowest validation loss at epoch"]) == pytest.approx(best_epoch, rel=1e-3)
             assert row["base rate"] == "0.125"
             difference = metric.get("difference")
             if row["schedule"] == "static":
@@ -236,7 +240,7 @@ def test_the_first_screen_has_a_sentence_a_model_on_the_schedule_that_validation
     assert few == [
         "**resnet on CIFAR-10**: validation chose exponential, +3.00 points of test/accuracy from static (95% "
         "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8.",
-        "**lstm on IMDB**: validation chose exponential, +0.33 points of test/f1 from static (95% interval -3.46 "
+        "**lstm on IMDB**: validation chose exponential, +0.33 points of test/f1_macro from static (95% interval -3.46 "
         "to +4.13); undecided: 3 seeds, and a test needs 8.",
     ]
     # resnet: 2 / 2^8, twice after Holm over the two models
@@ -280,12 +284,12 @@ def test_an_interval_over_seeds_and_examples_is_told_where_it_is_known():
 
 def test_from_a_single_seed_nothing_is_concluded():
     text = render_markdown(comparison(with_seeds(1)))
-    assert "+0.00 points of test/f1 from static; undecided: 1 seed, and a test needs 8." in text
+    assert "+0.00 points of test/f1_macro from static; undecided: 1 seed, and a test needs 8." in text
     assert "1 seed, 2 epochs" in text
     rows = tables(text)["lstm on IMDB"]
-    assert [row["spread over seeds"] for row in rows] == ["none"] * 3
-    assert [row["95% interval"] for row in rows] == ["none"] * 3
-    assert [row["p (Holm)"] for row in rows] == [""] * 3
+    assert [row["spread over seeds"] for row in rows] == ["none"] * 4
+    assert [row["95% interval"] for row in rows] == ["none"] * 4
+    assert [row["p (Holm)"] for row in rows] == [""] * 4
 
 
 def test_a_reference_that_did_not_run_is_said_and_nothing_is_compared():
@@ -320,7 +324,7 @@ def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
     ]  # fmt: skip
     assert len(lines) == 6 + 2  # and a line for each data set's linear reference
     assert lines[0].split() == ["resnet", "static", "test/accuracy", "72.00", "2.00", "3", "CIFAR-10"]
-    assert lines[5].split() == ["lstm", "cosine", "test/f1", "85.00", "1.00", "3", "IMDB"]
+    assert lines[5].split() == ["lstm", "cosine", "test/f1_macro", "85.00", "1.00", "3", "IMDB"]
     for word, figure in (("mean", "72.00"), ("spread", "2.00")):
         assert header.index(word) + len(word) == lines[0].index(f" {figure} ") + len(figure) + 1
 
@@ -346,7 +350,9 @@ def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
     ):
         read_comparison(path)
     path.write_text(_known_text())
-    assert math.isclose(read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1"]["mean"], 0.85)
+    assert math.isclose(
+        read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1_macro"]["mean"], 0.85
+    )
 
 
 def test_controllers_are_named_and_reconstructions_labelled():
@@ -476,14 +482,15 @@ def test_a_model_whose_reference_ran_in_another_dtype_has_no_difference_to_tell(
     trained_elsewhere(changed["lstm"]["static"], "123", "bfloat16")
     study = comparison(changed)
     assert findings(study)[1] == (
-        "**lstm on IMDB**: no seed has test/f1 and the same dtype for both exponential and static, so there is no "
+        "**lstm on IMDB**: no seed has test/f1_macro and the same dtype for both exponential and static, so there is no "
         "difference to tell."
     )
     rows = tables(render_markdown(study))["lstm on IMDB"]
-    assert [(row["test/f1"], row["difference to static"], row["p (Holm)"]) for row in rows] == [
+    assert [(row["test/f1_macro"], row["difference to static"], row["p (Holm)"]) for row in rows] == [
         ("80.00", "", ""),
         ("80.33", "", ""),
         ("85.00", "", ""),
+        ("84.00", "+4.00", "0.25"),  # the same trainings as static's
     ]
     assert "All models together" not in [section.title for section in document(study).sections]
     assert html(study)
@@ -672,7 +679,8 @@ def test_a_missing_cell_is_named_and_changes_no_other_row():
     del changed["resnet"]["cosine"]
     whole, part = known(), comparison(changed, missing=("resnet-cosine",))
     rows = [tables(render_markdown(study))["resnet on CIFAR-10"] for study in (whole, part)]
-    assert rows[1] == rows[0][:2]
+    assert [row["schedule"] for row in rows[0]] == ["static", "exponential", "cosine", "static_averaged"]
+    assert rows[1] == [row for row in rows[0] if row["schedule"] != "cosine"]
     assert part["models"]["resnet"]["ranks"] is None
     assert part["models"]["lstm"] == whole["models"]["lstm"]
     assert "resnet-cosine" in document(part).sections[0].after[-1]

@@ -23,6 +23,8 @@ from lrstudy.evaluation import cross_entropy, predict
 from lrstudy.files import locked
 from lrstudy.identity import training_identity
 from lrstudy.ledger import Ledger, Record
+from lrstudy.ledger.record import WEIGHTS
+from lrstudy.measures import AVERAGES
 from lrstudy.models import make_model
 from lrstudy.runs import (
     begun_otherwise,
@@ -121,12 +123,14 @@ def by_epoch(record: Record) -> dict:
 def assert_same_result(folder: Path, other: Path) -> None:
     """To the bit, and recorded once."""
     assert without_clock(read_outcome(folder)) == without_clock(read_outcome(other))
-    for name in ("last.safetensors", "best.safetensors"):
+    for name in WEIGHTS:
+        name = f"{name}.safetensors"
         assert (folder / name).read_bytes() == (other / name).read_bytes()
     (mine,), (theirs,) = records(folder), records(other)
     assert len(files(folder)) == 1
     assert by_epoch(mine) == by_epoch(theirs)
-    assert (mine.identity, mine.weights, mine.status) == (theirs.identity, theirs.weights, theirs.status)
+    for field in ("identity", "weights", "status", "final"):
+        assert getattr(mine, field) == getattr(theirs, field)
 
 
 def journaled_epochs(folder: Path) -> list[int]:
@@ -147,16 +151,16 @@ def test_a_run_leaves_its_outcome_its_weights_its_journal_and_its_record(uninter
     outcome = read_outcome(uninterrupted)
     assert (outcome["status"], len(outcome["epochs"])) == ("finished", 4)
     left = {path.name for path in uninterrupted.iterdir() if path.suffix != ".lock"}
-    assert left == {"outcome.json", "last.safetensors", "best.safetensors", "journal.jsonl"}
+    assert left == {"outcome.json", "journal.jsonl", *(f"{name}.safetensors" for name in WEIGHTS)}
     assert journaled_epochs(uninterrupted) == [1, 2, 3, 4]
     (record,) = records(uninterrupted)
     assert record.weights == outcome["weights"]
     assert record.settings == SETTINGS
     # The whole of the outcome but for the single updates, in full precision.
     epochs = [{k: v for k, v in epoch.items() if k != "steps"} for epoch in outcome["epochs"]]
-    assert record.outcome() == {key: outcome[key] for key in ("status", "best_epoch", "num_parameters")} | {
-        "epochs": epochs
-    }
+    assert record.outcome() == {
+        key: outcome[key] for key in ("status", "best_epoch", "num_parameters", "final")
+    } | {"epochs": epochs}
 
 
 def test_a_record_says_where_and_with_what_the_training_took_place(task):
@@ -181,13 +185,17 @@ def test_the_weights_reproduce_their_epochs_validation_loss(uninterrupted):
 
     splits, meta = dataset("text")
     outcome = read_outcome(uninterrupted)
-    for name, epoch in (("last", 4), ("best", outcome["best_epoch"])):
+    found = {"last": "validation", "best": "validation"} | {name: f"validation_{name}" for name in AVERAGES}
+    epochs = {"last": 4, "best": outcome["best_epoch"]}
+    assert found.keys() == set(WEIGHTS)
+    for name, split in found.items():
         model = make_model(settings("lstm")["model"], meta)
         model.load_state_dict(load_file(uninterrupted / f"{name}.safetensors"))
         logits = predict(model, make_split(splits["validation"], meta, CPU), 256, CPU, torch.float32)
         loss, standard_error = cross_entropy(logits, splits["validation"]["labels"])
-        assert loss == outcome["epochs"][epoch - 1]["validation/loss"]
-        assert standard_error == outcome["epochs"][epoch - 1]["validation/loss_standard_error"]
+        recorded = outcome["epochs"][epochs[name] - 1] if name in epochs else outcome["final"]
+        assert loss == recorded[f"{split}/loss"]
+        assert standard_error == recorded[f"{split}/loss_standard_error"]
 
 
 def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_updates(
@@ -499,6 +507,7 @@ def test_a_run_that_diverged_is_an_outcome(tmp_path, data_folder, capsys):
     assert (folder / "best.safetensors").read_bytes() == (folder / "last.safetensors").read_bytes()
     assert "diverged in epoch 1: the loss is not finite" in capsys.readouterr().err
     (record,) = records(folder)
+    assert (record.final, set(record.weights)) == ({}, {"last", "best"})  # of averages there is nothing
     assert (record.status, record.history["validation/loss"]) == ("diverged", [None])
     assert math.isnan(record.outcome()["epochs"][0]["validation/loss"])
 
@@ -622,6 +631,7 @@ BROKEN = {
     "compressed": compressed,
     "of another training": changed(key="another"),
     "without the optimizer": changed(optimizer=None),
+    "without the averages": changed(averages=None),
 }
 
 
@@ -729,6 +739,7 @@ def test_a_damaged_outcome_of_a_run_without_a_record_is_set_aside_and_the_traini
         lambda outcome: outcome.update(best_epoch=9),
         lambda outcome: outcome.update(weights={"last": "", "best": ""}),
         lambda outcome: outcome.update(weights=[]),
+        lambda outcome: outcome["final"].pop("validation_ema/loss"),
         lambda outcome: outcome.update(epochs=[{"validation/loss": 1}]),
     ],
 )

@@ -20,10 +20,10 @@ from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import cross_entropy, measure, predict, test_weights
+from lrstudy.evaluation import NO_SCORES, cross_entropy, measure, predict, test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
-from lrstudy.ledger.record import test_of
+from lrstudy.ledger.record import WEIGHTS, test_of
 from lrstudy.models import make_model
 from lrstudy.report import document
 from lrstudy.runs import find_record, metric_values, train_run
@@ -109,6 +109,9 @@ def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trai
         if name == "validation/loss"
     ]
     assert losses == [(1, 0.75), (2, 0.5)]
+    values = [tuple(value) for event in told if event["event"] == "metrics" for value in event["values"]]
+    for name, value in known.final.items():
+        assert [found for found in values if found[0] == name] == [(name, value, 2, 102_000)]
     tags = {name: value for event in told for name, value in event.get("tags", {}).items()}
     assert tags.get("from_ledger") == ("true" if came_from_the_ledger else None)
     assert tags.get("trained") == (
@@ -123,11 +126,14 @@ def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trai
 # --- evaluate: from the ledger, or from weights ---
 
 
-def evaluation(task: dict, folder: Path | str | None = None, model: Path | None = None) -> dict:
+def evaluation(
+    task: dict, folder: Path | str | None = None, model: Path | None = None, weights=WEIGHTS
+) -> dict:
     """The task that measures a training's weights on test data."""
     return {
         "seed": "1", "folder": str(folder or task["folder"]), "made_by": "train@lstm-cosine",
         "data": task["data"], "settings": task["settings"], "model": model and str(model),
+        "weights": weights,
     }  # fmt: skip
 
 
@@ -145,7 +151,7 @@ def test_the_best_epochs_weights_are_predicted_with_only_if_they_are_other_ones(
     monkeypatch.setattr(
         evaluate_stage, "test_weights", lambda *given: calls.append(given) or test_weights(*given)
     )
-    seed, found = evaluate_seed(evaluation(task, tmp_path))
+    seed, found = evaluate_seed(evaluation(task, tmp_path, weights=("last", "best")))
     assert len(calls) == (1 if same else 2)
     assert (found.best.loss == found.last.loss) == same
     assert (seed, found.num_examples) == ("1", tiny_data.SIZES["test"])
@@ -157,12 +163,14 @@ def test_what_is_recorded_of_test_data_is_what_the_weights_say_example_by_exampl
     splits, meta = tiny_data.dataset("text")
     labels = splits["test"]["labels"]
     cpu = torch.device("cpu")
-    for name in ("last", "best"):
+    for name in WEIGHTS:
         model = make_model(trained["settings"]["model"], meta)
         model.load_state_dict(load_file(Path(trained["folder"]) / f"{name}.safetensors"))
         logits = predict(model, make_split(splits["test"], meta, cpu), 64, cpu, torch.float32)
         assert getattr(found, name).loss == pytest.approx(cross_entropy(logits, labels)[0], rel=1e-12)
         assert getattr(found, name).accuracy == (logits.argmax(axis=1) == labels).mean()
+        if name == "tail_average":
+            assert (found.is_right("tail_average") == (logits.argmax(axis=1) == labels)).all()
         if name == "last":
             assert (found.is_right() == (logits.argmax(axis=1) == labels)).all()
             each = [
@@ -176,15 +184,15 @@ def test_each_kind_of_weights_is_scored_from_its_own_file(tmp_path, one_thread):
 
     data = tiny_data.write_dataset("image", tmp_path / "cifar10")
     task = tiny_data.task(tmp_path, data, tiny_data.settings("resnet"))
-    for folder, order in (("a", ("last", "best")), ("b", ("best", "last"))):
+    for folder, order in (("a", WEIGHTS), ("b", WEIGHTS[::-1])):
         (tmp_path / folder).mkdir()
         for seed, name in enumerate(order):
             torch.manual_seed(seed)
             model = make_model(task["settings"]["model"], read_meta(data))
             save_file(model.state_dict(), tmp_path / folder / f"{name}.safetensors")
     (_, a), (_, b) = (evaluate_seed(evaluation(task, tmp_path / folder)) for folder in ("a", "b"))
-    assert (a.last, a.best) == (b.best, b.last)
-    assert a.last != a.best
+    assert [getattr(a, name) for name in WEIGHTS] == [getattr(b, name) for name in WEIGHTS[::-1]]
+    assert len({getattr(a, name).loss for name in WEIGHTS}) == len(WEIGHTS)
     assert not np.array_equal(a.example_losses(), b.example_losses())
 
 
@@ -198,8 +206,7 @@ def test_weights_that_are_no_numbers_have_no_scores(trained):
             weights = {key: torch.full_like(value, math.nan) for key, value in weights.items()}
         save_file(weights, path)
     _, found = evaluate_seed(evaluation(trained))
-    nothing = {"accuracy": None, "f1": None, "loss": None, "confusion": None}
-    assert found.last.model_dump() == nothing
+    assert found.last.model_dump() == NO_SCORES
     assert (found.right, found.losses) == (None, None)
     assert found.best.accuracy is not None
 
@@ -257,10 +264,14 @@ def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
 
 def test_a_history_is_read_as_numbers(tmp_path):
     path = tmp_path / "history.csv"
-    names = ["seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr"]
-    path.write_text(f"{','.join(names)}\n1,1,0.1,0.2,0.3,0.4,0.5\n1,2,nan,0.2,0.3,0.4,0.5\n")
+    names = [
+        "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
+        "validation/accuracy", "validation/f1", "validation/f1_macro", "lr",
+    ]  # fmt: skip
+    rest = "0.2,0.3,0.4,0.5,0.6,0.7,0.8"
+    path.write_text(f"{','.join(names)}\n1,1,0.1,{rest}\n1,2,nan,{rest}\n")
     first, second = read_history(path, "resnet-step")
-    assert first == dict(zip(names, [1, 1, 0.1, 0.2, 0.3, 0.4, 0.5], strict=True))
+    assert first == dict(zip(names, [1, 1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], strict=True))
     assert math.isnan(second["train/loss"])
 
 
@@ -269,7 +280,11 @@ BROKEN = [
     ("a short row", "seed,epoch,lr\n1,1\n", "NoneType"),
     ("a long row", "seed,epoch\n1,1,1\n", "list"),
     ("no rows", "seed,epoch\n", "it has no rows"),
-    ("columns missing", "seed,epoch,lr\n1,1,0.1\n", "it has no train/loss, validation/loss, "),
+    (
+        "columns missing",
+        "seed,epoch,lr\n1,1,0.1\n",
+        "it has no train/loss, train/accuracy, validation/loss, ",
+    ),
     ("nothing", "", "it has no rows"),
 ]
 

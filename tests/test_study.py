@@ -243,7 +243,10 @@ def test_a_record_is_told_by_when_and_where_it_was_trained():
 
 def curve(losses: list[float], start: float) -> list[dict]:
     """The epochs of a training that end a second apart, with these validation losses."""
-    names = ("train/loss", "train/accuracy", "train/f1", "validation/accuracy", "validation/f1")
+    names = (
+        "train/loss", "train/accuracy", "train/f1", "train/f1_macro",
+        "validation/accuracy", "validation/f1", "validation/f1_macro",
+    )  # fmt: skip
     return [
         {"epoch": number, "time": start + number, "validation/loss": loss, "lr": 0.1 / number}
         | dict.fromkeys(names, loss / 2)
@@ -257,7 +260,7 @@ def test_mean_curves_are_means_over_the_seeds_epoch_by_epoch():
     assert ("validation/loss", 0.75, 2, 202_000) in found
     assert ("train/loss", 0.375, 2, 202_000) in found
     assert ("lr", 0.05, 2, 202_000) in found
-    assert len(found) == 2 * 7
+    assert len(found) == 2 * 9
 
 
 def test_mean_curves_end_with_the_first_seed_that_diverged():

@@ -14,7 +14,9 @@ from lrstudy.batches import make_split
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.devices import choose_device, choose_dtype, compute_clock
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import accuracy_and_f1, cross_entropy, predict
+from lrstudy.evaluation import predict, summarize
+from lrstudy.ledger.record import ALWAYS_IN_FINAL
+from lrstudy.measures import AVERAGES
 from lrstudy.models import make_model
 from lrstudy.optimizers import OPTIMIZERS, evaluation_weights, make_optimizer
 from lrstudy.schedules import make_schedule
@@ -51,8 +53,11 @@ def assert_same(first: Progress, second: Progress) -> None:
     """The same training bit for bit: history, interventions, weights."""
     assert without_clock(first.epochs) == without_clock(second.epochs)
     assert (first.status, first.best_epoch) == (second.status, second.best_epoch)
-    for name in ("last_weights", "best_weights"):
-        left, right = getattr(first, name), getattr(second, name)
+    assert first.final == second.final
+    pairs = [(getattr(first, name), getattr(second, name)) for name in ("last_weights", "best_weights")]
+    assert first.average_weights.keys() == second.average_weights.keys() == set(AVERAGES)
+    pairs += [(first.average_weights[name], second.average_weights[name]) for name in AVERAGES]
+    for left, right in pairs:
         assert left.keys() == right.keys()
         assert all(torch.equal(left[key], right[key]) for key in left)
 
@@ -184,8 +189,9 @@ def test_a_record_is_what_its_parts_say():
         assert record["seconds"] > 0
         assert record["compute_seconds"] > 0
         assert 0 < record["validation/loss_standard_error"] < record["validation/loss"]
-        for name in ("train/accuracy", "train/f1", "validation/accuracy", "validation/f1"):
-            assert 0 <= record[name] <= 1
+        for name in ("accuracy", "f1", "f1_macro"):
+            assert 0 <= record[f"train/{name}"] <= 1
+            assert 0 <= record[f"validation/{name}"] <= 1
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -205,15 +211,14 @@ def test_the_weights_that_are_kept_reproduce_their_validation_metrics(model, opt
         logits = predict(network, validation, 500 if meta["kind"] == "image" else 256, CPU, torch.float32)
         labels = splits["validation"]["labels"]
         record = progress.epochs[epoch - 1]
-        recorded = (record["validation/loss"], record["validation/loss_standard_error"])
-        assert cross_entropy(logits, labels) == recorded
-        found = accuracy_and_f1(labels, logits.argmax(axis=1), meta["num_classes"])
-        assert found == (record["validation/accuracy"], record["validation/f1"])
+        assert {f"validation/{name}": value for name, value in summarize(logits, labels).items()} == {
+            name: value for name, value in record.items() if name.startswith("validation/")
+        }
 
 
 def test_the_best_epoch_is_the_first_with_the_lowest_validation_loss(monkeypatch):
     losses, weights = iter([0.9, 0.5, 0.7, 0.6, 0.5]), []
-    monkeypatch.setattr(training, "cross_entropy", lambda logits, labels: (next(losses), 0.1))
+    monkeypatch.setattr(training, "summarize", lambda logits, labels: {"loss": next(losses, 0.1)})
 
     def keep(record: dict, checkpoint) -> None:
         weights.append({name: value.clone() for name, value in checkpoint()["model"].items()})
@@ -248,6 +253,101 @@ def test_schedule_free_keeps_the_average_and_its_batch_norm_statistics():
     for name, value in (("mean", features.mean((0, 2, 3))), ("var", features.var((0, 2, 3)))):
         kept = progress.last_weights[f"stem.1.running_{name}"].double()
         torch.testing.assert_close(kept, value, rtol=1e-4, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------- measured at the end
+
+
+def rebuilt(weights: dict[str, torch.Tensor], model: str) -> torch.nn.Module:
+    """The network with these weights."""
+    meta = DATA["image" if model == "resnet" else "text"][1]
+    network = make_model(MODELS[model], meta)
+    network.load_state_dict(weights)
+    return network.to(memory_format=torch.channels_last) if model == "resnet" else network
+
+
+def summary(weights: dict[str, torch.Tensor], model: str, split) -> dict[str, float]:
+    size = 500 if model == "resnet" else 64
+    return summarize(predict(rebuilt(weights, model), split, size, CPU, torch.float32), split.labels.numpy())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_sgd"])
+def test_the_averages_are_those_of_every_updates_weights(optimizer):
+    """One update an epoch, so that each checkpoint has the weights after an update."""
+    seen = []
+
+    def keep(record: dict, checkpoint) -> None:
+        seen.append({name: value.double().clone() for name, value in checkpoint()["model"].items()})
+
+    options = {"name": optimizer, "base_lr": 0.05}
+    progress = run(batch_size=500, num_epochs=20, optimizer=options, on_epoch=keep)
+    assert len(seen) == len(steps(progress, "lr")) == 20
+    for name in seen[0]:
+        moving = seen[0][name]
+        for weights in seen[1:]:
+            moving = moving + (weights[name] - moving) / 2  # the horizon, a tenth of 20 updates
+        tail = sum(weights[name] for weights in seen[-4:]) / 4  # the last fifth
+        expected = {"ema": moving, "tail_average": tail}
+        for average, weights in progress.average_weights.items():
+            torch.testing.assert_close(weights[name].double(), expected[average], rtol=1e-5, atol=1e-7)
+    assert any(not torch.equal(tail, last) for tail, last in zip(
+        progress.average_weights["tail_average"].values(), progress.last_weights.values(), strict=True
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_averages_are_evaluated_on_validation_data_like_any_network(model):
+    progress = run(model, optimizer={"name": "sgd", "base_lr": 0.2})
+    splits, meta = DATA["image" if model == "resnet" else "text"]
+    validation = make_split(splits["validation"], meta, CPU)
+    for name in AVERAGES:
+        for metric, value in summary(progress.average_weights[name], model, validation).items():
+            assert progress.final[f"validation_{name}/{metric}"] == value
+    assert set(progress.final) == set(ALWAYS_IN_FINAL)
+    assert all(math.isfinite(value) for value in progress.final.values())
+
+
+def test_an_averages_batch_norm_has_its_own_statistics_of_the_training_data():
+    """The last weights' are wrong for it: an average's activations are spread otherwise."""
+    progress = run("resnet", optimizer={"name": "sgd", "base_lr": 0.5})
+    splits, meta = DATA["image"]
+    ((images,), _, _), *more = make_split(splits["train"], meta, CPU).evaluation_batches(128)
+    assert not more
+    for name in AVERAGES:
+        network = rebuilt(progress.average_weights[name], "resnet")
+        with torch.no_grad():
+            features = network.stem[0](images).double()
+        for statistic, value in (("mean", features.mean((0, 2, 3))), ("var", features.var((0, 2, 3)))):
+            kept = progress.average_weights[name][f"stem.1.running_{statistic}"].double()
+            torch.testing.assert_close(kept, value, rtol=1e-4, atol=1e-5)
+            assert not torch.equal(kept.float(), progress.last_weights[f"stem.1.running_{statistic}"])
+
+
+def test_the_averages_change_nothing_of_the_training(monkeypatch):
+    whole = run("resnet", augment="crop_flip")
+    monkeypatch.setattr(training.WeightAverages, "update", lambda *_: None)
+    without = run("resnet", augment="crop_flip")
+    assert without_clock(whole.epochs) == without_clock(without.epochs)
+    assert all(
+        torch.equal(whole.last_weights[name], without.last_weights[name]) for name in whole.last_weights
+    )
+
+
+@pytest.mark.parametrize("model", ["resnet", "lstm"])
+def test_training_examples_are_evaluated_as_test_examples_are(model, monkeypatch):
+    """Not with dropout, batch norm of the batch and weights that still move, as the running accuracy is."""
+    monkeypatch.setattr(training, "TRAIN_EVALUATED", 20)
+    progress = run(model, optimizer={"name": "sgd", "base_lr": 0.2}, augment="crop_flip")
+    splits, meta = DATA["image" if model == "resnet" else "text"]
+    rows = np.sort(np.random.default_rng(0).permutation(SIZES["train"])[:20])
+    whole = make_split(splits["train"], meta, CPU)
+    logits = predict(rebuilt(progress.last_weights, model), whole, 500, CPU, torch.float32)[rows]
+    expected = summarize(logits, splits["train"]["labels"][rows])
+    for metric, value in expected.items():
+        assert progress.final[f"train_evaluated/{metric}"] == pytest.approx(value, rel=1e-5), metric
+    assert progress.final["train_evaluated/loss"] != pytest.approx(
+        progress.epochs[-1]["train/loss"], rel=0.01
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -334,6 +434,7 @@ def test_a_training_that_diverges_ends_with_its_history(model):
     assert not math.isfinite(progress.epochs[0]["validation/loss"])
     assert (progress.best_epoch, progress.best_weights) == (0, None)
     assert progress.last_weights is not None
+    assert (progress.average_weights, progress.final) == ({}, {})
     assert steps(progress, "lr")[0] == 1e6
     assert math.isfinite(steps(progress, "train/loss")[0])  # before the first update
 

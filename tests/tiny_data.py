@@ -168,7 +168,7 @@ def record(losses: list[float], start: float = 100.0, chosen: dict | None = None
         changes: of the record's fields.
     """
     from lrstudy.identity import training_identity
-    from lrstudy.ledger.record import Data, Labels, Origin, Record, history_of
+    from lrstudy.ledger.record import ALWAYS_IN_FINAL, Data, Labels, Origin, Record, history_of
 
     finished = all(math.isfinite(loss) for loss in losses)
     chosen = (chosen or settings()) | ({"num_epochs": len(losses)} if finished else {})
@@ -178,10 +178,12 @@ def record(losses: list[float], start: float = 100.0, chosen: dict | None = None
             "train/loss": loss / 2,
             "train/accuracy": epoch / 10,
             "train/f1": epoch / 20,
+            "train/f1_macro": epoch / 15,
             "validation/loss": loss,
             "validation/loss_standard_error": loss / 8,
             "validation/accuracy": epoch / 10,
             "validation/f1": epoch / 20,
+            "validation/f1_macro": epoch / 15,
             "lr": 0.1 / epoch,
             "seconds": 0.75,  # by the clock, beside other work
             "compute_seconds": 0.5,
@@ -212,6 +214,7 @@ def record(losses: list[float], start: float = 100.0, chosen: dict | None = None
         "best_epoch": min(range(len(losses)), key=lambda epoch: losses[epoch]) + 1 if finished else 0,
         "num_parameters": 1,
         "history": history_of(epochs),
+        "final": {name: number / 32 for number, name in enumerate(ALWAYS_IN_FINAL, 1)} if finished else {},
         "interventions": [],
         "weights": {},
         "test": None,

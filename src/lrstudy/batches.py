@@ -5,6 +5,7 @@ Both kinds share one face: ``len(split)``, ``training_batches(size, generator)``
 (batch,), and the rows of the split (batch,).
 """
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -48,6 +49,13 @@ class ImageSplit:
         for rows in torch.arange(len(self)).split(size):
             yield self._batch(rows, None)
 
+    def subset(self, rows: Tensor) -> "ImageSplit":
+        """The split of these examples (int64, on the CPU) alone, in this order."""
+        chosen = copy.copy(self)
+        on_device = rows.to(self.images.device)
+        chosen.images, chosen.labels = self.images[on_device], self.labels[on_device]
+        return chosen
+
     def zero_share(self, rows: Tensor) -> float:
         """Share of pixels that are exactly 0 (black) in these images."""
         return (self.images[rows.to(self.images.device)] == 0).float().mean().item()
@@ -72,8 +80,8 @@ class TextSplit:
 
     def __init__(self, arrays: dict[str, np.ndarray], device: torch.device):
         self.tokens = torch.from_numpy(arrays["tokens"].astype(np.int32)).to(device)
-        self.offsets = torch.from_numpy(arrays["offsets"].astype(np.int64))
-        self.lengths = self.offsets.diff()
+        offsets = torch.from_numpy(arrays["offsets"].astype(np.int64))
+        self.starts, self.lengths = offsets[:-1], offsets.diff()
         self.longest = int(self.lengths.max())
         self.labels = torch.from_numpy(arrays["labels"]).to(device)
         self.device = device
@@ -96,6 +104,14 @@ class TextSplit:
         for rows in self.lengths.argsort(stable=True).split(size):
             yield self._batch(rows)
 
+    def subset(self, rows: Tensor) -> "TextSplit":
+        """The split of these reviews (int64, on the CPU) alone, in this order; tokens are not copied."""
+        chosen = copy.copy(self)
+        chosen.starts, chosen.lengths = self.starts[rows], self.lengths[rows]
+        chosen.longest = int(chosen.lengths.max())
+        chosen.labels = self.labels[rows.to(self.device)]
+        return chosen
+
     def zero_share(self, rows: Tensor) -> float:
         """Share of padded positions in the batch that these reviews make."""
         lengths = self.lengths[rows]
@@ -108,7 +124,7 @@ class TextSplit:
         lengths = self.lengths[rows]
         positions = torch.arange(self._padded_length(lengths))
         real = positions < lengths[:, None]
-        flat = (self.offsets[rows][:, None] + positions).where(real, 0)
+        flat = (self.starts[rows][:, None] + positions).where(real, 0)
         tokens = self.tokens[flat.to(self.device)].long().where(real.to(self.device), 0)
         return (tokens, lengths.to(self.device)), self.labels[rows.to(self.device)], rows
 
@@ -145,6 +161,16 @@ def take_share(arrays: dict[str, np.ndarray], share: float) -> dict[str, np.ndar
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(arrays["offsets"].dtype)
     tokens = np.concatenate([arrays["tokens"][a : a + n] for a, n in zip(starts, lengths, strict=True)])
     return {"tokens": tokens, "offsets": offsets, "labels": labels[rows]}
+
+
+def fixed_sample(split: Split, count: int) -> Split:
+    """``count`` examples of a split without replacement, all of them if it has fewer, in the split's order.
+
+    Which ones depends on the split's size alone (NumPy's generator seeded with 0): every training on one
+    data set has the same.
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
+    return split.subset(torch.from_numpy(rows))
 
 
 def num_steps(num_examples: int, size: int) -> int:

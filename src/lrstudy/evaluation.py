@@ -49,22 +49,49 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def accuracy_and_f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> tuple[float, float]:
-    """Share of correct predictions, and F1 = 2 TP / (2 TP + FP + FN): of class 1 for two classes, else macro.
+def accuracy_and_f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, float]:
+    """Share of correct predictions, and F1 = 2 TP / (2 TP + FP + FN) of each class in two summaries.
 
     The same numbers as scikit-learn's (tested), without its two seconds of import in every training worker.
-    A class that is neither present nor predicted has no F1 and is left out of the mean, as scikit-learn does
-    with the labels that it sees.
+
+    Args:
+        labels, predicted: int (N,), classes from 0.
+        num_classes: how many there are.
+
+    Returns:
+        ``accuracy``; ``f1``: of class 1 for two classes, else macro; ``f1_macro``: the mean over the classes.
+        A class that is neither present nor predicted has no F1 and is left out of the mean, as scikit-learn
+        does with the labels that it sees.
     """
     confusion = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     confusion = confusion.reshape(num_classes, num_classes)
     correct = confusion.diagonal()
     either = confusion.sum(axis=0) + confusion.sum(axis=1)
-    if num_classes == 2:
-        f1 = 2 * correct[1] / either[1] if either[1] else 0.0
-    else:
-        f1 = (2 * correct[either > 0] / either[either > 0]).mean()
-    return float(correct.sum() / len(labels)), float(f1)
+    macro = (2 * correct[either > 0] / either[either > 0]).mean()
+    of_class_1 = 2 * correct[1] / either[1] if either[1] else 0.0
+    f1 = of_class_1 if num_classes == 2 else macro
+    return {"accuracy": float(correct.sum() / len(labels)), "f1": float(f1), "f1_macro": float(macro)}
+
+
+def summarize(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """What is reported of a network on a split while it trains.
+
+    Args:
+        logits: float (N, num_classes).
+        labels: int (N,).
+
+    Returns:
+        ``loss`` and ``loss_standard_error`` (:func:`cross_entropy`), ``accuracy``, ``f1`` and ``f1_macro``
+        (:func:`accuracy_and_f1`).
+    """
+    loss, standard_error = cross_entropy(logits, labels)
+    return {"loss": loss, "loss_standard_error": standard_error} | accuracy_and_f1(
+        labels, logits.argmax(axis=1), logits.shape[1]
+    )
+
+
+NO_SCORES = dict.fromkeys(("accuracy", "f1", "f1_macro", "loss", "confusion"))
+"""The test scores of weights that are no numbers."""
 
 
 def test_weights(
@@ -115,8 +142,7 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> dict:
     """
     probabilities = softmax(logits)
     if not np.isfinite(probabilities).all():
-        scores = dict.fromkeys(("accuracy", "f1", "loss", "confusion"))
-        return {"scores": scores, "right": None, "losses": None}
+        return {"scores": dict(NO_SCORES), "right": None, "losses": None}
     of_label = probabilities[np.arange(len(labels)), labels]
     return {
         "scores": score(labels, probabilities),
@@ -126,7 +152,7 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def score(labels: np.ndarray, probabilities: np.ndarray) -> dict:
-    """scikit-learn's accuracy, F1 (binary for two classes, else macro), log loss and confusion matrix.
+    """scikit-learn's accuracy, F1 (of class 1 for two classes, else macro), macro F1, log loss and confusion.
 
     Args:
         labels: int (N,).
@@ -137,13 +163,12 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> dict:
     num_classes = probabilities.shape[1]
     predicted = probabilities.argmax(axis=1)
     classes = list(range(num_classes))
+    macro = float(metrics.f1_score(labels, predicted, average="macro", zero_division=0))
+    binary = num_classes == 2
     return {
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
-        "f1": float(
-            metrics.f1_score(
-                labels, predicted, average="binary" if num_classes == 2 else "macro", zero_division=0
-            )
-        ),
+        "f1": float(metrics.f1_score(labels, predicted, zero_division=0)) if binary else macro,
+        "f1_macro": macro,
         "loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "confusion": metrics.confusion_matrix(labels, predicted, labels=classes).tolist(),
     }

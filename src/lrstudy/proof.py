@@ -36,7 +36,7 @@ from lrstudy.optimizers import OPTIMIZERS, check_options
 from lrstudy.schedules import SCHEDULES, Choice, resolve_parameters
 from lrstudy.training import Progress, prepare, train
 
-FORMAT = 1
+FORMAT = 2
 ENTRIES: dict[str, Collection[str]] = {
     "schedule": SCHEDULES,
     "controller": CONTROLLERS,
@@ -423,7 +423,7 @@ def told(progress: Progress, test: Callable[[dict, dict], dict]) -> dict[str, An
         progress: the training's end.
         test: gives :func:`tested` of weights and their digests.
     """
-    weights = {"last": progress.last_weights, "best": progress.best_weights}
+    weights = {"last": progress.last_weights, "best": progress.best_weights, **progress.average_weights}
     digests = {
         which: values and {name: digest(value.numpy()) for name, value in values.items()}
         for which, values in weights.items()
@@ -436,6 +436,7 @@ def told(progress: Progress, test: Callable[[dict, dict], dict]) -> dict[str, An
             {name: value for name, value in epoch.items() if name not in OF_THE_CLOCK}
             for epoch in progress.epochs
         ],
+        "final": progress.final,
         "weights": digests,
         "test": {which: values and test(values, digests[which]) for which, values in weights.items()},
     }

@@ -354,12 +354,26 @@ def _results(comparison: dict) -> Section:
             "Metrics are in percent, differences in points; spread is the standard deviation over seeds, "
             "intervals are Student's over seeds. p is the exact two-sided Wilcoxon signed-rank test of the "
             f"paired differences; there is none with fewer than {MIN_SEEDS} seeds. A row is judged by its "
-            f"own p at {level:g}; who looks for the best of a model's rows reads the p after Holm.",
+            f"own p at {level:g}; who looks for the best of a model's rows reads the p after Holm. The "
+            "generalization gap is accuracy on 5,000 training examples minus test accuracy, both of the last "
+            "weights in evaluation mode.",
             _plan(comparison),
+            *_view_words(comparison),
             *_reference_words(comparison),
         ],
         after=after,
     )
+
+
+def _view_words(comparison: dict) -> list[str]:
+    """What the row of the reference's averaged weights is."""
+    if not any(comparison["views"].values()):
+        return []
+    reference = comparison["protocol"]["reference"]
+    return [
+        f"{reference}_averaged is no training of its own: it shows the trainings of {reference} with the "
+        "mean of their weights over the last fifth of the updates."
+    ]
 
 
 def _reference_words(comparison: dict) -> list[str]:
@@ -404,7 +418,7 @@ def _plan(comparison: dict) -> str:
 
 
 def _table(comparison: dict, model: str) -> Table:
-    schedules = comparison["cells"][model]
+    schedules = comparison["cells"][model] | comparison["views"][model]
     metric = headline(comparison, next(iter(schedules.values())))
     percent = _percent_of(comparison)
     rows = []
@@ -581,9 +595,11 @@ def _other_metrics(comparison: dict) -> Section:
     return Section(
         "Other measures",
         text=[
-            "Means over seeds. The validation loss turns at the epoch of its lowest value, if it is higher "
-            "at the end; overfitting is how much higher. Time to target: until validation accuracy (F1 of "
-            f"IMDB) first reached what {reference} had at its end at the same seed. Seconds are those of the "
+            "Means over seeds. The validation loss, smoothed by medians of three epochs, turns at the epoch "
+            "of its lowest value if it rises later by more than twice its standard error; overfitting is how "
+            "much higher it ends, if by more than that, else 0 (fewer than four epochs show neither). Time "
+            f"to target: until validation accuracy (macro F1 of IMDB) first reached what {reference} had at "
+            "its end at the same seed. Seconds are those of the "
             "run's cheapest epoch, on the machine that ran it, and of as many such epochs: processor "
             "time on a CPU, by the clock on a GPU. Beside them, how much more the median epoch cost, which "
             "is much where the machine did other work."

@@ -1,9 +1,10 @@
 """One training in a folder of its own, and its record: it survives being killed, and is done once.
 
 The folder's name is the training's identity. It holds ``checkpoint.pt`` and the one before it while the
-training is under way, and afterwards ``outcome.json`` with the history of every update and, where asked,
-``last.safetensors`` and ``best.safetensors``; beside them the journal for MLflow. What cannot be read is set
-aside, said so, and made again. The folder may be deleted: what is in the ledger is not trained again.
+training is under way, and afterwards ``outcome.json`` with the history of every update and, where asked, the
+weights: ``last.safetensors``, ``best.safetensors`` and one file for each average; beside them the journal for
+MLflow. What cannot be read is set aside, said so, and made again. The folder may be deleted: what is in the
+ledger is not trained again.
 """
 
 import hashlib
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from lrstudy.ledger import Ledger, Record
     from lrstudy.training import Progress
 
-_WEIGHTS = ("last", "best")
 _CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newer first
 _IN_CHECKPOINT = {
-    "model", "optimizer", "controller", "order", "rng", "status", "epochs", "best_epoch", "best_weights",
-    "last_weights",
+    "model", "optimizer", "controller", "averages", "order", "rng", "status", "epochs", "best_epoch",
+    "best_weights", "last_weights", "average_weights", "final",
 }  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def _begun_with(folder: Path) -> dict:
 
 
 def read_outcome(folder: Path) -> dict | None:
-    """The finished training's ``status``, ``best_epoch`` and ``epochs``; None while there is none.
+    """The finished training's ``status``, ``best_epoch``, ``epochs`` and ``final``; None while there is none.
 
     Raises:
         StudyError: there is a file that is none.
@@ -82,6 +82,7 @@ def read_outcome(folder: Path) -> dict | None:
         isinstance(found, dict)
         and found.get("status") in ("finished", "diverged")
         and isinstance(found.get("best_epoch"), int)
+        and isinstance(found.get("final"), dict)
         and isinstance(found.get("epochs"), list)
         and found["epochs"]
         and all(isinstance(epoch, dict) and "validation/loss" in epoch for epoch in found["epochs"])
@@ -99,6 +100,7 @@ def write_outcome(folder: Path, progress: "Progress", **more: object) -> None:
             "best_epoch": progress.best_epoch,
             "num_parameters": progress.num_parameters,
             "epochs": progress.epochs,
+            "final": progress.final,
         }
         | more,
     )
@@ -195,7 +197,7 @@ def _ended_before(folder: Path, task: dict) -> "Record | None":
 def _record(folder: Path, task: dict) -> "Record":
     """The record of the training that has ended in ``folder``."""
     from lrstudy.identity import training_definitions
-    from lrstudy.ledger.record import FORMAT, Data, Labels, Origin, Record, history_of
+    from lrstudy.ledger.record import FORMAT, Data, Labels, Origin, Record, final_of, history_of
     from lrstudy.meaning import digest
 
     outcome = read_outcome(folder)
@@ -214,6 +216,7 @@ def _record(folder: Path, task: dict) -> "Record":
         best_epoch=outcome["best_epoch"],
         num_parameters=outcome["num_parameters"],
         history=history_of(outcome["epochs"]),
+        final=final_of(outcome["final"]),
         interventions=[i for epoch in outcome["epochs"] for i in epoch["interventions"]],
         weights=outcome.get("weights", {}),
         test=None,
@@ -239,7 +242,7 @@ def _keep_again(trained: "Record", record: "Record", task: dict) -> None:
     """
     ledger = _ledger_of(task)
     for known in ledger.all_of(*task["identities"]):
-        if known.weights in ({}, trained.weights) and _by_epoch(known) == _by_epoch(trained):
+        if known.weights in ({}, trained.weights) and _numbers(known) == _numbers(trained):
             ledger.add(known.model_copy(update={"weights": trained.weights, "labels": trained.labels}))
             _say(task["label"], "trained again: the same to the bit as its record")
             return
@@ -252,9 +255,10 @@ def _keep_again(trained: "Record", record: "Record", task: dict) -> None:
     )
 
 
-def _by_epoch(record: "Record") -> dict:
-    """The record's history without what the clock decides."""
-    return {name: series for name, series in record.history.items() if name not in _OF_THE_CLOCK}
+def _numbers(record: "Record") -> dict:
+    """The record's history without what the clock decides, and what was measured at its end."""
+    history = {name: series for name, series in record.history.items() if name not in _OF_THE_CLOCK}
+    return history | {"final": record.final}
 
 
 def _number(value: float | None) -> str:
@@ -270,6 +274,7 @@ def _is_whole(path: Path, sha256: str, label: str) -> bool:
 
 
 def _train(folder: Path, task: dict) -> None:
+    from lrstudy.ledger.record import WEIGHTS
     from lrstudy.training import prepare, train
 
     settings = task["settings"]
@@ -279,7 +284,7 @@ def _train(folder: Path, task: dict) -> None:
         *_CHECKPOINTS,
         "checkpoint.next",
         "outcome.json",
-        *(f"{name}.safetensors" for name in _WEIGHTS),
+        *(f"{name}.safetensors" for name in WEIGHTS),
     ):
         for part in folder.glob(f".{name}.*.part"):
             part.unlink()  # of a process that was killed while it wrote
@@ -316,7 +321,8 @@ def _train(folder: Path, task: dict) -> None:
 
         # A run that diverged in its first epoch has no best weights: its last ones stand in.
         best = progress.best_weights or progress.last_weights
-        for name, weights in zip(_WEIGHTS, (progress.last_weights, best), strict=True):
+        kept = {"last": progress.last_weights, "best": best, **progress.average_weights}
+        for name, weights in kept.items():
             contiguous = {key: value.contiguous() for key, value in weights.items()}
             content = save(contiguous)
             hashes[name] = hashlib.sha256(content).hexdigest()

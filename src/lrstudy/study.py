@@ -210,8 +210,8 @@ def ended_as(journal: Journal) -> str | None:
 
 
 _CURVES = (
-    "lr", "train/loss", "train/accuracy", "train/f1",
-    "validation/loss", "validation/accuracy", "validation/f1",
+    "lr", "train/loss", "train/accuracy", "train/f1", "train/f1_macro",
+    "validation/loss", "validation/accuracy", "validation/f1", "validation/f1_macro",
 )  # fmt: skip
 
 

@@ -9,16 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrstudy.batches import Split, make_split, num_steps, take_share
+from lrstudy.averages import WeightAverages
+from lrstudy.batches import Split, fixed_sample, make_split, num_steps, take_share
 from lrstudy.controllers import make_controller
 from lrstudy.data import read_meta, read_split
 from lrstudy.devices import autocast, choose_device, choose_dtype, compiled, compute_clock
-from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
+from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, predict, summarize
 from lrstudy.models import count_parameters, make_model
 from lrstudy.optimizers import evaluation_weights, make_optimizer, refresh_batch_norm, snapshot, update_ratio
 from lrstudy.schedules import make_schedule
 
 Weights = dict[str, Tensor]
+
+TRAIN_EVALUATED = 5_000
+"""Training examples on which the last weights are evaluated in the end; all where there are fewer."""
 
 
 @dataclass
@@ -28,6 +32,12 @@ class Progress:
     ``epochs`` has one record per finished epoch: metrics by name, ``seconds``, ``compute_seconds``
     (:func:`lrstudy.devices.compute_clock`), the wall-clock ``time`` of its end, ``interventions`` of the
     controller, and ``steps``, the values of every update.
+
+    ``final`` has what is measured once, at the end of a training that finished, each with ``loss``,
+    ``loss_standard_error``, ``accuracy``, ``f1`` and ``f1_macro``: ``train_evaluated/...`` of the last
+    weights in evaluation mode on 5,000 training examples (:func:`lrstudy.batches.fixed_sample`);
+    ``validation_ema/...`` and ``validation_tail_average/...`` of the averaged weights
+    (:mod:`lrstudy.averages`) on validation data.
     """
 
     status: str = "running"  # running | finished | diverged
@@ -35,6 +45,8 @@ class Progress:
     best_epoch: int = 0  # 1-based, lowest validation loss
     best_weights: Weights | None = None
     last_weights: Weights | None = None
+    average_weights: dict[str, Weights] = field(default_factory=dict)  # by name; once finished
+    final: dict[str, float] = field(default_factory=dict)
     num_parameters: int = 0
 
 
@@ -80,8 +92,8 @@ def train(
         on_epoch: called after each epoch with its record and a function that makes the checkpoint.
 
     Returns:
-        The whole history and the last and best weights (on the CPU). A loss that is not finite ends the
-        training with status ``diverged``: a result, not an error.
+        The whole history and the last, best and averaged weights (on the CPU). A loss that is not finite ends
+        the training with status ``diverged``: a result, not an error.
     """
     device = choose_device(settings["device"])
     dtype = choose_dtype(settings["precision"], device)
@@ -105,12 +117,18 @@ def train(
     controller = make_controller(**settings["controller"], num_epochs=settings["num_epochs"])
     progress = Progress(num_parameters=count_parameters(model))
     steps_per_epoch = num_steps(len(training), settings["batch_size"])
+    averages = WeightAverages(model, steps_per_epoch * settings["num_epochs"])
+
+    def evaluated(network: nn.Module, split: Split) -> dict[str, float]:
+        logits = predict(network, split, BATCH_SIZES[meta["kind"]], device, dtype)
+        return summarize(logits, split.labels.cpu().numpy())
 
     def checkpoint() -> dict:
         return {
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
             "controller": controller.state_dict(),
+            "averages": averages.state_dict(),
             "order": order.get_state(),
             "rng": _rng_state(device),
             "status": progress.status,
@@ -118,15 +136,20 @@ def train(
             "best_epoch": progress.best_epoch,
             "best_weights": progress.best_weights,
             "last_weights": progress.last_weights,
+            "average_weights": progress.average_weights,
+            "final": progress.final,
         }
 
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         controller.load_state_dict(state["controller"])
+        averages.load_state_dict(state["averages"])
         order.set_state(state["order"])
         _set_rng_state(device, state["rng"])
-        for name in ("status", "epochs", "best_epoch", "best_weights", "last_weights"):
+        for name in (
+            "status", "epochs", "best_epoch", "best_weights", "last_weights", "average_weights", "final",
+        ):  # fmt: skip
             setattr(progress, name, state[name])
 
     for epoch in range(len(progress.epochs), settings["num_epochs"]):
@@ -161,6 +184,7 @@ def train(
             last_step = index == steps_per_epoch - 1
             before = snapshot(weights) if last_step else None
             optimizer.step()
+            averages.update(model, epoch * steps_per_epoch + index)
 
             rates.append(lr)
             losses[index] = loss.detach()
@@ -171,26 +195,17 @@ def train(
 
         record = {"epoch": epoch + 1}
         losses, gradient_norms = losses.cpu().double().numpy(), gradient_norms.cpu().double().numpy()
-        accuracy, f1 = accuracy_and_f1(
+        running = accuracy_and_f1(
             torch.cat(labels_seen).cpu().numpy(), torch.cat(predicted).cpu().numpy(), meta["num_classes"]
         )
-        record |= {"train/loss": float(losses.mean()), "train/accuracy": accuracy, "train/f1": f1}
+        record |= {"train/loss": float(losses.mean())} | _named("train", running)
 
         with evaluation_weights(optimizer):
             if optimizer_name.startswith("schedule_free"):
                 with autocast(device, dtype):
                     refresh_batch_norm(model, _some_inputs(training))
-            logits = predict(model, validation, BATCH_SIZES[meta["kind"]], device, dtype)
-            validation_labels = validation.labels.cpu().numpy()
-            accuracy, f1 = accuracy_and_f1(validation_labels, logits.argmax(axis=1), meta["num_classes"])
-            validation_loss, standard_error = cross_entropy(logits, validation_labels)
-            record |= {
-                "validation/loss": validation_loss,
-                "validation/loss_standard_error": standard_error,
-                "validation/accuracy": accuracy,
-                "validation/f1": f1,
-                "weight_norm": nn.utils.get_total_norm([w.detach() for w in weights]).item(),
-            }
+            record |= _named("validation", evaluated(model, validation))
+            record["weight_norm"] = nn.utils.get_total_norm([w.detach() for w in weights]).item()
             finite = np.isfinite(losses).all() and math.isfinite(record["validation/loss"])
             best = min((e["validation/loss"] for e in progress.epochs), default=math.inf)
             if finite and record["validation/loss"] < best:
@@ -225,8 +240,22 @@ def train(
             progress.status = "diverged"
         elif epoch + 1 == settings["num_epochs"]:
             progress.status = "finished"
+            # Once and not by epoch, and in no epoch's seconds: to refresh a network's batch norm and to
+            # evaluate it costs many times what tracking its weights does.
+            with evaluation_weights(optimizer):
+                sample = fixed_sample(training, TRAIN_EVALUATED)
+                progress.final = _named("train_evaluated", evaluated(model, sample))
+            for name, network in averages.networks().items():
+                with autocast(device, dtype):
+                    refresh_batch_norm(network, _some_inputs(training))
+                progress.final |= _named(f"validation_{name}", evaluated(network, validation))
+                progress.average_weights[name] = _copy(network)
         on_epoch(record, checkpoint)
     return progress
+
+
+def _named(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in metrics.items()}
 
 
 def _copy(model: nn.Module) -> Weights:

@@ -17,7 +17,7 @@ from lrstudy.files import write_atomically
 from lrstudy.identity import content_hash, training_code
 from lrstudy.ledger import DamagedRecord, Ledger, NewerRecord, Record, preference, read_code
 from lrstudy.ledger.equivalence import read_equivalence
-from lrstudy.ledger.record import MAX_BYTES, WEIGHTS, printable, read_record
+from lrstudy.ledger.record import MAX_BYTES, SCORES, TEST_PREFIX, WEIGHTS, printable, read_record
 from lrstudy.study import DESCRIBED, data_folder, git_revision, ledger_folder
 from lrstudy.tracking import flatten
 
@@ -155,7 +155,7 @@ _COLUMNS: dict[str, Callable[[Record], Any]] = {
     "status": _FILTERS["status"],
     "val. loss": lambda record: _number(record.history["validation/loss"][-1]),
     "test acc.": lambda record: _number(record.test and record.test.last.accuracy),
-    "test F1": lambda record: _number(record.test and record.test.last.f1),
+    "test macro F1": lambda record: _number(record.test and record.test.last.f1_macro),
     **{name: _FILTERS[name] for name in ("device", "dtype", "machine")},
     "date": lambda record: _date(record)[:10],
 }
@@ -276,14 +276,16 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
         print("  not measured on test data yet")
     else:
         scores = [
-            [f"  {weights}", *(_number(getattr(getattr(record.test, weights), name)) for name in _SCORES)]
+            [f"  {weights}", *(_number(getattr(getattr(record.test, weights), name)) for name in SCORES)]
             for weights in WEIGHTS
         ]
-        print(_table(["  weights", *_SCORES], scores))
+        print(_table(["  weights", *SCORES], scores))
         print(
             f"  of {_count(record.test.num_examples, 'example')}; last: after the last epoch, best: of the "
-            "lowest validation loss"
+            "lowest validation loss, ema and tail_average: averaged over updates"
         )
+    if record.final:
+        _section("at the end", {name: _shown(value) for name, value in record.final.items()})
     epochs = _some_epochs(record)
     names = [name for name in _SHOWN_IN_HISTORY if name in record.history]
     print(f"\nhistory{_left_out(record, epochs)}")
@@ -294,7 +296,6 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
         print(f"\nThe controller made {there}; --json has all of them.")
 
 
-_SCORES = ("accuracy", "f1", "loss")
 _SHOWN_IN_HISTORY = (
     "epoch", "lr", "train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "validation/f1",
 )  # fmt: skip
@@ -639,10 +640,11 @@ def _row(record: Record) -> dict[str, Any]:
     last = {name: series[-1] for name, series in record.history.items() if name not in _NOT_LAST}
     test = {
         f"{prefix}/{name}": record.test and getattr(getattr(record.test, weights), name)
-        for weights, prefix in (("last", "test"), ("best", "test_best"))
-        for name in _SCORES
+        for weights, prefix in TEST_PREFIX.items()
+        for name in SCORES
     }
-    row = first | {name: value for name, value in (last | rest).items() if name not in first} | test
+    known = last | record.final | rest
+    row = first | {name: value for name, value in known.items() if name not in first} | test
     return {name: _scalar(value) for name, value in row.items()}
 
 

@@ -22,7 +22,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lrstudy.errors import StudyError
+from lrstudy.evaluation import NO_SCORES
 from lrstudy.identity import training_identity
+from lrstudy.measures import AVERAGES
 
 FORMAT = 1
 SUFFIX = ".json.gz"
@@ -34,14 +36,25 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # may become part of a path
-WEIGHTS = ("last", "best")
-"""After the last epoch: the headline; of the lowest validation loss: beside it."""
+WEIGHTS = ("last", "best", *AVERAGES)
+"""After the last epoch: the headline; of the lowest validation loss; averages of a training that finished."""
 
+TEST_PREFIX = {name: "test" if name == "last" else f"test_{name}" for name in WEIGHTS}
+"""Weights -> what their test metrics' names begin with: test/accuracy, test_best/accuracy, ..."""
+SCORES = ("accuracy", "f1", "f1_macro", "loss")
+"""Test metrics that are one number."""
 
 ALWAYS_IN_HISTORY = (
-    "train/loss", "train/accuracy", "train/f1", "validation/loss", "validation/loss_standard_error",
-    "validation/accuracy", "validation/f1", "lr", "seconds", "compute_seconds", "time",
+    "train/loss", "train/accuracy", "train/f1", "train/f1_macro", "validation/loss",
+    "validation/loss_standard_error", "validation/accuracy", "validation/f1", "validation/f1_macro", "lr",
+    "seconds", "compute_seconds", "time",
 )  # fmt: skip
+ALWAYS_IN_FINAL = tuple(
+    f"{split}/{metric}"
+    for split in ("train_evaluated", *(f"validation_{name}" for name in AVERAGES))
+    for metric in ("loss", "loss_standard_error", "accuracy", "f1", "f1_macro")
+)
+"""What is measured once, at the end of a training that finished."""
 
 
 class DamagedRecord(StudyError):
@@ -92,20 +105,24 @@ class Scores(_Strict):
 
     accuracy: Share | None
     f1: Share | None
+    f1_macro: Share | None
     loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     confusion: list[list[Annotated[int, Field(ge=0)]]] | None
 
     @model_validator(mode="after")
     def _agree(self) -> "Scores":
-        given = [value is not None for value in (self.accuracy, self.f1, self.loss, self.confusion)]
+        given = [value is not None for value in self.model_dump().values()]
         if any(given) != all(given):
-            raise ValueError("accuracy, f1, loss and confusion must stand together")
+            raise ValueError("accuracy, f1, f1_macro, loss and confusion must stand together")
         if self.confusion is not None:
             if any(len(row) != len(self.confusion) for row in self.confusion):
                 raise ValueError("confusion is not square")
             correct = sum(row[label] for label, row in enumerate(self.confusion))
             if not math.isclose(correct, self.accuracy * self.num_examples, rel_tol=1e-9, abs_tol=1e-6):
                 raise ValueError(f"confusion has {correct} right, accuracy says {self.accuracy:.6f}")
+            macro = _macro_f1(self.confusion)
+            if not math.isclose(macro, self.f1_macro, rel_tol=1e-9, abs_tol=1e-9):
+                raise ValueError(f"confusion has a macro F1 of {macro:.6f}, not {self.f1_macro:.6f}")
         return self
 
     @property
@@ -114,16 +131,30 @@ class Scores(_Strict):
         return sum(map(sum, self.confusion or []))
 
 
-class Test(_Strict):
-    """What the test split said, of the last epoch's weights and of those of the lowest validation loss.
+def _macro_f1(confusion: list[list[int]]) -> float:
+    """The mean F1 of the classes that are present or predicted; 0 where none is."""
+    found = [
+        2 * row[label] / (sum(row) + sum(other[label] for other in confusion))
+        for label, row in enumerate(confusion)
+        if sum(row) + sum(other[label] for other in confusion)
+    ]
+    return math.fsum(found) / len(found) if found else 0.0
 
-    ``right`` and ``losses`` are of the last weights, in the order of the split's examples.
+
+class Test(_Strict):
+    """What the test split said of each of WEIGHTS; nothing of averages where the training diverged.
+
+    ``right`` and ``losses`` are of the last weights, in the order of the split's examples, and
+    ``right_tail_average`` of the tail average, which stands as a row of its own beside the schedules.
     """
 
     num_examples: Annotated[int, Field(ge=1, le=MAX_EXAMPLES)]
     last: Scores
     best: Scores
+    ema: Scores
+    tail_average: Scores
     right: str | None  # base64 of bits, the first example's the highest of the first byte
+    right_tail_average: str | None
     losses: str | None  # base64 of zlib of float16: all high bytes, then all low bytes
 
     @model_validator(mode="after")
@@ -132,24 +163,29 @@ class Test(_Strict):
             self.last.accuracy is None
         ):
             raise ValueError("right, losses and the scores of the last weights must stand together")
-        for scores in (self.last, self.best):
+        if (self.right_tail_average is None) != (self.tail_average.accuracy is None):
+            raise ValueError("right_tail_average and the scores of tail_average must stand together")
+        for scores in (getattr(self, weights) for weights in WEIGHTS):
             if scores.confusion is not None and scores.num_examples != self.num_examples:
                 raise ValueError(f"confusion is of {scores.num_examples} examples, not {self.num_examples}")
+        for weights in ("last", "tail_average"):
+            said = getattr(self, weights).accuracy
+            if said is not None and not math.isclose(self.is_right(weights).mean(), said, abs_tol=1e-9):
+                raise ValueError(
+                    f"right says an accuracy of {self.is_right(weights).mean():.6f}, {weights} {said:.6f}"
+                )
         if self.right is not None:
-            right, losses = self.is_right(), self.example_losses()
+            losses = self.example_losses()
             if not np.isfinite(losses).all() or (losses < 0).any():
                 raise ValueError("losses are not all finite numbers of at least 0")
-            if not math.isclose(right.mean(), self.last.accuracy, abs_tol=1e-9):
-                raise ValueError(
-                    f"right says an accuracy of {right.mean():.6f}, last {self.last.accuracy:.6f}"
-                )
             if not math.isclose(losses.mean(dtype=np.float64), self.last.loss, rel_tol=0.01, abs_tol=1e-3):
                 raise ValueError(f"losses have a mean of {losses.mean():.4f}, last says {self.last.loss:.4f}")
         return self
 
-    def is_right(self) -> np.ndarray:
-        """bool (num_examples,): whether the likeliest class was the label."""
-        return unpack_bits(self.right or "", self.num_examples)
+    def is_right(self, weights: Literal["last", "tail_average"] = "last") -> np.ndarray:
+        """bool (num_examples,): whether these weights' likeliest class was the label."""
+        packed = self.right if weights == "last" else self.right_tail_average
+        return unpack_bits(packed or "", self.num_examples)
 
     def example_losses(self) -> np.ndarray:
         """float16 (num_examples,): -log probability of the label, in nats."""
@@ -163,7 +199,9 @@ class Record(_Strict):
     """What a finished training leaves.
 
     ``history`` has a list per quantity with one value per epoch, in full precision; None where a training
-    that diverged had no number. ``weights`` are the SHA-256 of its weights' files where they were kept.
+    that diverged had no number. ``final`` is :class:`lrstudy.training.Progress`'s, None where an average's
+    logits are no numbers, and empty where the training diverged. ``weights`` are the SHA-256 of its weights'
+    files where they were kept.
     """
 
     format: Literal[1]
@@ -177,8 +215,9 @@ class Record(_Strict):
     best_epoch: Annotated[int, Field(ge=0)]
     num_parameters: Annotated[int, Field(ge=0)]
     history: dict[str, list[Value]]
+    final: dict[str, Value]
     interventions: list[dict[str, Any]]
-    weights: dict[Literal["last", "best"], Sha256]
+    weights: dict[Literal[WEIGHTS], Sha256]
     test: Test | None
 
     @model_validator(mode="after")
@@ -210,6 +249,10 @@ class Record(_Strict):
             losses = self.history["validation/loss"]
             if self.best_epoch != 1 + losses.index(min(losses)):
                 raise ValueError(f"best_epoch {self.best_epoch} has not the lowest validation/loss")
+            if missing := [name for name in ALWAYS_IN_FINAL if name not in self.final]:
+                raise ValueError(f"it finished and final has no {', '.join(missing)}")
+        elif self.final:
+            raise ValueError("it diverged, and final says what only a training that finished has")
         if self.best_epoch > len(epochs):
             raise ValueError(f"best_epoch {self.best_epoch} is none of {len(epochs)} epochs")
         for intervention in self.interventions:
@@ -250,6 +293,7 @@ class Record(_Strict):
             "best_epoch": self.best_epoch,
             "num_parameters": self.num_parameters,
             "epochs": epochs,
+            "final": self.final,
         }
 
     def with_test(self, test: Test) -> "Record":
@@ -284,17 +328,28 @@ def history_of(epochs: list[dict]) -> dict[str, list[Value]]:
     return {name: [_plain(epoch[name]) for epoch in epochs] for name in names}
 
 
+def final_of(found: Mapping[str, float]) -> dict[str, Value]:
+    """What a training measured at its end as a record's ``final``."""
+    return {name: _plain(value) for name, value in found.items()}
+
+
 def _plain(value: float) -> Value:
     return value if math.isfinite(value) else None
 
 
-def test_of(last: Mapping[str, Any], best: Mapping[str, Any], num_examples: int) -> Test:
-    """A record's ``test`` from what :func:`lrstudy.evaluation.measure` found of both weights."""
+def test_of(found: Mapping[str, Mapping[str, Any]], num_examples: int) -> Test:
+    """A record's ``test`` from what :func:`lrstudy.evaluation.measure` found of the weights that there are.
+
+    Args:
+        found: by their name in WEIGHTS; averages are left out where the training diverged.
+        num_examples: of the test split.
+    """
+    last, tail = found["last"], found.get("tail_average")
     return Test(
         num_examples=num_examples,
-        last=Scores(**last["scores"]),
-        best=Scores(**best["scores"]),
+        **{name: Scores(**(found[name]["scores"] if name in found else NO_SCORES)) for name in WEIGHTS},
         right=None if last["right"] is None else pack_bits(last["right"]),
+        right_tail_average=None if tail is None or tail["right"] is None else pack_bits(tail["right"]),
         losses=None if last["losses"] is None else pack_halves(last["losses"]),
     )
 

@@ -27,7 +27,10 @@ from lrstudy.study import (
     tuned_file,
 )
 
-_COLUMNS = ("seed", "epoch", "train/loss", "validation/loss", "validation/accuracy", "validation/f1", "lr")
+_COLUMNS = (
+    "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
+    "validation/accuracy", "validation/f1", "validation/f1_macro", "lr",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -161,11 +164,11 @@ def read_evaluated(path: Path, cell: str) -> dict:
     if silent := [
         seed
         for seed, run in found["training"]["seeds"].items()
-        if not {"identity", "device", "dtype", "origin"} <= run.keys()
+        if not {"identity", "device", "dtype", "origin", "final"} <= run.keys()
     ]:
         raise StudyError(
-            f"{path}: does not say where seed {', '.join(silent)} was trained: another version wrote it; "
-            f"`dvc repro evaluate@{cell}` makes it anew."
+            f"{path}: does not say where seed {', '.join(silent)} was trained and what was measured in the "
+            f"end: another version wrote it; `dvc repro evaluate@{cell}` makes it anew."
         )
     return found
 

@@ -14,7 +14,7 @@ from lrstudy.errors import StudyError
 from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger, Record
-from lrstudy.ledger.record import WEIGHTS, Test, test_of
+from lrstudy.ledger.record import SCORES, TEST_PREFIX, WEIGHTS, Test, test_of
 from lrstudy.parallel import run_all
 from lrstudy.runs import find_weights
 from lrstudy.stages import cell_arguments, run_stage
@@ -52,7 +52,9 @@ def main() -> None:
             "made_by": f"train@{model}-{schedule}",
             "data": str(folder),
             "settings": training["settings"] | {"seed": int(seed)},
-            # A run that diverged is a result; its weights are no model that anyone would load.
+            "weights": WEIGHTS if run["status"] == "finished" else ("last", "best"),
+            # A run that diverged is a result; its weights are no model that anyone would load, and have no
+            # averages.
             "model": str(journal_of[seed].folder / "model") if run["status"] == "finished" else None,
         }
         for seed, run in training["seeds"].items()
@@ -129,7 +131,7 @@ def _need_weights(cell: str, training: dict, seeds: list[str]) -> None:
 
 
 def evaluate_seed(task: dict) -> tuple[str, Test]:
-    """The seed, and what test data say of its last and best weights; the last become a model for others."""
+    """The seed, and what test data say of all its weights; the last become a model for others."""
     from lrstudy.data import read_split
     from lrstudy.serving import make_classifier, save_model, some_examples
 
@@ -137,8 +139,8 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
     meta = read_meta(task["data"])
     arrays = read_split(task["data"], "test")
     found = {}
-    files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in WEIGHTS}
-    for weights in WEIGHTS:
+    files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in task["weights"]}
+    for weights in task["weights"]:
         values = load_weights(files[weights], task["made_by"])
         if weights == "best" and files["best"].read_bytes() == files["last"].read_bytes():
             found["best"] = found["last"]  # the last epoch was the best one
@@ -157,7 +159,7 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
                 some_examples(arrays, meta),
                 meta["num_classes"],
             )
-    return task["seed"], test_of(found["last"], found["best"], len(arrays["labels"]))
+    return task["seed"], test_of(found, len(arrays["labels"]))
 
 
 def load_weights(path: Path, made_by: str) -> dict:
@@ -187,8 +189,8 @@ def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> 
     sums: dict[str, list[float]] = {}
     for journal, found in zip(seeds, scores.values(), strict=True):
         values = []
-        for weights, prefix in (("last", "test"), ("best", "test_best")):
-            for name in ("accuracy", "f1", "loss"):
+        for weights, prefix in TEST_PREFIX.items():
+            for name in SCORES:
                 if found[weights][name] is not None:
                     values.append((f"{prefix}/{name}", found[weights][name], 0, when))
                     sums.setdefault(f"{prefix}/{name}", []).append(found[weights][name])

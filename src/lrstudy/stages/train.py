@@ -11,7 +11,7 @@ from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
 from lrstudy.identity import content_hash
-from lrstudy.ledger.record import WEIGHTS, Record
+from lrstudy.ledger.record import Record
 from lrstudy.parallel import run_all
 from lrstudy.runs import (
     begun_otherwise,
@@ -133,6 +133,7 @@ def main() -> None:
                     "num_parameters": records[seed].num_parameters,
                     "interventions": records[seed].interventions,
                     "compute_seconds": records[seed].history["compute_seconds"],
+                    "final": records[seed].final,
                     "weights": here[seed] is not None,
                     "device": records[seed].device,
                     "dtype": records[seed].dtype,
@@ -152,8 +153,20 @@ def log_record(journal: Journal, record: Record) -> None:
         for epoch in untold:
             journal.metrics(metric_values(epoch))
         journal.tags({"from_ledger": "true", "trained": told(record)})
+    log_final(journal, record)
     log_interventions(journal, record.interventions)
     finish(journal, record.status, record.origin.ended)
+
+
+def log_final(journal: Journal, record: Record) -> None:
+    """Give the tracker what was measured once, at the training's end, if it was not told yet."""
+    told_names = {
+        name for event in journal.events() if event["event"] == "metrics" for name, *_ in event["values"]
+    }
+    epoch, when = len(record.history["epoch"]), int(record.origin.ended * 1000)
+    values = [(name, value, epoch, when) for name, value in record.final.items() if value is not None]
+    if not any(name in told_names for name, *_ in values):
+        journal.metrics(values)
 
 
 def place_weights(tasks: dict[int, dict], output: Path, root: Path) -> dict[int, Record | None]:
@@ -175,7 +188,7 @@ def place_weights(tasks: dict[int, dict], output: Path, root: Path) -> dict[int,
             shutil.rmtree(folders[seed], ignore_errors=True)
         elif found[0] != folders[seed]:
             folders[seed].mkdir(parents=True, exist_ok=True)
-            for name in WEIGHTS:
+            for name in found[1].weights:
                 shutil.copyfile(found[0] / f"{name}.safetensors", folders[seed] / f"{name}.safetensors")
     return here
 

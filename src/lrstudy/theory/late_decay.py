@@ -12,6 +12,7 @@ import numpy as np
 from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
+from lrstudy.ledger.record import SCORES
 from lrstudy.parallel import run_all
 from lrstudy.study import common_tags, data_folder, finish
 from lrstudy.theory import figures, measurements, toy
@@ -158,7 +159,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     for seed, epoch, task in finished:
         found = tests[place(seed, epoch)]
         journal = Journal(task["folder"], task["key"])
-        log_once(journal, {f"test/{name}": [(0, found[name])] for name in ("accuracy", "f1", "loss")})
+        log_once(journal, {f"test/{name}": [(0, found[name])] for name in SCORES})
         finish(journal, "finished")
     along = sharpness(params, model, root, finished, epochs, num_epochs)
 
@@ -176,7 +177,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         return [end and end["test/loss"] - end["train/loss"] for end in found]
 
     def summaries(epoch: int | None) -> dict:
-        measured = {f"test/{name}": metric(name, epoch) for name in ("accuracy", "f1", "loss")}
+        measured = {f"test/{name}": metric(name, epoch) for name in SCORES}
         measured |= {name: last(name, epoch) for name in ("train/loss", "validation/loss", "weight_norm")}
         measured["gap"] = gap(epoch)
         return {
@@ -248,7 +249,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
                 for epoch in epochs
                 if branches[str(epoch)][name]["mean"] is not None
             ]
-            for name in ("test/accuracy", "test/f1", "test/loss", "train/loss")
+            for name in ("test/accuracy", "test/f1", "test/f1_macro", "test/loss", "train/loss")
         },
     )
     result["figures"] = publish(parent, files, OUTPUT, "diverged" if result["not_finished"] else "finished")
@@ -381,7 +382,7 @@ def draw_branches(result: dict):
     """The branches' ends against the epoch at which they left."""
     metric = result["metric"]
     names = {
-        metric: {"test/accuracy": "test accuracy", "test/f1": "test F1"}[metric],
+        metric: {"test/accuracy": "test accuracy", "test/f1_macro": "test macro F1"}[metric],
         "test/loss": "test loss",
         "train/loss": "training loss",
         "gap": "test less training loss",

@@ -16,6 +16,7 @@ from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
 from lrstudy.identity import content_hash
+from lrstudy.ledger.record import SCORES
 from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import train_run
 from lrstudy.study import common_tags, data_folder, finish, record_of, training_task
@@ -138,7 +139,10 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         journal = Journal(task["folder"], task["key"])
         if at in solved:
             found = tests[named(*at)]
-            log_once(journal, {f"test/{name}": [(0, found[name])] for name in ("accuracy", "f1", "loss")})
+            log_once(
+                journal,
+                {f"test/{name}": [(0, found[name])] for name in SCORES},
+            )
         finish(journal, outcomes[at]["status"])
     measured = measure_all(
         f"level_sets {model} losses by epoch",
@@ -166,7 +170,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
                     compare.confidence,
                     compare.num_resamples,
                 )
-                for key in ("accuracy", "f1", "loss")
+                for key in SCORES
             },
             "lyapunov": lyapunov(
                 {seed: along.get(named(name, seed)) for seed in params.theory.seeds}, params

@@ -55,7 +55,7 @@ def at_epochs(task: dict) -> dict:
 
 
 def test_metrics(task: dict) -> dict:
-    """``accuracy``, ``f1`` and ``loss`` on the whole test split, as training left the model in ``file``.
+    """``accuracy``, ``f1``, ``f1_macro``, ``loss`` on the whole test split, of the weights in ``file``.
 
     Nothing is chosen by them.
     """
@@ -80,13 +80,9 @@ def test_metrics(task: dict) -> dict:
     dtype = choose_dtype(settings["precision"], device)
     logits = predict(model, make_split(arrays, meta, device), BATCH_SIZES[meta["kind"]], device, dtype)
     labels = arrays["labels"].astype(np.int64)
-    accuracy, f1 = accuracy_and_f1(labels, logits.argmax(axis=1), meta["num_classes"])
-    return {
-        "name": task["name"],
-        "accuracy": accuracy,
-        "f1": f1,
-        "loss": cross_entropy(logits, labels)[0],
-    }
+    return {"name": task["name"], "loss": cross_entropy(logits, labels)[0]} | accuracy_and_f1(
+        labels, logits.argmax(axis=1), meta["num_classes"]
+    )
 
 
 def weight_vectors(task: dict) -> NDArray[np.float32]:
