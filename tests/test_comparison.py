@@ -390,7 +390,7 @@ def test_every_schedule_is_compared_with_the_averaged_reference(whole):
     # 0.03, 0.01, 0.05 above static, which averages put 0.04 higher
     difference = found["difference_to_averaged"]
     assert difference["values"] == {"1": close(-0.01), "2": close(-0.03), "3": close(0.01)}
-    assert {"p", "p_holm", "smallest_p", "interval"} <= set(difference)
+    assert {"p", "p_holm", "interval", "examples_interval"} <= set(difference)
     for model, schedules in whole["cells"].items():
         assert not any("difference_to_averaged" in m for m in schedules["static"]["metrics"].values())
         for name in ("exponential", "cosine"):

@@ -254,7 +254,7 @@ def _paired(
         if unsteady:
             return unsteady
     values, seeds, left_out = _differences(schedules, treated, control, metric, comparison, ratio)
-    named = metric.replace("_", " ")
+    named = metric if "/" in metric else metric.replace("_", " ")
     if not len(values):
         return _no_seed(named, [*treated, *control], left_out)
     sign = 1 if spec["favours"] == "higher" else -1
