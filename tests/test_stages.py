@@ -313,7 +313,7 @@ def test_compare_takes_the_results_of_every_example_from_the_records_that_are_he
         left = tiny_data.record([0.7, 0.5], chosen=tiny_data.settings(seed=seed))
         found[str(seed)] = {"identity": left.identity}
         if seed == 1:
-            test = test_of(measured, measured, len(labels))
+            test = test_of(dict.fromkeys(WEIGHTS, measured), len(labels))
             ledger.add(left.model_copy(update={"test": test}))
     right = results({"training": {"seeds": found}}, ledger)
     assert list(right) == ["1"]
