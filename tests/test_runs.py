@@ -374,7 +374,7 @@ def test_a_trial_that_a_study_asks_for_as_its_own_is_trained_for_its_weights_and
     assert "trained again: the same to the bit as its record" in capsys.readouterr().err
     (found,) = Ledger(task["ledger"]).records()
     assert found.labels.role == "final"
-    assert set(found.weights) == {"last", "best"}
+    assert set(found.weights) == {"last", "best", "ema", "tail_average"}
     train_run(trial)  # and the search takes it from there
     assert list(Ledger(task["ledger"]).records()) == [found]
 
