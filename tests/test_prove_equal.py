@@ -17,7 +17,7 @@ from lrstudy.errors import StudyError
 from lrstudy.identity import training_code, training_identity
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.equivalence import read_equivalence
-from lrstudy.ledger.record import Data, Labels
+from lrstudy.ledger.record import ALWAYS_IN_HISTORY, Data, Labels
 from lrstudy.machine import origin_here
 from lrstudy.prove_equal import check_known, compare, full_revision, main
 
@@ -392,7 +392,7 @@ def record_of(settings: dict) -> Record:
         status="finished",
         best_epoch=1,
         num_parameters=10,
-        history={"epoch": epochs, "validation/loss": [float(epoch) for epoch in epochs]},
+        history={"epoch": epochs} | {name: [float(epoch) for epoch in epochs] for name in ALWAYS_IN_HISTORY},
         interventions=[],
         weights={},
         test=None,
