@@ -1405,7 +1405,7 @@ def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_a
     assert len(final) == 6
     for schedule in ("stairs", "steps"):
         found = final[(final["model"] == "reader") & (final["schedule"] == schedule)].set_index("seed")
-        assert found["test/f1"].to_dict() == {seed: values["step"][seed] for seed in (1, 2, 3)}
+        assert found["test/f1_macro"].to_dict() == {seed: values["step"][seed] for seed in (1, 2, 3)}
 
 
 def test_the_documentation_names_every_field_of_the_format():

@@ -1444,7 +1444,7 @@ def test_the_objective_is_the_mean_over_seeds_of_the_last_validation_loss():
         "ended": 203_250,
         "identities": [one.identity for one in records],  # which trainings it is of
     }
-    assert set(validation) == {"accuracy", "f1"}
+    assert set(validation) == {"accuracy", "f1", "f1_macro"}
     for name, mean in validation.items():
         assert mean == pytest.approx(sum(r.history[f"validation/{name}"][-1] for r in records) / 2)
 
