@@ -954,7 +954,7 @@ def test_verify_tells_ten_kinds_of_damage_apart_and_changes_nothing(ledger, caps
     for kind, path in damaged.items():
         [line] = [line for line in lines if line.startswith(f"{path}: ")]
         assert SAID[kind] in line
-    assert summary.startswith(f"{ledger.folder}: whole are 3 records of 3 trainings")
+    assert summary.startswith(f"{ledger.folder}: in good order: 3 records of 3 trainings")
     assert summary.endswith("10 problems")
     assert snapshot(ledger.folder) == before
 
@@ -964,7 +964,7 @@ def test_verify_of_a_whole_ledger_finds_nothing(ledger, capsys):
     complete(ledger)
     assert run(ledger.folder, "verify") == 0
     assert capsys.readouterr().out == (
-        f"{ledger.folder}: whole are 1 record of 1 training, 1 code listing and 1 equivalence; no problems\n"
+        f"{ledger.folder}: in good order: 1 record of 1 training, 1 code listing and 1 equivalence; no problems\n"
     )
 
 

@@ -394,7 +394,7 @@ def verify(ledger: Ledger, options: argparse.Namespace) -> bool:
         )
     trainings = len({record.identity for record in good.values()})
     print(
-        f"{ledger.folder}: whole are {_count(len(good), 'record')} of {_count(trainings, 'training')}, "
+        f"{ledger.folder}: in good order: {_count(len(good), 'record')} of {_count(trainings, 'training')}, "
         f"{_count(listings, 'code listing')} and {_count(equivalences, 'equivalence')}; "
         f"{_count(len(problems), 'problem') if problems else 'no problems'}"
     )
