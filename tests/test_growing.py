@@ -1,5 +1,6 @@
 """A study that grows: over clones, seeds, schedules and edits of the code, what is trained stays trained."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ STUDY = ["-S", "data=sample", "-S", "preset=smoke", "-S", "theory=none", "-S", "
 
 
 def trained(printed: str) -> set[str]:
-    """The trainings that went on at least an epoch, as the terminal names them."""
-    return {line.split("epoch")[0].strip() for line in printed.splitlines() if "epoch  1/1" in line}
+    """The trainings that went on at least an epoch, as the terminal names them; two workers may share a line."""
+    return set(re.findall(r"(lstm-\w+(?: trial \d+)? seed \d+) +epoch +1/1", printed))
 
 
 class Clone(Copy):

@@ -80,7 +80,7 @@ def test_best_json_says_how_the_values_were_found(workspace):
     assert first[0]["search"]["identities"] == second[0]["search"]["identities"]  # the defaults
     # the defaults alone, then with one, two, ... of the four others
     assert [row["num_trials"] for row in tuned["budget"]] == [1, 2, 3, 4, 5]
-    assert set(tuned["budget"][0]) == {"num_trials", "loss", "accuracy", "f1"}
+    assert set(tuned["budget"][0]) == {"num_trials", "loss", "accuracy", "f1", "f1_macro"}
     lowest = min(trial["search"]["objective"] for trial in first + second)
     assert tuned["budget"][-1]["loss"] == pytest.approx(lowest)
     assert tuned["within_the_noise"]["noise"]["degrees_of_freedom"] in (
