@@ -14,7 +14,7 @@ import pytest
 
 from lrstudy import proof
 from lrstudy.errors import StudyError
-from lrstudy.identity import training_code, training_identity
+from lrstudy.identity import entries_of, training_code, training_identity
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.equivalence import read_equivalence
 from lrstudy.ledger.record import ALWAYS_IN_FINAL, ALWAYS_IN_HISTORY, Data, Labels
@@ -29,9 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 def used(trainings: dict[str, dict]) -> set[str]:
     return {
-        f"{part}.{entry}"
-        for settings in trainings.values()
-        for part, entry in proof.used_by(settings).items()
+        f"{part}.{entry}" for settings in trainings.values() for part, entry in entries_of(settings).items()
     }
 
 

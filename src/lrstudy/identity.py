@@ -75,12 +75,16 @@ def training_code(settings: Mapping[str, Any]) -> Code:
 
 def training_definitions(settings: Mapping[str, Any]) -> dict[str, frozenset[Definition]]:
     """The definitions behind each part of a training's code."""
-    chosen = {
+    return {"loop": _loop()} | {part: _entry(part, name) for part, name in entries_of(settings).items()}
+
+
+def entries_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Part of the code -> the registry's entry that the settings name for it."""
+    return {
         part: settings[_SECTIONS.get(part, part)][key]
         for part, (_, key) in REGISTRIES.items()
         if _SECTIONS.get(part, part) in settings
     }
-    return {"loop": _loop()} | {part: _entry(part, name) for part, name in chosen.items()}
 
 
 def code_behind(*roots: str, without: Collection[str] = ()) -> frozenset[Definition]:

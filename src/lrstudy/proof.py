@@ -29,7 +29,7 @@ from lrstudy.data import read_split
 from lrstudy.errors import StudyError
 from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
-from lrstudy.identity import REGISTRIES, training_code
+from lrstudy.identity import entries_of, training_code
 from lrstudy.machine import versions
 from lrstudy.models import ARCHITECTURES
 from lrstudy.optimizers import OPTIMIZERS, check_options
@@ -455,12 +455,6 @@ def digest(array: np.ndarray) -> str:
     return hashlib.sha256(head.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def used_by(settings: dict) -> dict[str, str]:
-    """Part of the code -> the entry that a training uses of it."""
-    section = {"network": "model"}
-    return {part: settings[section.get(part, part)][key] for part, (_, key) in REGISTRIES.items()}
-
-
 def described(without: Collection[str] = (), only: str = "*") -> dict[str, Any]:
     """The set without what its trainings compute: what a proof's file has, less ``whole`` and ``resumed``.
 
@@ -494,7 +488,7 @@ def described(without: Collection[str] = (), only: str = "*") -> dict[str, Any]:
         "versions": versions(),
         "entries": {part: sorted(names) for part, names in ENTRIES.items()},
         "trainings": {
-            name: {"settings": settings, "uses": used_by(settings), "code": training_code(settings)}
+            name: {"settings": settings, "uses": entries_of(settings), "code": training_code(settings)}
             for name, settings in chosen.items()
         },
     }

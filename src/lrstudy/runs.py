@@ -231,9 +231,6 @@ def _origin(task: dict) -> dict:
     return here.model_dump(exclude={"ended"})
 
 
-_OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
-
-
 def _keep_again(trained: "Record", record: "Record", task: dict) -> None:
     """Record a training that was done again, if it is not one that is recorded, and say whether it is.
 
@@ -257,7 +254,9 @@ def _keep_again(trained: "Record", record: "Record", task: dict) -> None:
 
 def _numbers(record: "Record") -> dict:
     """The record's history without what the clock decides, and what was measured at its end."""
-    history = {name: series for name, series in record.history.items() if name not in _OF_THE_CLOCK}
+    from lrstudy.ledger.record import OF_THE_CLOCK
+
+    history = {name: series for name, series in record.history.items() if name not in OF_THE_CLOCK}
     return history | {"final": record.final}
 
 

@@ -19,7 +19,7 @@ from lrstudy.cells import Cell, default_values, make_cell
 from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError, unknown
-from lrstudy.identity import training_definitions
+from lrstudy.identity import entries_of, training_definitions
 from lrstudy.ledger import Ledger, Record
 from lrstudy.meaning import listing
 from lrstudy.study import DESCRIBED, data_folder, ledger_folder, told, training_task
@@ -161,22 +161,13 @@ def differences(task: dict, record: Record, ledger: Ledger) -> list[str]:
             f"the data: {record.data.label}, {record.data.fingerprint[:12]} (here "
             f"{task['described']['label']}, {task['described']['fingerprint'][:12]})"
         )
+    here, there = entries_of(task["settings"]), entries_of(record.settings)
     for part, definitions in training_definitions(task["settings"]).items():
         before = record.code.get(part)
-        if before != task["code"].get(part) and not _other_entry(part, wanted, known):
+        # Where the settings name another entry, its code is another one anyway.
+        if before != task["code"].get(part) and here.get(part) == there.get(part):
             said.append(_code_difference(part, definitions, before, ledger))
     return said
-
-
-def _other_entry(part: str, wanted: dict, known: dict) -> bool:
-    """Whether the settings name another entry, so that its code is another one anyway."""
-    name = {
-        "schedule": "schedule.function",
-        "controller": "controller.name",
-        "optimizer": "optimizer.name",
-        "network": "model.architecture",
-    }.get(part)
-    return name is not None and wanted.get(name) != known.get(name)
 
 
 def _code_difference(part: str, definitions: frozenset, before: str | None, ledger: Ledger) -> str:

@@ -319,6 +319,8 @@ _SETTINGS = {
 """What is read of a training's settings wherever records are read."""
 _KINDS = {str: "a text", int: "a whole number", dict: "an object"}
 
+OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
+"""What of a history a clock decides: no part of a result."""
 NOT_IN_HISTORY = ("steps", "interventions")
 
 

@@ -11,7 +11,7 @@ from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
 from lrstudy.identity import content_hash
-from lrstudy.ledger.record import Record
+from lrstudy.ledger.record import OF_THE_CLOCK, Record
 from lrstudy.parallel import run_all
 from lrstudy.runs import (
     begun_otherwise,
@@ -38,9 +38,6 @@ from lrstudy.study import (
 )
 from lrstudy.tracking import Journal, Sender
 from lrstudy.tuning import values_for
-
-# What a clock decides is no part of the result.
-_OF_THE_CLOCK = ("seconds", "compute_seconds", "time")
 
 
 def main() -> None:
@@ -204,7 +201,7 @@ def log_interventions(journal: Journal, interventions: list[dict]) -> None:
 def history_table(records: dict[int, Record]) -> str:
     """CSV: a row per seed and epoch, floats in full precision; nothing that a clock decides."""
     text = io.StringIO()
-    names = [name for name in next(iter(records.values())).history if name not in _OF_THE_CLOCK]
+    names = [name for name in next(iter(records.values())).history if name not in OF_THE_CLOCK]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", *names])
     for seed, record in records.items():
