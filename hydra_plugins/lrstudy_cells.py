@@ -1,31 +1,63 @@
-"""OmegaConf resolvers that derive the DAG's cells from the chosen models and schedules.
+"""OmegaConf resolvers that derive what the DAG runs over from the chosen models and schedules.
 
 DVC imports this folder's modules when it composes conf/ (its ``hydra.plugins_path``, by default the
 repository's root). A resolver is needed because DVC's templating cannot look up ``model.<item>.dataset``.
 """
 
+from pathlib import Path
+
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+ROWS = Path(__file__).parents[1] / "conf/schedule"
 
 
 def study_cells(model: DictConfig, schedule: DictConfig) -> DictConfig:
-    """Map ``<model>-<schedule>`` to {model, schedule, dataset} for every combination."""
+    """Map ``<model>-<schedule>`` to what the stages need to know of it, for every cell of the study.
+
+    A model has the columns that its ``schedules`` names, of those that were chosen; without it all of them.
+
+    Returns:
+        By cell ``model``, ``schedule`` and ``dataset``; ``tuned``: the folder in artifacts/tuned whose values
+        it takes; ``num_epochs``: the key of params.yaml that has its length.
+
+    Raises:
+        ValueError: ``schedules`` names what is no row of conf/schedule and none of the study.
+    """
+    cells = {}
+    for model_name, settings in model.items():
+        columns = settings.get("schedules")
+        known = {*schedule, *(path.stem for path in ROWS.glob("*.yaml"))}
+        if unknown := sorted(set(columns or ()) - known):
+            raise ValueError(
+                f"model.{model_name}.schedules: {', '.join(unknown)} is no schedule; choose from "
+                f"{', '.join(sorted(known))}."
+            )
+        length = f"model.{model_name}.num_epochs"
+        if settings.get("num_epochs") is None:
+            length = f"num_epochs.{settings.dataset}"
+        for schedule_name in schedule:
+            if columns is None or schedule_name in columns:
+                cells[f"{model_name}-{schedule_name}"] = {
+                    "model": model_name,
+                    "schedule": schedule_name,
+                    "dataset": settings.dataset,
+                    "tuned": f"{settings.get('tuned_as') or model_name}/{schedule_name}",
+                    "num_epochs": length,
+                }
+    return OmegaConf.create(cells)
+
+
+def study_searches(cells: DictConfig) -> DictConfig:
+    """The cells that search for their own values."""
     return OmegaConf.create(
-        {
-            f"{model_name}-{schedule_name}": {
-                "model": model_name,
-                "schedule": schedule_name,
-                "dataset": model[model_name].dataset,
-            }
-            for model_name in model
-            for schedule_name in schedule
-        }
+        {name: cell for name, cell in cells.items() if cell.tuned == f"{cell.model}/{cell.schedule}"}
     )
 
 
-def study_datasets(model: DictConfig) -> ListConfig:
-    """The data sets that the chosen models read, sorted, each once."""
-    return OmegaConf.create(sorted({settings.dataset for settings in model.values()}))
+def study_datasets(cells: DictConfig) -> ListConfig:
+    """The data sets that the cells read, sorted, each once."""
+    return OmegaConf.create(sorted({cell.dataset for cell in cells.values()}))
 
 
-OmegaConf.register_new_resolver("study_cells", study_cells, replace=True)
-OmegaConf.register_new_resolver("study_datasets", study_datasets, replace=True)
+for _resolver in (study_cells, study_searches, study_datasets):
+    OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

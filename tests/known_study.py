@@ -117,7 +117,6 @@ def comparison(
         "protocol": {
             "preset": "cpu",
             "source": source,
-            "num_epochs": {"cifar10": 2, "imdb": 2},
             "seeds": [int(seed) for seed in seeds],
             "num_trials": 8,
             "finalists": 2,

@@ -564,14 +564,14 @@ def test_a_models_number_of_seeds_and_its_metrics_unit_do_not_weigh_it():
 def test_a_schedule_that_did_not_run_on_every_model_is_not_pooled_and_changes_no_other(whole):
     study = cells()
     del study["resnet"]["exponential"]
-    across = compare(study, SETTINGS)["across_models"]
+    across = compare(study, SETTINGS, [("resnet", "exponential")])["across_models"]
     assert across == {name: row for name, row in whole["across_models"].items() if name != "exponential"}
 
 
 def test_without_the_reference_on_every_model_nothing_is_said_across_them():
     study = cells()
     del study["lstm"]["static"]
-    assert compare(study, SETTINGS)["across_models"] == {}
+    assert compare(study, SETTINGS, [("lstm", "static")])["across_models"] == {}
 
 
 def test_a_single_seed_has_no_spread_to_measure_by():

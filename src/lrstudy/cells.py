@@ -39,6 +39,7 @@ class Cell:
     controller: ControllerParams
     num_epochs: int
     batch_size: int
+    precision: str
 
     @property
     def name(self) -> str:
@@ -63,12 +64,11 @@ class Cell:
         """
         tuned = dict(tuned or {})
         base_lr = tuned.pop("base_lr", self.optimizer.base_lr)
-        model = self.model.model_dump(exclude={"optimizer", "dataset", "precision"})
         return {
             "dataset": self.dataset,
-            "model": model,
+            "model": self.model.network,
             "batch_size": self.batch_size,
-            "precision": self.model.precision,
+            "precision": self.precision,
             "num_epochs": self.num_epochs,
             "optimizer": {"name": self.optimizer.name, "base_lr": base_lr, **self.optimizer.options},
             "schedule": {
@@ -132,30 +132,69 @@ class Cell:
 def make_cell(params: Params, model: str, schedule: str) -> Cell:
     """Join and check what the sections of ``params`` say of one model x schedule.
 
+    The length is the model's own, else that of its data set. A row's optimizer and controller come before the
+    model's and before those for all.
+
     Raises:
-        StudyError: an unknown model or schedule, parameters that don't fit the schedule's function, the
-            optimizer or the controller, or a schedule other than static that does not move the rate.
+        StudyError: an unknown model or schedule, one that the model has not, parameters that don't fit the
+            schedule's function, the optimizer or the controller, or a schedule other than static that does
+            not move the rate.
     """
     if model not in params.model:
         raise unknown("params.yaml: model", model, params.model, "a model of this study")
     if schedule not in params.schedule:
         raise unknown("params.yaml: schedule", schedule, params.schedule, "a schedule of this study")
     settings, row = params.model[model], params.schedule[schedule]
+    if settings.schedules is not None and schedule not in settings.schedules:
+        raise unknown(f"params.yaml: model.{model}.schedules", schedule, settings.schedules, "one of them")
     optimizer = settings.optimizer if isinstance(params.optimizer, PerModel) else params.optimizer
+    if row.optimizer is not None:
+        if settings.optimizer.name not in row.optimizer:
+            raise StudyError(
+                f"params.yaml: schedule.{schedule}.optimizer: found {', '.join(row.optimizer) or 'nothing'}; "
+                f"the model '{model}' has {settings.optimizer.name}, so add what replaces it."
+            )
+        optimizer = row.optimizer[settings.optimizer.name]
     controller = row.controller or params.controller
     if isinstance(controller, str):
         controller = ControllerParams(name=controller)
-    num_epochs, batch_size = (
-        _for_dataset(params, section, settings.dataset, model) for section in ("num_epochs", "batch_size")
+    num_epochs, batch_size = num_epochs_of(params, model), _for_dataset(params, "batch_size", model)
+    cell = Cell(
+        model, schedule, settings, row, optimizer, controller, num_epochs, batch_size, params.train.precision
     )
-    cell = Cell(model, schedule, settings, row, optimizer, controller, num_epochs, batch_size)
     _check_row(schedule, row, "params.yaml")
     _check_cell(cell, "params.yaml")
     return cell
 
 
-def _for_dataset(params: Params, section: str, dataset: str, model: str) -> int:
-    values = getattr(params, section)
+def searching_cell(params: Params, cell: Cell) -> Cell:
+    """The cell whose search finds this one's values: itself, or that of the row which it is ``tuned_as``."""
+    return cell if cell.model.tuned_as is None else make_cell(params, cell.model.tuned_as, cell.schedule_name)
+
+
+def stretched(values: dict, of: Cell, to: Cell) -> dict:
+    """Values that the search of a cell found, as a cell of another length takes them: in their relative form.
+
+    A decay rate per epoch becomes the factor that is left in the end, an interval in epochs a share of the
+    training; ``base_lr`` and what is no time stay. For the same length nothing changes, to the last digit.
+    What was not searched is what the row says, a warmup in epochs included.
+    """
+    if of.num_epochs == to.num_epochs:
+        return dict(values)
+    parameters, relative = of.parameters(values), forms_of(of.function)
+    return {
+        relative.get(name, name): parameters[relative[name]] if name in relative else value
+        for name, value in values.items()
+    }
+
+
+def num_epochs_of(params: Params, model: str) -> int:
+    """How long a model of the study is trained: its row's own number of epochs, else its data set's."""
+    return params.model[model].num_epochs or _for_dataset(params, "num_epochs", model)
+
+
+def _for_dataset(params: Params, section: str, model: str) -> int:
+    values, dataset = getattr(params, section), params.model[model].dataset
     if dataset not in values:
         found = ", ".join(f"{name} {value}" for name, value in values.items()) or "nothing"
         raise StudyError(

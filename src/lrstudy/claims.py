@@ -64,7 +64,7 @@ def claims(comparison: dict, curves: list[dict]) -> list[dict[str, Any]]:
 
     Returns:
         Per claim ``id``, ``claim``, ``source``, ``test``, ``verdict`` (supported, contradicted, mixed,
-        equivalent, undecided, not tested), ``why``, ``effect`` (mean over the models of the mean over seeds;
+        equivalent, undecided, not tested), ``why``, ``effect`` (mean over the parts of the mean over seeds;
         for an equivalence that of the pair of rows that differs most), ``unit``, ``n`` (seeds of the test
         that has fewest; 0 if nothing could be tested), ``keys`` (paths inside comparison.json) and ``parts``:
         the tests, each with its effect, Student's ``interval`` and what it ``decides``; ``untested``: by
@@ -132,6 +132,9 @@ def _tests(spec: dict, comparison: dict, curves: list[dict]) -> tuple[list[_Part
     deciders = {"turning": _turning, "paired": _paired, "equivalent": _equivalent}
     parts, untested = [], {}
     for model, schedules in comparison["cells"].items():
+        row = spec.get("row")
+        if row is not None and row not in schedules and f"{model}-{row}" not in comparison["missing"]:
+            continue  # the study has no such cell, so it is no question to this model
         found = deciders[spec["decide"]](spec, model, schedules, comparison, curves)
         if isinstance(found, str):
             untested.setdefault(found, []).append(model)
@@ -674,6 +677,8 @@ def _run(spec: dict, comparison: dict) -> dict[str, Any] | None:
         overrides.append(f"train.seeds=[{','.join(str(seed) for seed in range(1, num_seeds + 1))}]")
     num_rows = len(wanted["rows"]) + len(wanted.get("set", []))
     for schedules in comparison["cells"].values():
+        if any("tuned_as" in cell for cell in schedules.values()):
+            continue  # the same network once more, whose row lists its schedules
         seconds = [
             value / cell["num_epochs"]
             for cell in schedules.values()
@@ -909,15 +914,20 @@ def _parameter_gap(comparison: dict, gap: str, where: str, schedule: str, parame
     term, unit = TERMS[parameter]
     values, said, constant = [], [], []
     for _, row, cell, name, at in _cells(comparison):
-        if row != schedule or parameter not in cell["parameters"]:
-            continue
+        if row != schedule or parameter not in cell["parameters"] or "tuned_as" in cell:
+            continue  # what another length took over was found for that one
         if not moves(cell):
             constant.append(name)
             continue
         value, as_good = cell["parameters"][parameter], _as_good(cell, parameter)
         values.append(_value(name, gap, value, unit, as_good, [cell], f"{at}.parameters.{parameter}"))
         said.append(f"{value:.4g} for {name}{_first_drop(cell, parameter)}, {_how_found(cell, parameter)}")
-    missing = [name for name in comparison["missing"] if name.partition("-")[2] == schedule]
+    again = {model for model, _, cell, _, _ in _cells(comparison) if "tuned_as" in cell}
+    missing = [
+        name
+        for name in comparison["missing"]
+        if name.partition("-")[2] == schedule and name.partition("-")[0] not in again
+    ]
     if said:
         text = f"the {term}, {unit}, was {'; '.join(said)}"
     elif constant:
@@ -960,6 +970,8 @@ def _performance_gap(comparison: dict) -> dict[str, Any]:
     """What the search minimized, how far, and the test metric of the chosen values."""
     values, said = [], []
     for _, _, cell, name, at in _cells(comparison):
+        if "tuned_as" in cell:
+            continue  # nothing was minimized for it
         metric = _metric_name("headline", cell, comparison)
         objective = (cell.get("tuning") or {}).get("objective")
         if objective is None:

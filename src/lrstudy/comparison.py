@@ -72,7 +72,8 @@ def compare(
 
     Args:
         cells: by model and schedule, what ``evaluate`` wrote (``scores``, ``training``), ``history``: the
-            rows of history.csv, and ``tuning``: best.json; where they are known, ``right``: by seed, which
+            rows of history.csv, and ``tuning``: best.json, None where the values are another row's
+            (``training`` then says whose: ``tuned_as``); where they are known, ``right``: by seed, which
             test examples the last weights got right (num_examples,).
         settings: the reference schedule, the confidence and whether dtypes are compared.
         missing: (model, schedule) of the cells that the study has but that did not run. They stay in the
@@ -81,7 +82,8 @@ def compare(
     Returns:
         ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
         ``identities`` (by seed, the training's name in the ledger), ``origins`` (:func:`origins`),
-        ``tuning``, ``lr_range`` (:func:`lr_range`), ``compute_seconds`` (by seed, of all epochs) and
+        ``tuning``, ``tuned_as`` (the model whose values it takes, where they are not its own), ``lr_range``
+        (:func:`lr_range`), ``compute_seconds`` (by seed, of all epochs) and
         ``metrics``: per metric the ``values`` by seed, ``mean``, ``spread`` (standard deviation over seeds,
         n - 1), ``interval`` (Student's) and, where the reference ran the same seeds, ``difference`` to it.
         Spread and interval are None for a single seed. What is undefined for a seed is None there and left
@@ -131,7 +133,9 @@ def compare(
             model: ranking(schedules, settings, complete=all(name != model for name, _ in missing))
             for model, schedules in compared.items()
         },
-        "across_models": across({model: row | views[model] for model, row in compared.items()}, settings),
+        "across_models": across(
+            {model: row | views[model] for model, row in compared.items()}, settings, missing
+        ),
     }
 
 
@@ -369,30 +373,44 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
     }
 
 
-def across(cells: dict[str, dict[str, dict]], settings: CompareParams) -> dict[str, dict]:
+def across(
+    cells: dict[str, dict[str, dict]], settings: CompareParams, missing: Collection[tuple[str, str]] = ()
+) -> dict[str, dict]:
     """Each schedule's difference to the reference over all models, in units of its spread.
 
     A point of CIFAR-10's accuracy and one of IMDB's F1 are not the same. So each model's mean difference is
     divided by the standard deviation of its paired differences, and every model has the same weight, however
     many seeds it ran (:func:`lrstudy.statistics.standardized_mean`).
 
+    A network that stands in several rows is counted once, by the row that searched for its values: a row that
+    is ``tuned_as`` it has the same seeds, values and data and is no further evidence of all models.
+
     Args:
         cells: as :func:`compare` returns them, with their views.
         settings: the reference and the confidence.
+        missing: (model, schedule) of the cells that the study has but that did not run.
 
     Returns:
-        By schedule that was compared on every model: ``effect``, ``interval``, ``by_model``: each model's
-        effect, ``num_models``, ``num_runs`` (pairs) and ``num_diverged`` of the schedule's runs among them.
-        Effect and interval are None where a model's spread is unknown or 0.
+        By schedule that was compared on every model which has it and is counted: ``effect``, ``interval``,
+        ``by_model``: each counted model's effect, ``num_models``, ``num_runs`` (pairs) and ``num_diverged``
+        of the schedule's runs among them. Effect and interval are None where a model's spread is unknown or
+        0.
     """
     found = {}
-    for name in next(iter(cells.values()), {}):
+    counted = {
+        model: row
+        for model, row in cells.items()
+        if not any("tuned_as" in cell for cell in row.values())
+        and (settings.reference in row or (model, settings.reference) in missing)
+    }
+    for name in dict.fromkeys(name for row in counted.values() for name in row):
         pairs = {
             model: row[name]["metrics"][HEADLINE[row[name]["dataset"]]].get("difference", {}).get("values")
-            for model, row in cells.items()
+            for model, row in counted.items()
             if name in row
         }
-        if name == settings.reference or set(pairs) != set(cells) or not all(pairs.values()):
+        incomplete = any({(model, name), (model, settings.reference)} & set(missing) for model in counted)
+        if name == settings.reference or incomplete or not all(pairs.values()):
             continue
         values = {model: list(by_seed.values()) for model, by_seed in pairs.items()}
         summary = standardized_mean(list(values.values()), settings.confidence)
@@ -570,13 +588,14 @@ def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> di
         "origins": origins(training["seeds"]),
         "dataset": training["dataset"],
         **({"view_of": cell["view_of"]} if "view_of" in cell else {}),
+        **({"tuned_as": training["tuned_as"]} if "tuned_as" in training else {}),
         "metrics": metrics,
     }
 
 
-def _tuning(best: dict) -> dict | None:
-    """What the search found, without its single trials; None where the defaults were taken unsearched."""
-    if best["source"] == "defaults":
+def _tuning(best: dict | None) -> dict | None:
+    """What the search found, without its single trials; None where there was none for this cell."""
+    if best is None or best["source"] == "defaults":
         return None
     best_of_search = ("sampler_seed", "values", "objective", "best_trial", "exhausted")
     kept = (

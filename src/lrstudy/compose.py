@@ -29,10 +29,11 @@ def main() -> None:
     parser.add_argument("override", nargs="*", help="as for dvc exp run -S, e.g. preset=quick")
     root = Path.cwd()
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         compose(root, root / "params.yaml", parser.parse_args().override)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {error}")
 
 

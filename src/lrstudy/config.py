@@ -61,6 +61,7 @@ class TrainParams(_Section):
     device: Literal["auto", "cpu", "cuda", "mps"]
     augment: Literal["none", "crop_flip"]
     gradient_clip: PositiveFloat | None
+    precision: Literal["auto", "float32", "bfloat16"]
     compile: bool
 
 
@@ -122,8 +123,15 @@ class OptimizerParams(_OpenSection):
 
 class _ModelParams(_Section):
     dataset: Literal["cifar10", "imdb"]
-    precision: Literal["auto", "float32", "bfloat16"]
     optimizer: OptimizerParams
+    num_epochs: Count | None = None  # None: num_epochs.<dataset>
+    tuned_as: str | None = None  # the row whose search finds this one's values
+    schedules: Annotated[list[str], Field(min_length=1)] | None = None  # None: all of the study
+
+    @property
+    def network(self) -> dict:
+        """What it computes: no optimizer, no data set, and nothing of what the row is in the study."""
+        return self.model_dump(exclude=set(_ModelParams.model_fields))
 
 
 class ResNetParams(_ModelParams):
@@ -182,12 +190,16 @@ ModelParams = Annotated[
 
 
 class ScheduleRow(_OpenSection):
-    """A row of the study: a schedule's function, its parameters, and what goes with it."""
+    """A row of the study: a schedule's function, its parameters, and what goes with it.
+
+    ``optimizer``: by the name of a model's own optimizer, the one that replaces it in this row.
+    """
 
     function: str | None = None
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     granularity: Literal["step", "epoch"] = "step"
     controller: "str | ControllerParams | None" = None
+    optimizer: dict[str, OptimizerParams] | None = None
     search: Search = {}
 
 
@@ -316,6 +328,8 @@ class CellParams(_Section):
     model: str
     schedule: str
     dataset: str
+    tuned: str  # <model>/<schedule> of the search that finds its values
+    num_epochs: str  # the key of params.yaml that has its length
 
 
 class PerModel(_Section):
@@ -341,6 +355,7 @@ class Params(_Section):
     theory: TheoryParams
     parallel: ParallelParams
     cells: dict[str, CellParams]
+    searches: dict[str, CellParams]  # of the cells those that search for their own values
     datasets: list[str]
 
     @property
@@ -417,7 +432,48 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     for name, seeds in (listed | {"tune.confirm_seeds": params.tune.confirm_seeds}).items():
         if len(set(seeds)) != len(seeds):
             raise StudyError(f"{where}: {name} has a seed twice in {seeds}; each may stand once.")
+    if not params.cells:
+        raise StudyError(
+            f"{where}: no cell: of the schedules {', '.join(params.schedule)} the models "
+            f"{', '.join(params.model)} run none (model.<name>.schedules); choose others."
+        )
+    for name, model in params.model.items():
+        if model.tuned_as is not None:
+            _check_tuned_as(name, model, params, where)
     return params
+
+
+def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -> None:
+    """Refuse a row whose values no other row's search can find: that must be the same but for the length."""
+    at, base = f"{where}: model.{name}.tuned_as", model.tuned_as
+    if base not in params.model:
+        raise StudyError(
+            f"{at}: '{base}' is not among the models of this study ({', '.join(params.model)}), so nothing "
+            f"finds the values of {name}; add it: -S 'model=[{','.join([base, *params.model])}]'."
+        )
+    found = params.model[base]
+    if found.tuned_as is not None:
+        raise StudyError(
+            f"{at}: {base} has no search of its own but takes the values of {found.tuned_as}; name a row "
+            "without tuned_as."
+        )
+    mine, other = (
+        {"dataset": one.dataset, **one.network, "optimizer": one.optimizer.model_dump()}
+        for one in (model, found)
+    )
+    for key in mine | other:
+        if mine.get(key) != other.get(key):
+            raise StudyError(
+                f"{at}: {key} is {_short(mine.get(key))}, and that of {base} {_short(other.get(key))}; "
+                "values are taken for the same data set, network and optimizer alone: change both, or leave "
+                "tuned_as out."
+            )
+    for cell in params.cells.values():
+        if cell.model == name and f"{base}-{cell.schedule}" not in params.searches:
+            raise StudyError(
+                f"{at}: {name} has the schedule {cell.schedule} and {base} has not, so nothing finds its "
+                f"values; add it to model.{base}.schedules, or leave it out of model.{name}.schedules."
+            )
 
 
 def workspace_root() -> Path:

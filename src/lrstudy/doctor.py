@@ -139,6 +139,7 @@ def check_variables(root: Path) -> Iterator[Finding]:
 def check_config(root: Path) -> Iterator[Finding]:
     """params.yaml: valid, every cell can be made, and what conf/ would give."""
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from lrstudy.cells import make_cell
     from lrstudy.compose import compose
@@ -158,7 +159,7 @@ def check_config(root: Path) -> Iterator[Finding]:
             composed = Path(folder) / "params.yaml"
             compose(root, composed, [])
             same = load_params(composed) == params
-    except (HydraException, StudyError) as error:
+    except (HydraException, OmegaConfBaseException, StudyError) as error:
         first = str(error).strip().splitlines()[0]
         yield Finding("conf/", "problem", f"Hydra cannot compose it: {first}", "correct it; git diff conf")
         return

@@ -7,7 +7,7 @@ Lines differ in colour (the palette of Okabe and Ito, 2008, readable with any co
 """
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,11 +194,12 @@ def curve_figure(
     for panel, model in zip(panels, titles, strict=True):
         for index, schedule in enumerate(schedules):
             mine = [row for row in rows if row["model"] == model and row["schedule"] == schedule]
-            _draw_curve(panel, mine, column, schedule, line_style(index))
+            if mine:
+                _draw_curve(panel, mine, column, schedule, line_style(index))
         if logarithmic:
             panel.set_yscale("log")
-    panels[0].set_ylabel(label)
-    _legend_above(figure, panels[0])
+    _label_left(panels, label)
+    _legend_above(figure, panels)
     return figure
 
 
@@ -228,8 +229,8 @@ def loss_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], sc
             ha="right",
             fontsize=7,
         )
-    panels[0].set_ylabel("loss")
-    _legend_above(figure, next((p for p in panels if p.get_legend_handles_labels()[0]), panels[0]))
+    _label_left(panels, "loss")
+    _legend_above(figure, panels)
     return figure
 
 
@@ -243,12 +244,12 @@ def difference_figure(
         label: what the x axis says.
     """
     most = max(len(rows) for rows in panels.values())
-    figure = new_figure(TEXT_WIDTH, 0.9 + 0.34 * most)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for panel, (title, rows) in zip(axes, panels.items(), strict=True):
+    names = _names(panels.values())
+    figure, axes = _grid(list(panels), 0.9 + 0.34 * most)
+    for panel, rows in zip(axes, panels.values(), strict=True):
         panel.axvline(0, color="#777777", linewidth=0.8)
-        for index, (values, mean, interval) in enumerate(rows.values()):
-            color = PALETTE[index % len(PALETTE)]
+        for index, (name, (values, mean, interval)) in enumerate(rows.items()):
+            color = PALETTE[names.index(name) % len(PALETTE)]
             panel.plot(values, [index] * len(values), "o", color=color, alpha=0.45, markersize=4, mew=0)
             if interval is not None:
                 panel.plot(interval, [index, index], color=color, linewidth=2.2)
@@ -256,7 +257,6 @@ def difference_figure(
         panel.set_yticks(range(len(rows)), list(rows))
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.grid(axis="y", visible=False)
-        panel.set_title(_wrapped(title, len(panels)), loc="left")
         panel.set_xlabel(label)
     return figure
 
@@ -267,19 +267,19 @@ def budget_figure(panels: Mapping[str, Mapping[str, Curve]]) -> "Figure":
     Args:
         panels: title -> schedule -> (numbers of trials, expected validation losses).
     """
-    figure = new_figure(TEXT_WIDTH, 2.5)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for panel, (title, curves) in zip(axes, panels.items(), strict=True):
-        for index, (schedule, (x, y)) in enumerate(curves.items()):
-            panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **line_style(index))
+    names = _names(panels.values())
+    figure, axes = _grid(list(panels), 2.5)
+    for panel, curves in zip(axes, panels.values(), strict=True):
+        for schedule, (x, y) in curves.items():
+            style_of = line_style(names.index(schedule))
+            panel.plot(x, y, marker="o", markersize=2.5, label=schedule, **style_of)
         most = max(max(x) for x, _ in curves.values())
         panel.set_xscale("log", base=2)
         ticks = [2**power for power in range(most.bit_length())]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
-        panel.set_title(_wrapped(title, len(panels)), loc="left")
         panel.set_xlabel("trials")
-    axes[0].set_ylabel("expected validation loss")
-    _legend_above(figure, axes[0])
+    _label_left(axes, "expected validation loss")
+    _legend_above(figure, axes)
     return figure
 
 
@@ -295,6 +295,7 @@ def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Fig
     from scikit_posthocs import critical_difference_diagram
 
     most = max(len(ranks) for ranks, _ in panels.values())
+    everywhere = _names(ranks for ranks, _ in panels.values())
     figure = new_figure(TEXT_WIDTH, len(panels) * (0.75 + 0.17 * -(-most // 2)))
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     for panel, (title, (ranks, difference)) in zip(axes, panels.items(), strict=True):
@@ -305,7 +306,9 @@ def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Fig
             dict(enumerate(values)),
             told_apart,  # the diagram joins where this is above its alpha: 1 not told apart, 0 told apart
             ax=panel,
-            color_palette={index: PALETTE[index % len(PALETTE)] for index in range(len(names))},
+            color_palette={
+                index: PALETTE[everywhere.index(name) % len(PALETTE)] for index, name in enumerate(names)
+            },
             label_fmt_left="{label}",
             label_fmt_right="-{label}",
         )
@@ -320,16 +323,37 @@ def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Fig
     return figure
 
 
-def _wrapped(title: str, num_panels: int) -> str:
-    """``title`` in lines that fit over one of ``num_panels`` panels side by side."""
-    return textwrap.fill(title, max(16, 72 // num_panels))
+def _names(rows: Iterable[Iterable[str]]) -> list[str]:
+    """All schedules of all panels: a model need not have each, and a schedule keeps its colour."""
+    return list(dict.fromkeys(name for names in rows for name in names))
+
+
+_SIDE_BY_SIDE = 3  # panels, at most, in the width of the text
+
+
+def _grid(titles: Sequence[str], height: float) -> "tuple[Figure, Sequence[Axes]]":
+    """A figure with a panel for every title, in rows of ``height`` inches that are as even as they can be."""
+    num_rows = -(-len(titles) // _SIDE_BY_SIDE)
+    columns = -(-len(titles) // num_rows)
+    figure = new_figure(TEXT_WIDTH, num_rows * height)
+    panels = figure.subplots(num_rows, columns, squeeze=False).ravel()
+    for spare in panels[len(titles) :]:
+        spare.remove()
+    for panel, title in zip(panels, titles, strict=False):
+        panel.set_title(textwrap.fill(title, max(16, 72 // columns)), loc="left")
+    return figure, panels[: len(titles)]
+
+
+def _label_left(panels: "Sequence[Axes]", label: str) -> None:
+    """What the y axis says, once a row."""
+    for panel in panels:
+        if panel.get_subplotspec().is_first_col():
+            panel.set_ylabel(label)
 
 
 def _panels(titles: Mapping[str, str]) -> "tuple[Figure, Sequence[Axes]]":
-    figure = new_figure(TEXT_WIDTH, 2.4)
-    panels = figure.subplots(1, len(titles), squeeze=False)[0]
-    for panel, title in zip(panels, titles.values(), strict=True):
-        panel.set_title(_wrapped(title, len(titles)), loc="left")
+    figure, panels = _grid(list(titles.values()), 2.4)
+    for panel in panels:
         panel.set_xlabel("epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
     return figure, panels
@@ -347,6 +371,10 @@ def _draw_curve(
         panel.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
-def _legend_above(figure: "Figure", panel: "Axes") -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, max(1, len(labels))))
+def _legend_above(figure: "Figure", panels: "Sequence[Axes]") -> None:
+    """One legend for all panels, each label once."""
+    found = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=min(6, max(1, len(found))))

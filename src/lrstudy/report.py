@@ -202,7 +202,7 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _results(comparison)
     for model in comparison["cells"]:
         yield Section(
-            _title(comparison, model),
+            model_title(comparison, model),
             3,
             tables=[_table(comparison, model)],
             after=[*_over_examples(comparison, model), *_ranks(comparison, model)],
@@ -256,7 +256,7 @@ def findings(comparison: dict) -> list[str]:
     why = {model: reason for reason, models in claim["untested"].items() for model in models}
     said = []
     for model, schedules in comparison["cells"].items():
-        title = f"**{_title(comparison, model)}**"
+        title = f"**{model_title(comparison, model)}**"
         if model not in parts:
             said.append(f"{title}: {why[model]}, so there is no difference to tell.")
             continue
@@ -281,22 +281,24 @@ def findings(comparison: dict) -> list[str]:
 
 def text_table(comparison: dict) -> str:
     """Model x schedule for a terminal: metric, mean over seeds, spread."""
-    lines = [f"{'model':<12} {'schedule':<20} {'metric':<14} {'mean':>7} {'spread':>7}  seeds  data"]
+    wide = max([12, *(len(model) for model, _, _ in _cells(comparison))])
+    lines = [f"{'model':<{wide}} {'schedule':<20} {'metric':<14} {'mean':>7} {'spread':>7}  seeds  data"]
     for model, schedule, cell in _cells(comparison):
         metric = headline(comparison, cell)
         found = cell["metrics"][metric]
         label = comparison["data"][cell["dataset"]]["label"]
         lines.append(
-            f"{model:<12} {schedule:<20} {metric:<14} {_percent(found['mean']):>7}"
+            f"{model:<{wide}} {schedule:<20} {metric:<14} {_percent(found['mean']):>7}"
             f" {_percent(found['spread']):>7}  {len(cell['seeds']):>5}  {label}"
         )
     metric_of = comparison["protocol"]["headline"]
-    lines += [
-        f"{found['title']:<33} {metric_of[name]:<14} {_percent(found['metrics'][metric_of[name]]):>7}"
-        f"                 {comparison['data'][name]['label']}"
-        for name, found in comparison["references"].items()
-    ]
-    lines += [f"{name:<33} missing: it has not run" for name in comparison["missing"]]
+    for name, found in comparison["references"].items():
+        value = _percent(found["metrics"][metric_of[name]])
+        lines.append(
+            f"{found['title']:<{wide + 21}} {metric_of[name]:<14} {value:>7}"
+            f"                 {comparison['data'][name]['label']}"
+        )
+    lines += [f"{name:<{wide + 21}} missing: it has not run" for name in comparison["missing"]]
     return "\n".join(lines)
 
 
@@ -312,9 +314,8 @@ def _measured_on(comparison: dict) -> str:
         for found in comparison["data"].values()
     )
     epochs = ", ".join(
-        f"{count} epochs of {name}"
-        for name, count in protocol["num_epochs"].items()
-        if name in comparison["data"]
+        f"{_and([str(count) for count in sorted(_lengths(comparison, name))])} epochs of {name}"
+        for name in comparison["data"]
     )
     tuning = (
         f"{protocol['num_trials']} tuning trials for every schedule"
@@ -337,6 +338,11 @@ def _results(comparison: dict) -> Section:
             f"{', '.join(diverged)}."
         )
     after += _origin_notes(comparison)
+    after += _optimizer_notes(comparison)
+    after += [
+        f"{model} has the values that the search for {base} found, stretched with the length."
+        for model, base in _tuned_as(comparison).items()
+    ]
     for name, found in _controllers(comparison).items():
         formula = f" ({found['formula']})" if found["formula"] else ""
         after.append(
@@ -532,7 +538,12 @@ def _across(comparison: dict) -> Section | None:
     found = {name: row for name, row in comparison["across_models"].items() if row["num_models"] > 1}
     if not found:
         return None
-    models = list(comparison["cells"])
+    again = _tuned_as(comparison)
+    models = [model for model in comparison["cells"] if model not in again]
+    once = [
+        f"{model} is not counted: it is {base} once more, with the same network, values and seeds."
+        for model, base in again.items()
+    ]
 
     def effect(value: float | None) -> str:
         return "none" if value is None else f"{value:+.2f}"
@@ -553,7 +564,8 @@ def _across(comparison: dict) -> Section | None:
         text=[
             f"Differences to {reference} in units of their spread: of each model the mean difference over "
             "the standard deviation of its pairs (Hedges' g), and the mean of these with the same weight for "
-            "every model. Points of different metrics are not added up."
+            f"every model that has the schedule. Points of different metrics are not added up.",
+            *once,
         ],
         tables=[
             Table(
@@ -863,7 +875,7 @@ def _search(comparison: dict) -> Iterator[Section]:
             for name, rise in sorted(rises.items(), key=lambda item: item[1]["change"])
         ]
         yield Section(
-            f"{_title(comparison, model)}: the values found",
+            f"{model_title(comparison, model)}: the values found",
             3,
             tables=[Table(["schedule", "parameter", "chosen", "as good", "half of it", "twice it"], rows)],
             after=[
@@ -874,7 +886,7 @@ def _search(comparison: dict) -> Iterator[Section]:
             else [],
         )
         yield Section(
-            f"{_title(comparison, model)}: what the search gained and cost",
+            f"{model_title(comparison, model)}: what the search gained and cost",
             3,
             tables=[
                 Table(
@@ -1028,6 +1040,17 @@ def _origin_notes(comparison: dict) -> list[str]:
     return notes
 
 
+def _optimizer_notes(comparison: dict) -> list[str]:
+    """The rows that have another optimizer than their model's reference: no schedule makes them differ."""
+    reference = comparison["protocol"]["reference"]
+    return [
+        f"{model}-{schedule} is trained with {cell['optimizer']}, and {reference} with {base['optimizer']}: "
+        "no verdict on schedules includes it."
+        for model, schedule, cell in _cells(comparison)
+        if (base := comparison["cells"][model].get(reference)) and cell["optimizer"] != base["optimizer"]
+    ]
+
+
 def _pairs(found: dict[str, dict]) -> str:
     """As in ``seeds 1 and 2 (dtype float32 against bfloat16)``; seeds that differ alike stand together."""
     alike: dict[str, list[str]] = {}
@@ -1125,9 +1148,22 @@ def _run_ids(comparison: dict) -> dict[str, dict[str, str | None]]:
     return {f"{model}-{schedule}": cell["run_ids"] for model, schedule, cell in _cells(comparison)}
 
 
-def _title(comparison: dict, model: str) -> str:
-    dataset = next(iter(comparison["cells"][model].values()))["dataset"]
-    return f"{model} on {comparison['data'][dataset]['label']}"
+def model_title(comparison: dict, model: str, on: str = " on ") -> str:
+    """A model with its data set, and its length where models of that data set have several."""
+    cell = next(iter(comparison["cells"][model].values()))
+    words = f"{model}{on}{comparison['data'][cell['dataset']]['label']}"
+    several = len(_lengths(comparison, cell["dataset"])) > 1
+    return f"{words}, {cell['num_epochs']} epochs" if several else words
+
+
+def _lengths(comparison: dict, dataset: str) -> set[int]:
+    """For how many epochs the models of a data set were trained."""
+    return {cell["num_epochs"] for _, _, cell in _cells(comparison) if cell["dataset"] == dataset}
+
+
+def _tuned_as(comparison: dict) -> dict[str, str]:
+    """The models that took their values from another one's search, and which one that is."""
+    return {model: cell["tuned_as"] for model, _, cell in _cells(comparison) if "tuned_as" in cell}
 
 
 def _num_seeds(comparison: dict) -> str:

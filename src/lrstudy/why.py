@@ -12,10 +12,11 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from lrstudy.cells import Cell, default_values, make_cell
+from lrstudy.cells import Cell, default_values, make_cell, searching_cell, stretched
 from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError, unknown
@@ -50,29 +51,31 @@ class Plan:
 
 
 def plan(cell: Cell, params: Params, meta: dict, root: Path, ledger: Ledger) -> Plan:
-    """The trainings of a cell's search and of its seeds."""
+    """The trainings of a cell's search, if it has one of its own, and of its seeds."""
     found = Plan(cell)
 
-    def need(name: str, values: dict, seed: int, **options: object) -> Record | None:
-        settings = cell.settings(values)
-        task = training_task(cell, params, settings, seed, meta, root, f"{cell.name} {name}", **options)
-        for known in found.needs:
+    def need(name: str, values: dict, seed: int, of: Plan = found, **options: object) -> Record | None:
+        label = f"{of.cell.name} {name}"
+        task = training_task(of.cell, params, of.cell.settings(values), seed, meta, root, label, **options)
+        for known in of.needs:
             if known.task["key"] == task["key"]:
                 return known.record  # two searches begin with the same trial
-        found.needs.append(Need(name, task, ledger.find(*task["identities"])))
-        return found.needs[-1].record
+        of.needs.append(Need(name, task, ledger.find(*task["identities"])))
+        return of.needs[-1].record
 
-    tuned = _searched(cell, params, need)
+    searching = searching_cell(params, cell)
+    # Another cell's search is that cell's need.
+    search = found if searching is cell else Plan(searching)
+    tuned = _searched(searching, params, partial(need, of=search))
     count = len(params.train.seeds)
     if tuned is None:
-        found.waiting = (
-            f"{count} training{'s' if count > 1 else ''} with the values that the search will find"
-        )
+        whose = "the search" if searching is cell else f"the search of {searching.name}"
+        found.waiting = f"{count} training{'s' if count > 1 else ''} with the values that {whose} will find"
         return found
     from lrstudy.tuning import values_for
 
     for seed in params.train.seeds:
-        need(f"seed {seed}", values_for(tuned, seed)[0], seed)
+        need(f"seed {seed}", stretched(values_for(tuned, seed)[0], searching, cell), seed)
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from lrstudy.cells import Cell, make_cell
+from lrstudy.cells import Cell, make_cell, num_epochs_of
 from lrstudy.config import Params, ScheduleRow, load_params, workspace_root
 from lrstudy.files import write_json
 from lrstudy.identity import LOOP, Code, code_behind, content_hash, training_code
@@ -40,15 +40,16 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
     """The files of artifacts/code by name, for every stage of dvc.yaml that runs a script of this package."""
     stages = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
     cells = {name: make_cell(params, one.model, one.schedule) for name, one in params.cells.items()}
+    of_cells = {"${cells}": cells, "${searches}": {name: cells[name] for name in params.searches}}
     files = {}
     for stage, described in stages.items():
         if stage == "code":
             continue
         script = f"lrstudy.stages.{stage}.main"
-        if described.get("foreach") == "${cells}":
+        if (foreach := described.get("foreach")) in of_cells:
             # The trainings' own code stands beside it, as far as the cell uses it.
             own = {"stage": digest(code_behind(script, without=LOOP))}
-            for name, cell in cells.items():
+            for name, cell in of_cells[foreach].items():
                 files[f"{stage}/{name}.json"] = own | ledger.canonical(training_code(cell.settings()))
         else:
             trained = theory_cells(params, stage)
@@ -67,7 +68,7 @@ def theory_cells(params: Params, stage: str) -> list[Cell]:
     else:
         return []
     return [
-        path_cell(params, model, name, row, params.num_epochs[params.model[model].dataset])
+        path_cell(params, model, name, row, num_epochs_of(params, model))
         for model in asked.models
         if model in params.model
         for name, row in rows.items()

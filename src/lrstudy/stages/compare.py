@@ -42,7 +42,9 @@ def main() -> None:
         try:
             evaluated = read_evaluated(evaluate_folder(listed.model, listed.schedule) / "metrics.json", name)
             history = read_history(train_folder(listed.model, listed.schedule) / "history.csv", name)
-            tuning = read_json(tuned_file(listed.model, listed.schedule), f"tune@{name}")
+            tuning = None
+            if name in params.searches:
+                tuning = read_json(tuned_file(listed.model, listed.schedule), f"tune@{name}")
         except StudyError as error:
             print(f"missing: {error}", file=sys.stderr)
             missing.append(name)
@@ -67,7 +69,6 @@ def main() -> None:
         "protocol": {
             "preset": params.preset,
             "source": params.data.source,
-            "num_epochs": params.num_epochs,
             "seeds": params.train.seeds,
             "num_trials": params.tune.num_trials,
             "finalists": params.tune.finalists,

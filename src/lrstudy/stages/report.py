@@ -20,6 +20,7 @@ from lrstudy.report import (
     PAPER_EPOCHS,
     budgets,
     differences,
+    model_title,
     models_beyond_the_paper,
     ranks,
     read_comparison,
@@ -56,10 +57,7 @@ def main() -> None:
 
 def draw(comparison: dict, rows: list[dict]) -> list[Path]:
     """The report's figures in reports/figures; returns their paths."""
-    titles = {
-        model: f"{model}, {comparison['data'][next(iter(schedules.values()))['dataset']]['label']}"
-        for model, schedules in comparison["cells"].items()
-    }
+    titles = {model: model_title(comparison, model, ", ") for model in comparison["cells"]}
     reference = comparison["protocol"]["reference"]
     with style():
         drawn = {

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lrstudy.cells import make_cell
+from lrstudy.cells import make_cell, searching_cell, stretched
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
@@ -45,13 +45,19 @@ def main() -> None:
     params, root = load_params(), workspace_root()
     cell = make_cell(params, model, schedule)
     meta = read_meta(data_folder(cell.dataset))
-    tuned = read_json(tuned_file(model, schedule), f"tune@{cell.name}", ("values", "source"))
+    searching = searching_cell(params, cell)
+    tuned = read_json(
+        tuned_file(searching.model_name, schedule), f"tune@{searching.name}", ("values", "source")
+    )
+
+    def values_of(seed: int) -> dict:
+        return stretched(values_for(tuned, seed)[0], searching, cell)
 
     tasks = {
         seed: training_task(
             cell,
             params,
-            cell.settings(values_for(tuned, seed)[0]),
+            cell.settings(values_of(seed)),
             seed,
             meta,
             root,
@@ -64,7 +70,8 @@ def main() -> None:
     settings = {key: value for key, value in next(iter(tasks.values()))["settings"].items() if key != "seed"}
     known = {seed: find_record(task) for seed, task in tasks.items()}
     key = content_hash([tasks[seed]["key"] for seed in sorted(tasks)])
-    tags = common_tags(cell, params, meta) | {"tuned": tuned["source"]}
+    of_another = {} if searching is cell else {"tuned_as": searching.model_name}
+    tags = common_tags(cell, params, meta) | {"tuned": tuned["source"], **of_another}
     parent = Journal(root / "checkpoints" / cell.name / f"cell-{key[:16]}", f"cell-{key}")
     parent.create(
         cell.name,
@@ -115,6 +122,7 @@ def main() -> None:
             "schedule": schedule,
             "dataset": cell.dataset,
             "tuned": tuned["source"],
+            **of_another,
             "searches": len({values_for(tuned, seed)[1] for seed in tasks}),
             "settings": settings,
             "cell": {"key": parent.key, "run_id": sender.run_ids.get(parent.key)},
@@ -123,7 +131,7 @@ def main() -> None:
                     "identity": records[seed].identity,
                     "key": task["key"],
                     "search": values_for(tuned, seed)[1],
-                    "values": values_for(tuned, seed)[0],
+                    "values": values_of(seed),
                     "run_id": sender.run_ids.get(task["key"]),
                     "status": records[seed].status,
                     "best_epoch": records[seed].best_epoch,

@@ -50,6 +50,11 @@ def main() -> None:
     model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
     cell = make_cell(params, model, schedule)
+    if cell.model.tuned_as is not None:
+        raise StudyError(
+            f"{cell.name}: has no search of its own (model.{model}.tuned_as); "
+            f"`dvc repro tune@{cell.model.tuned_as}-{schedule}` finds its values."
+        )
     meta = read_meta(data_folder(cell.dataset))
     output = tuned_file(model, schedule)
     settings = params.tune

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lrstudy.cells import Cell, default_values
+from lrstudy.cells import Cell, default_values, num_epochs_of
 from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
@@ -76,9 +76,8 @@ def experiment(params: Params, root: Path) -> None:
 def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     """Tune, train and join one model's solutions."""
     asked, compare = params.theory.level_sets, params.compare
-    dataset = params.model[model].dataset
-    meta = read_meta(data_folder(dataset))
-    num_epochs = params.num_epochs[dataset]
+    meta = read_meta(data_folder(params.model[model].dataset))
+    num_epochs = num_epochs_of(params, model)
     cells = {name: path_cell(params, model, name, row, num_epochs) for name, row in asked.rows.items()}
     identity = {name: cell.settings() for name, cell in cells.items()} | {
         "level_sets": asked.model_dump(exclude={"models", "rows"}),

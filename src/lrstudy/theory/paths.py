@@ -25,12 +25,12 @@ def path_cell(params: Params, model: str, row_name: str, row: ScheduleRow, num_e
     Raises:
         StudyError: an unknown model, or a row that does not fit.
     """
-    dataset = params.model[model].dataset if model in params.model else None
+    of_its_own = {"num_epochs": num_epochs, "schedules": None}
     changed = params.model_copy(
         update={
             "schedule": {row_name: row},
             "controller": ControllerParams(name="none"),
-            "num_epochs": params.num_epochs | ({dataset: num_epochs} if dataset else {}),
+            "model": {name: found.model_copy(update=of_its_own) for name, found in params.model.items()},
         }
     )
     return make_cell(changed, model, row_name)
