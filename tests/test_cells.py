@@ -13,6 +13,7 @@ from lrstudy.errors import StudyError
 
 PARAMS = composed_params()
 PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}
+PARAMS["train"]["precision"] = "auto"
 PARAMS["optimizer"] = {"name": "per_model"}
 PARAMS["controller"] = {"name": "none"}
 PARAMS["model"]["resnet"]["optimizer"] = {

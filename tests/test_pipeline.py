@@ -43,7 +43,9 @@ def test_a_stage_depends_on_what_its_code_means_and_on_no_module_by_itself(name)
     assert own in deps
     assert [dep for dep in deps if dep.startswith("artifacts/code")] == [own]
     assert [dep for dep in deps if dep.endswith(".py")] == []
-    assert (DVC[name].get("foreach") == "${cells}") == (name in OF_CELLS)
+    runs_over = {"tune": "${searches}", "train": "${cells}", "evaluate": "${cells}"}
+    of_data = dict.fromkeys(["download", "preprocess", "references"], "${datasets}")
+    assert DVC[name].get("foreach") == (runs_over | of_data).get(name)
 
 
 def test_the_code_is_written_down_again_whenever_the_source_or_what_is_proven_equal_changes():
@@ -159,18 +161,17 @@ def leaf_paths(section, prefix=""):
     ]
 
 
-def test_every_key_of_params_is_declared_by_some_stage():
-    params = compose()
+@pytest.mark.parametrize("preset", ["cpu", "study"])
+def test_every_key_of_params_is_declared_by_some_stage(preset):
+    params = compose(f"preset={preset}")
     declared = set()
     for name, stage in STAGES.items():
         items = DVC[name].get("foreach", "")
         for declaration in stage.get("params", []):
-            if items == "${cells}":
+            if items in ("${cells}", "${searches}"):
                 declared |= {
-                    declaration.replace("${item.model}", c["model"])
-                    .replace("${item.schedule}", c["schedule"])
-                    .replace("${item.dataset}", c["dataset"])
-                    for c in params["cells"].values()
+                    re.sub(r"\$\{item\.(\w+)\}", lambda key, c=c: c[key[1]], declaration)
+                    for c in params[items[2:-1]].values()
                 }
             else:
                 declared.add(declaration)
@@ -244,7 +245,10 @@ def test_every_choice_of_conf_is_legal_together_with_every_preset(preset):
     content = compose(f"preset={preset}", f"schedule=[{','.join(SCHEDULES)}]", f"model=[{','.join(MODELS)}]")
     assert content["optimizer"] == section_of("optimizer", "per_model")
     assert content["controller"] == section_of("controller", "none")
-    assert len(content["cells"]) == len(SCHEDULES) * len(MODELS)
+    columns = {model: found.get("schedules") or SCHEDULES for model, found in content["model"].items()}
+    assert {(cell["model"], cell["schedule"]) for cell in content["cells"].values()} == {
+        (model, schedule) for model, found in columns.items() for schedule in found
+    }
     for optimizer in OPTIMIZERS:
         params = check_params(content | {"optimizer": section_of("optimizer", optimizer)})
         for listed in params.cells.values():
