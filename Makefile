@@ -59,7 +59,7 @@ smoke: setup ## does every stage run? two models, two schedules, the sample
 
 experiments: setup ## DVC's experiments side by side: what was varied most, and the headline metrics (ARGS='--sort-by ...')
 	@dvc exp show --no-pager --drop '.*' --keep \
-	    '^(Experiment|Created|preset|data\.source|optimizer\.name|controller\.name|(resnet|lstm|transformer)[a-z0-9]*\.[a-z_]+)$$' $(ARGS)
+	    '^(Experiment|Created|preset|data\.source|optimizer\.name|controller\.name|(resnet|lstm|transformer)[a-z0-9_]*\.[a-z0-9_]+)$$' $(ARGS)
 
 screenshots: setup ## take the README's pictures of the report and of MLflow's UI here (needs chromium)
 	@python tests/screenshots.py
