@@ -305,7 +305,9 @@ def composed(models: list[str], schedule: str) -> Params:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
-        compose(ROOT, path, [f"model=[{','.join(models)}]", f"schedule={schedule}"])
+        # As fast as the machine can: the preset's float32 is there for machines without bfloat16.
+        overrides = [f"model=[{','.join(models)}]", f"schedule={schedule}", "train.precision=auto"]
+        compose(ROOT, path, overrides)
         return load_params(path)
 
 

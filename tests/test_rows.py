@@ -5,12 +5,13 @@ import functools
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composed import ROOT, composed_params
-from lrstudy import study, why
+from lrstudy import compose, study, why
 from lrstudy.cells import default_values, make_cell, num_epochs_of, searching_cell, stretched
 from lrstudy.config import Choices, Params, check_params
 from lrstudy.errors import StudyError
@@ -89,7 +90,7 @@ def test_the_studys_trainings_of_the_papers_question_are_those_of_preset_cpu():
 def test_the_study_is_in_float32_on_every_machine_and_has_ten_seeds_and_six_trials(monkeypatch, preset):
     monkeypatch.setattr(
         "lrstudy.devices.choose_dtype",
-        lambda asked, _: pytest.fail("auto") if asked == "auto" else __import__("torch").float32,
+        lambda asked, _: pytest.fail("auto") if asked == "auto" else getattr(torch, asked),
     )
     found = params(f"preset={preset}")
     assert task(found, "lstm", "cosine")["settings"]["precision"] == "float32"
@@ -260,12 +261,18 @@ def raw(*overrides: str) -> dict:
         return yaml.safe_load(path.read_text())
 
 
-def test_a_column_that_is_no_schedule_is_named_before_anything_is_written():
+def test_a_column_that_is_no_schedule_is_named_before_anything_is_written(monkeypatch):
     from omegaconf.errors import InterpolationResolutionError
 
     says = r"model\.resnet_20_epochs\.schedules: cosin is no schedule; choose from cosine, cosine_restarts"
     with pytest.raises(InterpolationResolutionError, match=says):
         raw(*BOTH, "model.resnet_20_epochs.schedules=[static,cosin]")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["compose", *BOTH, "model.resnet_20_epochs.schedules=[static,cosin]"])
+    before = (ROOT / "params.yaml").read_text()
+    with pytest.raises(SystemExit, match=says):
+        compose.main()
+    assert (ROOT / "params.yaml").read_text() == before
     # A row of the command line is one, too.
     row = "+schedule.early={function: cosine, search: {}}"
     found = raw("model=resnet", "+model.resnet.schedules=[static,early]", row)
