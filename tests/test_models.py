@@ -236,7 +236,9 @@ def test_dropped_words_are_read_as_the_unknown_word_and_padding_stays():
     many = torch.full((100, 100), 7)
     dropped = drop_words(many, 0.3)
     assert set(dropped.unique().tolist()) == {1, 7}
-    assert abs((dropped == 1).sum().item() - 3000) < 5 * math.sqrt(10_000 * 0.3 * 0.7)  # five standard deviations
+    assert abs((dropped == 1).sum().item() - 3000) < 5 * math.sqrt(
+        10_000 * 0.3 * 0.7
+    )  # five standard deviations
 
 
 @pytest.mark.parametrize("name", TEXT_MODELS)
