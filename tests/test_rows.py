@@ -303,8 +303,8 @@ def test_a_row_with_anothers_values_has_no_search(monkeypatch):
 
 def test_a_rows_own_length_comes_before_that_of_its_data_set():
     found = params(*BOTH)
-    assert [num_epochs_of(found, model) for model in found.model] == [10, 20, 3, 20]
-    assert [make_cell(found, model, "cosine").num_epochs for model in found.model] == [10, 20, 3, 20]
+    assert [num_epochs_of(found, model) for model in found.model] == [10, 20, 4, 20]
+    assert [make_cell(found, model, "cosine").num_epochs for model in found.model] == [10, 20, 4, 20]
     without = params(*BOTH, num_epochs={"imdb": 3})
     assert make_cell(without, "resnet_20_epochs", "cosine").num_epochs == 20
     with pytest.raises(StudyError, match=r"num_epochs: found imdb 3; the model 'resnet' trains on cifar10"):
