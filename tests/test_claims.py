@@ -91,7 +91,7 @@ def cell(
         "compute_seconds": {str(seed): 3600.0 for seed in seeds},
         "tuned": "tuned" if tuning else "defaults",
         "interventions": {},
-        "run_ids": {str(seed): f"{name}-{seed}" for seed in seeds},
+        "identities": {str(seed): f"{name}-{seed}" for seed in seeds},
         "origins": {what: {value: seeds} for what, value in everywhere.items()} | (origin or {}),
         "dataset": dataset,
         "tuning": tuning,
@@ -203,7 +203,7 @@ def test_each_number_stands_where_its_key_says_with_the_runs_behind_it(filled):
     everything = [value for gap in gaps(filled) for value in gap["values"]]
     for value in everything:
         assert at(filled, value["key"]) == value["value"], value["key"]
-        assert value["run_ids"]
+        assert value["identities"]
         assert value["unit"]
     assert len({(value["key"], value["name"]) for value in everything}) >= 30
 
@@ -217,7 +217,7 @@ def test_the_schedules_parameters_come_with_the_range_that_is_as_good(filled):
             "value": 0.3,
             "unit": "per drop",
             "interval": [0.15, 0.6],
-            "run_ids": ["resnet-step-1", "resnet-step-2"],
+            "identities": ["resnet-step-1", "resnet-step-2"],
             "key": "cells.resnet.step.parameters.gamma",
         }
     ]
@@ -284,7 +284,7 @@ def test_results_have_differences_ranks_and_means_across_models(filled):
     difference = values["resnet-cosine", "test/accuracy, difference to static"]
     assert (difference["value"], difference["interval"]) == (0.03, [close(0.029), close(0.031)])
     # a difference has the runs of both sides
-    assert difference["run_ids"] == [
+    assert difference["identities"] == [
         f"resnet-{schedule}-{seed}" for schedule in ("cosine", "static") for seed in (1, 2)
     ]
     assert values["resnet-cosine", "average rank over seeds, 1 is best"]["value"] == 1.0
@@ -318,12 +318,6 @@ def test_a_row_whose_rate_never_moves_fills_no_gap():
         "On CIFAR-10 (JPEG copy): no cell with the schedule step changed its rate, so there is no reduction "
         "factor; the rate of resnet-step never changed, which gives none."
     )
-
-
-def test_runs_that_the_tracker_never_got_are_left_out():
-    unsent = cell([0.7, 0.8], parameters=PARAMETERS["step"])
-    unsent["run_ids"]["1"] = None
-    assert gaps(study({"resnet": {"step": unsent}}))[0]["values"][0]["run_ids"] == ["cell-2"]
 
 
 # Static schedules overfit

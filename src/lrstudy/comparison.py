@@ -138,8 +138,8 @@ def compare(
             model: ranking(
                 schedules,
                 settings,
-                complete=all(name != model for name, _ in missing)
-                and all(set(map(int, studied)) <= set(cell["seeds"]) for cell in schedules.values()),
+                complete=all(name != model for name, _ in missing),
+                due=all(set(map(int, studied)) <= set(cell["seeds"]) for cell in schedules.values()),
             )
             for model, schedules in compared.items()
         },
@@ -326,7 +326,9 @@ def _of_the_end(final: dict[str, float | None], test: dict[str, Any]) -> dict[st
     return found
 
 
-def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool = True) -> dict[str, Any]:
+def ranking(
+    schedules: dict[str, dict], settings: CompareParams, complete: bool = True, due: bool = True
+) -> dict[str, Any]:
     """How one model's schedules rank by the headline metric, over the seeds that all of them ran.
 
     A diverged run counts as 0 and so has the worst rank of its seed. A seed at which the schedules' trainings
@@ -336,8 +338,8 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
         schedules: the model's part of ``cells``, as :func:`compare` returns it. No views: without any effect
             a schedule and its own average still have like ranks, which the test takes for chance.
         settings: the confidence, and whether dtypes are compared.
-        complete: whether all of the model's schedules ran all planned seeds; without one, the others' ranks
-            mean other things, and before the last seed nothing is tested.
+        complete: whether all of the model's schedules ran; without one, the others' ranks mean other things.
+        due: whether all of them ran all planned seeds: before the last one nothing is tested.
 
     Returns:
         ``metric``, ``num_seeds``, ``left_out``: by seed, what differs with the value of every schedule;
@@ -345,7 +347,8 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
         ``ranks``: the average rank by schedule, 1 is best; ``friedman_p``, the ``friedman_method`` that found
         it and the ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's),
         and ``groups``: lists of schedules that it does not tell apart, best rank first. Ranks and what
-        follows are None where there are fewer than 3 schedules or 2 seeds, or the rows are not ``complete``.
+        follows are None where there are fewer than 3 schedules or 2 seeds, or the rows are not ``complete``;
+        what follows the ranks is None until a test is ``due``.
     """
     metric = HEADLINE[next(iter(schedules.values()))["dataset"]]
     values, seeds = _headline_values(list(schedules.values()))
@@ -370,10 +373,12 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
     if len(schedules) < 3 or len(values) < 2 or not complete:
         return found
     names = list(schedules)
+    found["ranks"] = dict(zip(names, average_ranks(values).tolist(), strict=True))
+    if not due:
+        return found
     groups = not_told_apart(values, settings.confidence)
     friedman = friedman_p(values)
     return found | {
-        "ranks": dict(zip(names, average_ranks(values).tolist(), strict=True)),
         "friedman_p": friedman.p,
         "friedman_method": friedman.method,
         "smallest_friedman_p": smallest_friedman_p(*values.shape),
