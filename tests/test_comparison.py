@@ -102,7 +102,9 @@ def test_a_cell_says_what_it_is(compared):
         },
         "dataset": "imdb",
         "tuning": {
-            name: found for name, found in tuning("cosine").items() if name not in ("source", "trials")
+            name: found
+            for name, found in tuning("cosine").items()
+            if name not in ("source", "study", "trials")
         }
         | {
             "largest_rise": {

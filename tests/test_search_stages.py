@@ -10,11 +10,11 @@ import yaml
 
 from composed import composed_params
 from lrstudy.cells import make_cell
+from lrstudy.collect import plan
 from lrstudy.config import load_params
 from lrstudy.data import read_meta
 from lrstudy.ledger import Ledger
 from lrstudy.study import DESCRIBED, data_folder
-from lrstudy.why import plan
 from tiny_data import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def test_why_goes_through_the_search_with_what_the_ledger_knows(workspace):
     def planned(schedule: str, **changes):
         tune = params.tune.model_copy(update=changes)
         asked = params.model_copy(update={"tune": tune})
-        return plan(make_cell(asked, "lstm", schedule), asked, meta, workspace, ledger)
+        return plan(make_cell(asked, "lstm", schedule), asked, meta, workspace, ledger.find)
 
     for schedule in ("static", "cosine"):
         found = planned(schedule)

@@ -597,7 +597,7 @@ def _tuning(best: dict) -> dict | None:
         return None
     best_of_search = ("sampler_seed", "values", "objective", "best_trial", "exhausted")
     kept = (
-        "num_trials", "seeds", "finalists", "confirm_seeds", "study", "cost", "exhausted", "terms",
+        "num_trials", "seeds", "finalists", "confirm_seeds", "cost", "exhausted", "terms",
         "objective", "best_trial", "search_objective", "defaults_objective", "within_the_noise",
         "sensitivity", "budget",
     )  # fmt: skip
