@@ -17,7 +17,6 @@ from pathlib import Path
 from lrstudy.cells import Cell, make_cell
 from lrstudy.config import Params
 from lrstudy.data import read_meta
-from lrstudy.errors import StudyError
 from lrstudy.ledger import Ledger, Record, preference
 from lrstudy.ledger.record import OF_THE_CLOCK, WEIGHTS
 from lrstudy.study import DESCRIBED, data_folder, training_task
@@ -162,8 +161,8 @@ def collect(params: Params, ledger: Ledger, root: Path) -> tuple[dict[str, Plan]
     ``auto`` meant. Both are those of this machine, the processed data here and its own device and dtype, if
     the ledger has any of the study's trainings with them; else those with which it has most.
 
-    Raises:
-        StudyError: the ledger has no training on one of the study's data sets, and the data are not here.
+    Where the data are not here and the ledger has no training on them, nothing is known of a cell's
+    trainings, and its plan is empty.
     """
     records = list(ledger.records())
     find = finder(records)
@@ -175,7 +174,11 @@ def collect(params: Params, ledger: Ledger, root: Path) -> tuple[dict[str, Plan]
             for name, listed in params.cells.items()
             if listed.dataset == dataset
         }
-        here, *others = _candidates(dataset, params, records)
+        candidates = _candidates(dataset, records)
+        if not candidates:
+            plans |= {name: Plan(cell) for name, cell in cells.items()}
+            continue
+        here, *others = candidates
 
         def planned(candidate: tuple, cells=cells) -> dict[str, Plan]:
             return {
@@ -203,9 +206,7 @@ def _count(plans: dict[str, Plan]) -> int:
     return sum(need.record is not None for one in plans.values() for need in one.needs)
 
 
-def _candidates(
-    dataset: str, params: Params, records: list[Record]
-) -> list[tuple[dict, tuple[str, str] | None]]:
+def _candidates(dataset: str, records: list[Record]) -> list[tuple[dict, tuple[str, str] | None]]:
     """The data and meanings of ``auto`` with which the ledger may have the study, this machine's first."""
     mine = [record for record in records if record.data.dataset == dataset]
     known = {record.data.fingerprint: record.data.model_dump() for record in mine}
@@ -213,20 +214,10 @@ def _candidates(
     if (folder / "meta.json").exists():
         here = read_meta(folder)
         known = {here["fingerprint"]: {key: here[key] for key in DESCRIBED}} | known
-    if not known:
-        raise StudyError(
-            f"{ledger_words(records)} on {dataset}, which is not processed here either; "
-            f"`dvc repro preprocess@{dataset}` makes it."
-        )
     meanings: list[tuple[str, str] | None] = [*Counter((r.device, r.dtype) for r in mine)]
     if len(meanings) != 1:
         meanings.insert(0, None)  # this machine's, which takes torch to tell
     return list(itertools.product(known.values(), meanings))
-
-
-def ledger_words(records: list[Record]) -> str:
-    """As in: the ledger has no trainings, or has 12 and none ..."""
-    return f"the ledger has {len(records)} trainings, and none" if records else "the ledger has no trainings"
 
 
 def finder(records: Iterable[Record]) -> Find:
