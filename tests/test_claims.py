@@ -691,6 +691,57 @@ def test_cells_that_did_not_run_are_named():
     assert "resnet could not be tested (static did not run); not run: resnet-static" in found["why"]
 
 
+# Seeds that are planned and have not run
+
+
+def of_ten(cosine: int, static: int = 10, missing=(), looks=(), **more) -> dict:
+    """A study of ten planned seeds, of which the two rows have so many; cosine is far ahead."""
+    made = study(
+        {
+            "resnet": {
+                "static": cell([0.70 + place / 1000 for place in range(static)], parameters={}),
+                "cosine": cell([0.75 + place / 500 for place in range(cosine)]),
+                **more,
+            }
+        },
+        missing=missing,
+        looks=looks,
+    )
+    made["protocol"]["seeds"] = list(range(1, 11))
+    return made
+
+
+def test_a_look_before_all_planned_seeds_are_there_decides_nothing():
+    assert judged("dynamic_generalizes", of_ten(10))["verdict"] == "supported"
+    for early in (of_ten(9), of_ten(10, static=9)):
+        found = judged("dynamic_generalizes", early)
+        assert found["verdict"] == found["by_schedule"]["cosine"]["verdict"] == "undecided"
+        assert (found["n"], found["seeds_needed"]) == (9, None)
+        assert found["parts"][0]["waits"] == "9 of 10 planned seeds so far"
+        assert found["effect"] == pytest.approx(0.054)  # shown all the same
+        assert "undecided: 9 of 10 planned seeds so far), so the test was not due." in found["why"]
+
+
+def test_what_validation_chooses_from_has_to_be_whole_and_a_row_by_itself_not():
+    exotic = {"linear": cell([0.6] * 3)}
+    for early in (of_ten(10, **exotic), of_ten(10, missing=["resnet-linear"])):
+        found = judged("dynamic_generalizes", early)
+        assert found["verdict"] == "undecided"
+        assert found["by_schedule"]["cosine"]["verdict"] == "supported"
+
+
+def test_planned_looks_are_looked_at_when_their_seeds_are_there():
+    looks = [8, 10]
+    assert (
+        judged("dynamic_generalizes", of_ten(7, looks=looks))["parts"][0]["waits"]
+        == "7 of 8 planned seeds so far"
+    )
+    at_eight = judged("dynamic_generalizes", of_ten(8, looks=looks))
+    assert at_eight["parts"][0]["waits"] == ""
+    assert at_eight["parts"][0]["p"] == judged("dynamic_generalizes", of_ten(9, looks=looks))["parts"][0]["p"]
+    assert judged("dynamic_generalizes", of_ten(10, looks=looks))["verdict"] == "supported"
+
+
 # Validation monitoring mitigates overfitting
 
 

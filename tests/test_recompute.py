@@ -80,5 +80,5 @@ def test_the_example_gives_the_table_and_every_p_of_the_main_claim(example, tmp_
 
 def test_the_example_has_thirty_lines(example):
     lines = [line for line in example.splitlines() if line.strip() and not line.strip().startswith("#")]
-    assert len(lines) <= 35
+    assert len(lines) <= 30
     assert "lrstudy" not in example
