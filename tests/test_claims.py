@@ -719,7 +719,7 @@ def test_a_look_before_all_planned_seeds_are_there_decides_nothing():
         assert (found["n"], found["seeds_needed"]) == (9, None)
         assert found["parts"][0]["waits"] == "9 of 10 planned seeds so far"
         assert found["effect"] == pytest.approx(0.054)  # shown all the same
-        assert "undecided: 9 of 10 planned seeds so far), so the test was not due." in found["why"]
+        assert "undecided: 9 of 10 planned seeds so far); so the test was not due." in found["why"]
 
 
 def test_what_validation_chooses_from_has_to_be_whole_and_a_row_by_itself_not():

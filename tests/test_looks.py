@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from lrstudy.looks import alpha_spent, bounds, conditional_power, p_of_all_looks, repeated_p
+from lrstudy.looks import (
+    alpha_spent,
+    bounds,
+    conditional_power,
+    looks_reached,
+    p_of_all_looks,
+    repeated_p,
+)
 from lrstudy.statistics import signed_rank_p
 
 LOOKS = (6, 9, 12, 16, 20)
