@@ -42,7 +42,8 @@ check: setup ## formatting, lint, the ledger's records, and params.yaml against 
 prove-equal: setup ## prove that src/ trains as BASE=<revision> does, to the bit, so that its trainings stay valid
 	@python -m lrstudy.prove_equal "$(BASE)" $(ARGS)
 
-report: setup ## render reports/ again from reports/comparison.json
+report: setup ## make reports/ anew from the ledger, as far as the study has come: no training, no data
+	@python -m lrstudy.stages.compare
 	@python -m lrstudy.stages.report
 
 ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)

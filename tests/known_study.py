@@ -127,6 +127,12 @@ def comparison(
             "planned_seeds": (settings.looks or [len(seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in used},
         },
+        "progress": {
+            f"{model}-{schedule}": progress(model, schedule, seeds, row.get(schedule, {}).get("training"))
+            for model, row in ({model: cells.get(model, {}) for model, _ in ACCURACY}).items()
+            for schedule in [s for m, s in ACCURACY if m == model]
+            if schedule in row or f"{model}-{schedule}" in missing
+        },
         "missing": list(missing),
         **compare(cells, settings, [tuple(name.split("-")) for name in missing]),
     }
@@ -136,7 +142,21 @@ def comparison(
         "theory": {
             "claims": THEORY,
             "figures": {"late_decay": ["toy.svg", "toy_drift.svg"], "level_sets": []},
+            "missing": [],
         },
+    }
+
+
+def progress(model: str, schedule: str, seeds: list[str], training: dict | None) -> dict:
+    """How far a cell has come: its seeds, or a search of which nothing is there."""
+    trials = {"trials": 8, "of": 8, "confirmed": 2, "finalists": 2, "complete": True}
+    return {
+        "model": model,
+        "schedule": schedule,
+        "searches": [trials if training else trials | {"trials": 0, "confirmed": 0, "complete": False}],
+        "measured": [int(seed) for seed in training["seeds"]] if training else [],
+        "trained": [],
+        "planned": [int(seed) for seed in seeds],
     }
 
 
@@ -171,7 +191,6 @@ def _cell(model: str, schedule: str) -> dict:
                 seed: {
                     "identity": identity(model, schedule, seed),
                     "key": f"{model}-{schedule}-{seed}",
-                    "run_id": f"run-{model}-{schedule}-{seed}",
                     "status": "diverged" if accuracy is None else "finished",
                     "best_epoch": int(seed) % 2 + 1,  # 2, 1, 2
                     "num_parameters": 1000,

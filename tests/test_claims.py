@@ -91,7 +91,7 @@ def cell(
         "compute_seconds": {str(seed): 3600.0 for seed in seeds},
         "tuned": "tuned" if tuning else "defaults",
         "interventions": {},
-        "run_ids": {str(seed): f"{name}-{seed}" for seed in seeds},
+        "identities": {str(seed): f"{name}-{seed}" for seed in seeds},
         "origins": {what: {value: seeds} for what, value in everywhere.items()} | (origin or {}),
         "dataset": dataset,
         "tuning": tuning,
@@ -203,7 +203,7 @@ def test_each_number_stands_where_its_key_says_with_the_runs_behind_it(filled):
     everything = [value for gap in gaps(filled) for value in gap["values"]]
     for value in everything:
         assert at(filled, value["key"]) == value["value"], value["key"]
-        assert value["run_ids"]
+        assert value["identities"]
         assert value["unit"]
     assert len({(value["key"], value["name"]) for value in everything}) >= 30
 
@@ -217,7 +217,7 @@ def test_the_schedules_parameters_come_with_the_range_that_is_as_good(filled):
             "value": 0.3,
             "unit": "per drop",
             "interval": [0.15, 0.6],
-            "run_ids": ["resnet-step-1", "resnet-step-2"],
+            "identities": ["resnet-step-1", "resnet-step-2"],
             "key": "cells.resnet.step.parameters.gamma",
         }
     ]
@@ -284,7 +284,7 @@ def test_results_have_differences_ranks_and_means_across_models(filled):
     difference = values["resnet-cosine", "test/accuracy, difference to static"]
     assert (difference["value"], difference["interval"]) == (0.03, [close(0.029), close(0.031)])
     # a difference has the runs of both sides
-    assert difference["run_ids"] == [
+    assert difference["identities"] == [
         f"resnet-{schedule}-{seed}" for schedule in ("cosine", "static") for seed in (1, 2)
     ]
     assert values["resnet-cosine", "average rank over seeds, 1 is best"]["value"] == 1.0
@@ -318,12 +318,6 @@ def test_a_row_whose_rate_never_moves_fills_no_gap():
         "On CIFAR-10 (JPEG copy): no cell with the schedule step changed its rate, so there is no reduction "
         "factor; the rate of resnet-step never changed, which gives none."
     )
-
-
-def test_runs_that_the_tracker_never_got_are_left_out():
-    unsent = cell([0.7, 0.8], parameters=PARAMETERS["step"])
-    unsent["run_ids"]["1"] = None
-    assert gaps(study({"resnet": {"step": unsent}}))[0]["values"][0]["run_ids"] == ["cell-2"]
 
 
 # Static schedules overfit
@@ -695,6 +689,57 @@ def test_cells_that_did_not_run_are_named():
     found = judged("dynamic_generalizes", without)
     assert found["verdict"] == "not tested"
     assert "resnet could not be tested (static did not run); not run: resnet-static" in found["why"]
+
+
+# Seeds that are planned and have not run
+
+
+def of_ten(cosine: int, static: int = 10, missing=(), looks=(), **more) -> dict:
+    """A study of ten planned seeds, of which the two rows have so many; cosine is far ahead."""
+    made = study(
+        {
+            "resnet": {
+                "static": cell([0.70 + place / 1000 for place in range(static)], parameters={}),
+                "cosine": cell([0.75 + place / 500 for place in range(cosine)]),
+                **more,
+            }
+        },
+        missing=missing,
+        looks=looks,
+    )
+    made["protocol"]["seeds"] = list(range(1, 11))
+    return made
+
+
+def test_a_look_before_all_planned_seeds_are_there_decides_nothing():
+    assert judged("dynamic_generalizes", of_ten(10))["verdict"] == "supported"
+    for early in (of_ten(9), of_ten(10, static=9)):
+        found = judged("dynamic_generalizes", early)
+        assert found["verdict"] == found["by_schedule"]["cosine"]["verdict"] == "undecided"
+        assert (found["n"], found["seeds_needed"]) == (9, None)
+        assert found["parts"][0]["waits"] == "9 of 10 planned seeds so far"
+        assert found["effect"] == pytest.approx(0.054)  # shown all the same
+        assert "undecided: 9 of 10 planned seeds so far); so the test was not due." in found["why"]
+
+
+def test_what_validation_chooses_from_has_to_be_whole_and_a_row_by_itself_not():
+    exotic = {"linear": cell([0.6] * 3)}
+    for early in (of_ten(10, **exotic), of_ten(10, missing=["resnet-linear"])):
+        found = judged("dynamic_generalizes", early)
+        assert found["verdict"] == "undecided"
+        assert found["by_schedule"]["cosine"]["verdict"] == "supported"
+
+
+def test_planned_looks_are_looked_at_when_their_seeds_are_there():
+    looks = [8, 10]
+    assert (
+        judged("dynamic_generalizes", of_ten(7, looks=looks))["parts"][0]["waits"]
+        == "7 of 8 planned seeds so far"
+    )
+    at_eight = judged("dynamic_generalizes", of_ten(8, looks=looks))
+    assert at_eight["parts"][0]["waits"] == ""
+    assert at_eight["parts"][0]["p"] == judged("dynamic_generalizes", of_ten(9, looks=looks))["parts"][0]["p"]
+    assert judged("dynamic_generalizes", of_ten(10, looks=looks))["verdict"] == "supported"
 
 
 # Validation monitoring mitigates overfitting

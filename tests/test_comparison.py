@@ -89,7 +89,6 @@ def test_a_cell_says_what_it_is(compared):
         "compute_seconds": {"1": 3.5, "2": 3.5, "3": 3.5},
         "tuned": "tuned",
         "interventions": {"1": 0, "2": 0, "3": 0},
-        "run_ids": {seed: f"run-lstm-cosine-{seed}" for seed in "123"},
         "identities": {seed: identity("lstm", "cosine", seed) for seed in "123"},
         "origins": {
             "machine": {"e4bbde5c": [1, 2, 3]},
@@ -103,7 +102,9 @@ def test_a_cell_says_what_it_is(compared):
         },
         "dataset": "imdb",
         "tuning": {
-            name: found for name, found in tuning("cosine").items() if name not in ("source", "trials")
+            name: found
+            for name, found in tuning("cosine").items()
+            if name not in ("source", "study", "trials")
         }
         | {
             "largest_rise": {
@@ -261,7 +262,32 @@ def test_planned_looks_see_the_first_seeds_alone():
     assert 2 / 2**8 < found["metrics"]["test/accuracy"]["difference"]["p"] < 0.05
     settings = SETTINGS.model_copy(update={"looks": [9, 12]})
     found = compare(with_eight_seeds(), settings)["cells"]["resnet"]["exponential"]
-    assert found["metrics"]["test/accuracy"]["difference"]["p"] == 1.0  # no look was reached
+    assert found["metrics"]["test/accuracy"]["difference"]["p"] is None  # no look was reached
+
+
+def test_before_all_planned_seeds_are_there_numbers_are_shown_and_nothing_is_tested():
+    part = with_eight_seeds()
+    del part["resnet"]["cosine"]["scores"]["8"], part["resnet"]["cosine"]["training"]["seeds"]["8"]
+    whole, found = compare(with_eight_seeds(), SETTINGS), compare(part, SETTINGS, planned=range(1, 9))
+    cosine, complete = (
+        one["cells"]["resnet"]["cosine"]["metrics"]["test/accuracy"] for one in (found, whole)
+    )
+    assert list(cosine["difference"]["values"]) == list("1234567")
+    assert cosine["difference"]["mean"] == close(np.mean(list(complete["difference"]["values"].values())[:7]))
+    assert (cosine["difference"]["p"], cosine["difference"]["p_holm"]) == (None, None)
+    # The pair that is complete is tested as ever, and stands in the same family of tests.
+    p, before = (
+        one["cells"]["resnet"]["exponential"]["metrics"]["test/accuracy"]["difference"]["p"]
+        for one in (found, whole)
+    )
+    assert p == before == 2 / 2**8
+    ranked = found["models"]["resnet"]
+    assert (set(ranked["ranks"]), ranked["num_seeds"]) == ({"static", "exponential", "cosine"}, 7)
+    assert (ranked["friedman_p"], ranked["critical_difference"]) == (None, None)
+    assert whole["models"]["resnet"]["friedman_p"] is not None
+    # Of ten planned seeds eight are there: nothing is due anywhere.
+    early = compare(with_eight_seeds(), SETTINGS, planned=range(1, 11))["cells"]["resnet"]["cosine"]
+    assert early["metrics"]["test/accuracy"]["difference"]["p"] is None
 
 
 def test_a_missing_cell_changes_no_other_number_but_what_was_adjusted_for_it():
@@ -367,7 +393,7 @@ def test_the_averaged_reference_is_a_view_of_its_trainings_and_no_training_of_it
     assert "static_averaged" not in whole["cells"]["lstm"]
     view = whole["views"]["lstm"]["static_averaged"]
     assert view["view_of"] == "static"
-    for name in ("seeds", "identities", "run_ids", "origins", "base_lr", "parameters", "num_epochs"):
+    for name in ("seeds", "identities", "origins", "base_lr", "parameters", "num_epochs"):
         assert view[name] == static[name]
     metrics = view["metrics"]
     # the tail average is 0.04 above the last weights, by validation loss 0.5

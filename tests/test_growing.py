@@ -104,6 +104,35 @@ def test_a_clone_trains_the_seed_and_the_schedule_that_are_new_and_nothing_else(
     assert "from_ledger" not in new.data.tags
 
 
+def test_a_clone_makes_the_same_report_from_the_ledger_alone_and_dvc_finds_nothing_to_do(first, tmp_path):
+    clone = Clone(first, tmp_path / "clone")
+    assert clone.stages_run(clone.run("dvc", "repro", "--allow-missing")) == set()
+
+    def reports() -> dict[str, bytes]:
+        files = [*(clone.folder / "reports").rglob("*"), clone.folder / "metrics.json"]
+        return {str(file.relative_to(clone.folder)): file.read_bytes() for file in files if file.is_file()}
+
+    def make_report() -> None:
+        for stage in ("compare", "report"):
+            clone.run(sys.executable, "-m", f"lrstudy.stages.{stage}")
+
+    before = reports()
+    assert "reports/comparison.json" in before
+    make_report()
+    page = "reports/report.html"  # DVC's, not git's: to the byte what the first one's run made
+    assert reports() == before | {page: (first.folder / page).read_bytes()}
+    assert clone.stages_run(clone.run("dvc", "repro", "--allow-missing")) == set()
+
+    # A seed more that nobody has trained yet: the report says so.
+    overrides = [
+        word for word in (*STUDY, "-S", "schedule=[static]", "-S", "train.seeds=[1,2]") if word != "-S"
+    ]
+    clone.run(sys.executable, "-m", "lrstudy.compose", *overrides)
+    make_report()
+    assert "**Not there yet**: lstm-static: 1 of 2 planned seeds." in reports()["reports/report.md"].decode()
+    assert "3 of 4 in the ledger; missing: seed 2" in clone.run(sys.executable, "-m", "lrstudy.why")
+
+
 def test_what_needs_weights_says_which_trainings_it_would_repeat_and_repeats_none(first, tmp_path):
     clone = Clone(first, tmp_path / "clone")
     printed = clone.run("dvc", "repro")

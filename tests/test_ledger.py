@@ -1353,61 +1353,6 @@ def test_export_of_an_empty_ledger_says_so(ledger, tmp_path, capsys):
 # ---------------------------------------------------------------------------------------------------- documentation
 
 
-def test_the_example_in_the_documentation_recomputes_the_table_from_the_ledger_alone(
-    ledger, tmp_path, monkeypatch
-):
-    """Against numpy, on a ledger with an older setting, a trial, a seed in another dtype and one that diverged."""
-    values: dict[str, dict[int, float]] = {}
-    for index, schedule in enumerate(("static", "cosine", "step")):
-        for seed in (1, 2, 3):
-            test = measured(10 * index + seed)
-            ledger.add(training(seed, schedule).with_test(test))
-            values.setdefault(schedule, {})[seed] = test.last.f1_macro
-    older = settings(seed=1, batch_size=8, schedule={"function": "cosine", "parameters": {}})
-    ledger.add(record([0.7, 0.5, 0.6], start=1.0, chosen=older).with_test(measured(77)))
-    ledger.add(as_trial(training(101, "cosine")))
-    in_another = settings(seed=4, precision="bfloat16", schedule={"function": "step", "parameters": {}})
-    labels = training(4, "step").labels
-    ledger.add(record([0.7, 0.5, 0.6], chosen=in_another, labels=labels).with_test(measured(40)))
-    ledger.add(training(4, "static").with_test(measured(41)))
-    values["step"][4], values["static"][4] = measured(40).last.f1_macro, measured(41).last.f1_macro
-    ledger.add(training(4, "cosine", losses=(0.7, math.nan)))
-    values["cosine"][4] = 0.0
-
-    example, join = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    assert run(ledger.folder, "export", tmp_path / "trainings.parquet") == 0
-    monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    exec(compile(example, str(DOCS), "exec"), names)
-    table = names["table"]
-    for schedule, by_seed in values.items():
-        row = table.loc["lstm", schedule]
-        found = np.array(list(by_seed.values()))
-        assert row["count"] == len(found)
-        assert row["mean"] == pytest.approx(found.mean())
-        assert row["std"] == pytest.approx(found.std(ddof=1))
-    pairs = {"cosine": (1, 2, 3, 4), "step": (1, 2, 3)}  # seed 4 of step ran in bfloat16, static's in float32
-    for schedule, seeds in pairs.items():
-        difference = np.array([values[schedule][seed] - values["static"][seed] for seed in seeds])
-        row = table.loc["lstm", schedule]
-        assert row["pairs"] == len(seeds)
-        assert row["difference"] == pytest.approx(difference.mean())
-        assert row["difference_std"] == pytest.approx(difference.std(ddof=1))
-    assert math.isnan(table.loc[("lstm", "static"), "difference"])
-
-    # Another study has the three seeds of step under two names of its own, and nothing else.
-    step = {str(seed): training(seed, "step").identity for seed in (1, 2, 3)}
-    cells = {"reader": {"stairs": {"identities": step}, "steps": {"identities": step}}}
-    (tmp_path / "reports").mkdir()
-    write_json(tmp_path / "reports/comparison.json", {"cells": cells, "protocol": {}})
-    exec(compile(join, str(DOCS), "exec"), names)
-    final = names["final"]
-    assert len(final) == 6
-    for schedule in ("stairs", "steps"):
-        found = final[(final["model"] == "reader") & (final["schedule"] == schedule)].set_index("seed")
-        assert found["test/f1_macro"].to_dict() == {seed: values["step"][seed] for seed in (1, 2, 3)}
-
-
 def test_the_documentation_names_every_field_of_the_format():
     text = DOCS.read_text()
     for name in [*Record.model_fields, *Data.model_fields, "right", "losses", "confusion", "ended"]:

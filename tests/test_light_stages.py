@@ -1,6 +1,5 @@
 """Stages that do no training run without torch, MLflow and Optuna: importing those takes longer than they do."""
 
-import csv
 import json
 import os
 import subprocess
@@ -11,7 +10,9 @@ import pytest
 import yaml
 
 from composed import composed_params
-from known_study import REFERENCES, cells
+from filled_ledger import fill
+from lrstudy.config import check_params
+from lrstudy.files import write_json
 
 SOURCE = Path(__file__).parents[1] / "src"
 STAGES = (
@@ -53,43 +54,21 @@ def test_no_stage_imports_a_heavy_library_before_it_knows_what_to_do():
     assert done.stdout.strip() == "[]"
 
 
-def write_finished_cells(folder: Path) -> None:
-    """The known study as its stages leave it, with the params.yaml that belongs to it."""
-    study = cells()
-    schedules = list(study["resnet"])
-    params = composed_params(
-        f"model=[{','.join(study)}]", f"schedule=[{','.join(schedules)}]", "train.seeds=[1,2,3]"
-    )
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    for model, row in study.items():
-        for schedule, cell in row.items():
-            history, tuning = cell.pop("history"), cell.pop("tuning")
-            for kind, name, content in (
-                ("evaluate", "metrics.json", json.dumps(cell)),
-                ("tuned", "best.json", json.dumps(tuning)),
-                ("train", "history.csv", ""),
-            ):
-                path = folder / "artifacts" / kind / model / schedule / name
-                path.parent.mkdir(parents=True)
-                path.write_text(content)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(history[0]))
-                writer.writeheader()
-                writer.writerows(history)
-    (folder / "artifacts/references").mkdir()
-    for dataset, reference in REFERENCES.items():
-        (folder / f"artifacts/references/{dataset}.json").write_text(json.dumps(reference))
-    for name, drawn in (("late_decay", ["toy.svg"]), ("level_sets", [])):
-        (folder / "artifacts/theory" / name).mkdir(parents=True)
-        found = {"claims": [], "models": {"lstm": {"figures": drawn}}}
-        (folder / f"artifacts/theory/{name}.json").write_text(json.dumps(found))
-        for file in drawn:
-            (folder / "artifacts/theory" / name / file).write_text("<svg/>")
-
-
 @pytest.mark.slow
 def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
-    write_finished_cells(tmp_path)
+    """From a ledger alone, without data; what the search found takes Optuna to tell, so nothing is searched here."""
+    composed = composed_params(
+        "preset=smoke", "model=[lstm]", "schedule=[static,cosine]", "tune.num_trials=0"
+    )
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(composed, sort_keys=False))
+    fill(check_params(composed), tmp_path, lambda need: (0.5, 0.86))
+    for name, drawn in (("late_decay", ["toy.svg"]), ("level_sets", [])):
+        for folder in ("reports", f"artifacts/theory/{name}"):
+            write_json(
+                tmp_path / folder / f"{name}.json", {"claims": [], "models": {"lstm": {"figures": drawn}}}
+            )
+        for file in drawn:
+            (tmp_path / "artifacts/theory" / name / file).write_text("<svg/>")
     run_light(tmp_path, "compare", "report")
     comparison = json.loads((tmp_path / "reports/comparison.json").read_text())
     assert comparison["missing"] == []

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from lrstudy.looks import alpha_spent, bounds, conditional_power, p_of_all_looks, repeated_p
+from lrstudy.looks import (
+    alpha_spent,
+    bounds,
+    conditional_power,
+    looks_reached,
+    p_of_all_looks,
+    repeated_p,
+)
 from lrstudy.statistics import signed_rank_p
 
 LOOKS = (6, 9, 12, 16, 20)
@@ -106,6 +113,18 @@ def test_without_a_plan_there_is_one_look_at_what_there_is():
     seeds = [str(seed) for seed in range(8)]
     assert p_of_all_looks(p_of(values), seeds, seeds, ()) == 2 / 2**8
     assert p_of_all_looks(p_of(values[:7]), seeds[:7], seeds, ()) == 1.0
+
+
+def test_a_look_is_reached_when_all_its_seeds_have_run():
+    planned = list("123456789")
+    assert looks_reached([8, 9, 12], planned, planned) == [8, 9]
+    assert looks_reached([8, 9, 12], planned, planned[:8]) == [8]
+    assert looks_reached([8, 9], planned, planned[1:]) == []  # the first is missing
+    assert looks_reached([], planned, planned[:8]) == []
+    assert looks_reached([], planned, [*planned, "10"]) == [9]
+    values = np.linspace(1, 2, 8)
+    assert p_of_all_looks(p_of(values), planned[:8], planned, (), ran=planned[:8]) == 1.0
+    assert p_of_all_looks(p_of(values), planned[:8], planned, (), ran=planned) == 2 / 2**8  # one diverged
 
 
 def test_a_look_sees_the_first_seeds_of_the_study_whichever_of_them_the_test_has():

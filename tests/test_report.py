@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from known_study import SETTINGS, cells, comparison, identity, trained_elsewhere
+from known_study import SETTINGS, cells, comparison, identity, progress, trained_elsewhere
 from lrstudy.errors import StudyError
 from lrstudy.report import (
+    _state,
     budgets,
     document,
     findings,
@@ -186,11 +187,11 @@ def test_missing_cells_are_named():
     changed = cells()
     del changed["resnet"]["cosine"], changed["lstm"]["exponential"]
     given = comparison(changed, missing=("resnet-cosine", "lstm-exponential"))
-    assert "**Missing cells** (not run, no number here includes them): resnet-cosine, lstm-exponential." in (
+    assert "**Not there yet**: resnet-cosine: not run yet; lstm-exponential: not run yet. Numbers" in (
         render_markdown(given)
     )
-    assert text_table(given).count("missing: it has not run") == 2
-    assert "Missing cells" not in render_markdown(known())
+    assert text_table(given).count("not run yet") == 2
+    assert "Not there yet" not in render_markdown(known())
 
 
 def test_diverged_runs_are_named():
@@ -300,7 +301,8 @@ def test_a_reference_that_did_not_run_is_said_and_nothing_is_compared():
         "**resnet on CIFAR-10**: static did not run, so there is no difference to tell."
     )
     rows = tables(render_markdown(given))["resnet on CIFAR-10"]
-    assert [row["difference to static"] for row in rows] == ["", ""]
+    assert [row["difference to static"] for row in rows] == ["", "", ""]
+    assert (rows[-1]["schedule"], rows[-1]["test/accuracy"]) == ("static", "not run yet")
     del changed["lstm"]["exponential"], changed["lstm"]["cosine"]
     assert findings(comparison(changed, missing=("resnet-static",)))[1] == (
         "**lstm on IMDB**: no dynamic schedule ran beside static, so there is no difference to tell."
@@ -502,7 +504,6 @@ def test_each_training_is_told_by_its_name_in_the_ledger():
     assert "predictions.parquet" not in text
     row = tables(text)["Where the numbers come from"][-1]
     assert row["identity"] == f"`{identity('lstm', 'cosine', '3')[:16]}`"
-    assert row["MLflow run"] == "run-lstm-cosine-3"
 
 
 def test_numbers_of_a_version_that_planned_no_looks_are_refused(tmp_path):
@@ -667,7 +668,7 @@ def test_the_page_needs_no_other_file_and_its_links_lead_somewhere():
 def test_what_comes_from_outside_is_escaped():
     study = known()
     study["data"]["cifar10"]["label"] = "<script>alert(1)</script> & 'co'"
-    study["cells"]["resnet"]["static"]["run_ids"]["1"] = "<img src=x onerror=alert(1)>"
+    study["cells"]["resnet"]["static"]["identities"]["1"] = "<img src=x onerror=alert(1)>"
     page = Page(html(study))
     assert page.scripts == Page(html(known())).scripts
     assert "<img src=x" not in html(study)
@@ -680,7 +681,8 @@ def test_a_missing_cell_is_named_and_changes_no_other_row():
     whole, part = known(), comparison(changed, missing=("resnet-cosine",))
     rows = [tables(render_markdown(study))["resnet on CIFAR-10"] for study in (whole, part)]
     assert [row["schedule"] for row in rows[0]] == ["static", "exponential", "cosine", "static_averaged"]
-    assert rows[1] == [row for row in rows[0] if row["schedule"] != "cosine"]
+    assert rows[1][:-1] == [row for row in rows[0] if row["schedule"] != "cosine"]
+    assert list(rows[1][-1].values())[:2] == ["cosine", "not run yet"]
     assert part["models"]["resnet"]["ranks"] is None
     assert part["models"]["lstm"] == whole["models"]["lstm"]
     assert "resnet-cosine" in document(part).sections[0].after[-1]
@@ -712,3 +714,48 @@ def test_the_theorys_claims_stand_in_the_report_with_effect_interval_and_n():
     sections = {section.title: section for section in document(known()).sections}
     drawn = sections["The theory behind schedules, tested"].figures
     assert [(figure.name, figure.data) for figure in drawn] == [("late_decay_toy.svg", "late_decay.json")]
+
+
+def of_a_cell(**changes) -> dict:
+    return progress("lstm", "cosine", list("12345"), None) | changes
+
+
+def searched(trials: int, confirmed: int = 0, complete: bool = False) -> list[dict]:
+    return [{"trials": trials, "of": 6, "confirmed": confirmed, "finalists": 2, "complete": complete}]
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (of_a_cell(), "not run yet"),
+        (of_a_cell(searches=[]), "not run yet"),  # nothing is searched
+        (of_a_cell(searches=searched(3)), "search not finished: 3 of 6 trials"),
+        (of_a_cell(searches=searched(6, 1)), "search not finished: 6 of 6 trials, 1 of 2 finalists confirmed"),
+        (of_a_cell(searches=searched(6, 2, complete=True)), "search finished, no seed yet"),
+        (of_a_cell(trained=[1, 2]), "2 seeds trained and not measured on test data yet"),
+        (of_a_cell(measured=[1, 2, 4]), "3 of 5 planned seeds"),
+        (of_a_cell(measured=[1], trained=[2]), "1 of 5 planned seeds, 1 seed trained and not measured on test data yet"),
+        (of_a_cell(measured=[1, 2, 3, 4, 5]), None),
+        (of_a_cell(searches=searched(2) * 2), "search not finished: search 1: 2 of 6 trials; search 2: 2 of 6 trials"),
+    ],
+)  # fmt: skip
+def test_how_far_a_cell_has_come_is_said_in_words(found, words):
+    assert _state(found) == words
+
+
+def test_a_cell_that_is_done_in_part_says_so_wherever_its_numbers_stand():
+    changed = cells()
+    for part in ("scores", "training"):
+        found = changed["resnet"]["cosine"][part]
+        del (found if part == "scores" else found["seeds"])["3"]
+    given = comparison(changed)
+    text = render_markdown(given)
+    assert (
+        "**Not there yet**: resnet-cosine: 2 of 3 planned seeds. Numbers are of the seeds that are there"
+        in text
+    )
+    names = [row["schedule"] for row in tables(text)["resnet on CIFAR-10"]]
+    assert names == ["static", "exponential", "cosine (2 of 3 seeds)", "static_averaged"]
+    assert findings(given)[0].endswith("undecided: 2 of 3 planned seeds so far.")
+    assert "resnet-cosine                     2 of 3 planned seeds" in text_table(given)
+    assert "Not there yet" not in render_markdown(known())

@@ -10,11 +10,12 @@ import yaml
 
 from composed import composed_params
 from lrstudy.cells import make_cell
+from lrstudy.collect import cell_of, collect, of_training, plan
 from lrstudy.config import load_params
 from lrstudy.data import read_meta
 from lrstudy.ledger import Ledger
 from lrstudy.study import DESCRIBED, data_folder
-from lrstudy.why import plan
+from lrstudy.tuning import values_for
 from tiny_data import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -110,7 +111,7 @@ def test_why_goes_through_the_search_with_what_the_ledger_knows(workspace):
     def planned(schedule: str, **changes):
         tune = params.tune.model_copy(update=changes)
         asked = params.model_copy(update={"tune": tune})
-        return plan(make_cell(asked, "lstm", schedule), asked, meta, workspace, ledger)
+        return plan(make_cell(asked, "lstm", schedule), asked, meta, workspace, ledger.find)
 
     for schedule in ("static", "cosine"):
         found = planned(schedule)
@@ -129,6 +130,21 @@ def test_why_goes_through_the_search_with_what_the_ledger_knows(workspace):
     # With a trial more the search is not known to its end.
     found = planned("cosine", num_trials=4, searches=1)
     assert [need.name for need in found.missing] == ["trial 3 seed 101"]
+
+
+def test_what_is_collected_from_the_ledger_is_what_the_stages_wrote(workspace):
+    plans, notes = collect(load_params(), Ledger(workspace / "ledger"), workspace)
+    assert notes == []
+    for schedule in ("static", "cosine"):
+        found = plans[f"lstm-{schedule}"]
+        tuned = read(workspace, "tuned", schedule, "best.json")
+        del tuned["study"]
+        assert found.tuned == tuned
+        trained = read(workspace, "train", schedule, "training.json")
+        for seed, need in found.seeds.items():
+            told = of_training(need.record, *values_for(found.tuned, seed))
+            assert told.items() <= trained["seeds"][str(seed)].items()
+        assert (found.measured, cell_of(found)) == ({}, None)  # evaluate has not run
 
 
 def test_a_search_that_ran_is_read_from_the_ledger(workspace, monkeypatch, capfd):

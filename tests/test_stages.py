@@ -20,19 +20,20 @@ from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import NO_SCORES, cross_entropy, measure, predict, test_weights
+from lrstudy.evaluation import NO_SCORES, cross_entropy, predict, test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
-from lrstudy.ledger.record import WEIGHTS, test_of
+from lrstudy.ledger.record import WEIGHTS
 from lrstudy.models import make_model
 from lrstudy.report import document
 from lrstudy.runs import find_record, metric_values, train_run
 from lrstudy.stages import evaluate as evaluate_stage
-from lrstudy.stages.compare import read_history, results, theory
+from lrstudy.stages.compare import theory
 from lrstudy.stages.evaluate import evaluate_seed, evaluated, trained_with
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
 from lrstudy.stages.train import history_table, log_record, place_weights
+from lrstudy.theory.records import leave
 from lrstudy.tracking import Journal
 
 # --- train: what a cell's outputs have of its records and weights ---
@@ -259,77 +260,19 @@ def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
     assert "1" * 16 not in said
 
 
-# --- compare reads the histories ---
+# --- the theory ---
 
 
-def test_a_history_is_read_as_numbers(tmp_path):
-    path = tmp_path / "history.csv"
-    names = [
-        "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
-        "validation/accuracy", "validation/f1", "validation/f1_macro", "lr",
-    ]  # fmt: skip
-    rest = "0.2,0.3,0.4,0.5,0.6,0.7,0.8"
-    path.write_text(f"{','.join(names)}\n1,1,0.1,{rest}\n1,2,nan,{rest}\n")
-    first, second = read_history(path, "resnet-step")
-    assert first == dict(zip(names, [1, 1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], strict=True))
-    assert math.isnan(second["train/loss"])
-
-
-BROKEN = [
-    ("words", "seed,epoch\n1,one\n", "could not convert"),
-    ("a short row", "seed,epoch,lr\n1,1\n", "NoneType"),
-    ("a long row", "seed,epoch\n1,1,1\n", "list"),
-    ("no rows", "seed,epoch\n", "it has no rows"),
-    (
-        "columns missing",
-        "seed,epoch,lr\n1,1,0.1\n",
-        "it has no train/loss, train/accuracy, validation/loss, ",
-    ),
-    ("nothing", "", "it has no rows"),
-]
-
-
-@pytest.mark.parametrize(("content", "why"), [b[1:] for b in BROKEN], ids=[b[0] for b in BROKEN])
-def test_a_history_that_is_no_table_of_numbers_is_one_clear_error(tmp_path, content, why):
-    path = tmp_path / "history.csv"
-    path.write_text(content)
-    with pytest.raises(StudyError) as error:
-        read_history(path, "resnet-step")
-    assert str(error.value).startswith(f"{path}: not a table of numbers (")
-    assert why in str(error.value)
-    assert "`dvc repro --force -s train@resnet-step` makes it anew" in str(error.value)
-
-
-def test_a_missing_history_names_the_stage_that_makes_it(tmp_path):
-    with pytest.raises(StudyError, match=r"history\.csv: not found; `dvc repro train@resnet-step` makes it"):
-        read_history(tmp_path / "history.csv", "resnet-step")
-
-
-def test_compare_takes_the_results_of_every_example_from_the_records_that_are_here(tmp_path):
-    labels = np.arange(tiny_data.SIZES["test"]) % 2
-    measured = measure(np.random.default_rng(0).normal(size=(len(labels), 2)), labels)
-    ledger, found = Ledger(tmp_path / "ledger"), {}
-    for seed in (1, 2):
-        left = tiny_data.record([0.7, 0.5], chosen=tiny_data.settings(seed=seed))
-        found[str(seed)] = {"identity": left.identity}
-        if seed == 1:
-            test = test_of(dict.fromkeys(WEIGHTS, measured), len(labels))
-            ledger.add(left.model_copy(update={"test": test}))
-    right = results({"training": {"seeds": found}}, ledger)
-    assert list(right) == ["1"]
-    assert right["1"].tolist() == measured["right"].tolist()
-
-
-def test_compare_takes_what_the_theory_stages_wrote(tmp_path, monkeypatch):
+def test_compare_takes_what_the_theory_stages_left_and_says_what_has_not_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     toy = {"figures": ["toy.svg", "toy.png"]}
     write_json(
-        "artifacts/theory/late_decay.json",
+        "reports/late_decay.json",
         {"claims": [{"id": "a"}, {"id": "b"}], "toy": toy, "models": {"lstm": {"figures": ["b_lstm.svg"]}}},
     )
-    with pytest.raises(StudyError, match=r"level_sets\.json: not found; `dvc repro level_sets` makes it"):
-        theory()
-    write_json("artifacts/theory/level_sets.json", {"claims": [{"id": "c"}], "models": {}})
+    assert theory()["missing"] == ["level_sets"]
+    assert "level_sets.json: not there; `dvc repro level_sets` makes it" in capsys.readouterr().err
+    write_json("reports/level_sets.json", {"claims": [{"id": "c"}], "models": {}})
     assert theory() == {
         "claims": [
             {"experiment": "late_decay", "id": "a"},
@@ -338,35 +281,38 @@ def test_compare_takes_what_the_theory_stages_wrote(tmp_path, monkeypatch):
         ],
         "figures": {"late_decay": ["toy.svg", "b_lstm.svg"], "level_sets": []},
         "sha256": {
-            name: hashlib.sha256(Path(f"artifacts/theory/{name}.json").read_bytes()).hexdigest()
+            name: hashlib.sha256(Path(f"reports/{name}.json").read_bytes()).hexdigest()
             for name in ("late_decay", "level_sets")
         },
+        "missing": [],
     }
 
 
-def test_a_report_takes_the_theorys_results_that_were_compared_wherever_they_are(tmp_path, monkeypatch):
+def test_a_report_takes_the_theorys_figures_of_the_numbers_that_were_compared(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_json("artifacts/theory/level_sets.json", {"claims": [], "models": {}})
+    leave("level_sets", {"claims": [], "models": {}})
     toy = {"figures": ["toy.svg"]}
-    write_json("artifacts/theory/late_decay.json", {"claims": [], "toy": toy, "models": {}})
-    Path("artifacts/theory/late_decay").mkdir()
+    leave("late_decay", {"claims": [], "toy": toy, "models": {}})
+    numbers = Path("reports/late_decay.json").read_text()
     Path("artifacts/theory/late_decay/toy.svg").write_text("<svg/>")
     comparison = {"theory": theory()}
     (drawn,) = bring_theory(comparison)
-    assert drawn == Path("reports/figures/late_decay_toy.svg")
-    numbers = Path("reports/late_decay.json").read_text()
+    assert (drawn, drawn.read_text()) == (Path("reports/figures/late_decay_toy.svg"), "<svg/>")
 
-    # A run of something else: its numbers are not the study's.
-    write_json("artifacts/theory/late_decay.json", {"claims": [{"id": "another"}], "toy": toy, "models": {}})
+    # A run of something else, and the study's reports/ brought back: its figures are not the study's.
+    leave("late_decay", {"claims": [{"id": "another"}], "toy": toy, "models": {}})
     Path("artifacts/theory/late_decay/toy.svg").write_text("<svg>another</svg>")
+    with pytest.raises(StudyError, match=r"late_decay\.json: not what .*comparison\.json was made from"):
+        bring_theory(comparison)
+    Path("reports/late_decay.json").write_text(numbers)
     assert bring_theory(comparison) == [drawn]
-    assert (drawn.read_text(), Path("reports/late_decay.json").read_text()) == ("<svg/>", numbers)
+    assert drawn.read_text() == "<svg/>"
 
     shutil.rmtree("artifacts")  # a fresh clone
     assert bring_theory(comparison) == [drawn]
     drawn.unlink()
     with pytest.raises(
-        StudyError, match=r"late_decay\.json: not there, or not what .* `dvc repro late_decay"
+        StudyError, match=r"late_decay_toy\.svg: not there, nor in .* `git restore reports/figures`"
     ):
         bring_theory(comparison)
 

@@ -424,7 +424,7 @@ def run_stage(patch: pytest.MonkeyPatch, name: str, *arguments: str) -> None:
 @pytest.mark.parametrize(("name", "model"), [("late_decay", "resnet"), ("level_sets", "lstm")])
 def test_a_stage_writes_every_number_its_figures_and_verdicts(workspace, name, model):
     folder, _ = workspace
-    found = json.loads((folder / f"artifacts/theory/{name}.json").read_text())
+    found = json.loads((folder / f"reports/{name}.json").read_text())
     assert list(found["models"]) == [model]
     one = found["models"][model]
     drawn = {path.name for path in (folder / f"artifacts/theory/{name}").iterdir()}
@@ -485,19 +485,19 @@ def test_mlflow_has_a_run_for_each_experiment_with_its_paths_below(workspace):
 @pytest.mark.slow
 def test_a_stage_that_runs_again_trains_nothing_and_says_the_same(workspace, capsys):
     folder, patch = workspace
-    before = (folder / "artifacts/theory/level_sets.json").read_text()
+    before = (folder / "reports/level_sets.json").read_text()
     shutil.rmtree(folder / "artifacts/theory")
     run_stage(patch, "level_sets")
     said = capsys.readouterr().err
     assert " epoch " not in said
     assert "paths between solutions:" not in said
-    assert (folder / "artifacts/theory/level_sets.json").read_text() == before
+    assert (folder / "reports/level_sets.json").read_text() == before
 
 
 @pytest.mark.slow
 def test_a_stage_that_was_killed_keeps_what_it_had_measured(workspace, capsys):
     folder, patch = workspace
-    before = (folder / "artifacts/theory/level_sets.json").read_text()
+    before = (folder / "reports/level_sets.json").read_text()
     kept = (folder / "checkpoints/theory/measured").glob("*.json")
     paths_kept = [file for file in kept if "over_the_top" in json.loads(file.read_text())]
     assert len(paths_kept) == 2
@@ -505,7 +505,7 @@ def test_a_stage_that_was_killed_keeps_what_it_had_measured(workspace, capsys):
     run_stage(patch, "level_sets")
     said = [line for line in capsys.readouterr().err.splitlines() if "paths between solutions:" in line]
     assert said == ["level_sets lstm paths between solutions: 2 of 2"]
-    assert (folder / "artifacts/theory/level_sets.json").read_text() == before
+    assert (folder / "reports/level_sets.json").read_text() == before
 
 
 @pytest.mark.slow
@@ -527,8 +527,8 @@ def test_without_models_only_the_toy_runs_and_models_that_are_not_there_are_name
     run_stage(patch, "late_decay")
     run_stage(patch, "level_sets")
     assert "not among the study's models, left out: resnet" in capsys.readouterr().err
-    late = json.loads((folder / "artifacts/theory/late_decay.json").read_text())
+    late = json.loads((folder / "reports/late_decay.json").read_text())
     assert late["missing"] == ["resnet"]
     assert late["models"] == {}
     assert len(late["toy"]["powers"]) == 4
-    assert json.loads((folder / "artifacts/theory/level_sets.json").read_text())["models"] == {}
+    assert json.loads((folder / "reports/level_sets.json").read_text())["models"] == {}

@@ -19,14 +19,14 @@ Nor are a seed's runs compared where :func:`lrstudy.comparison.not_compared` has
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from lrstudy.comparison import chosen_by_validation, dynamic_rows, moves, not_compared
-from lrstudy.looks import alpha_spent, bounds, conditional_power, p_of_all_looks
+from lrstudy.looks import alpha_spent, bounds, conditional_power, looks_reached, p_of_all_looks
 from lrstudy.sensitivity import TERMS
 from lrstudy.statistics import (
     MIN_SEEDS,
@@ -97,7 +97,8 @@ def gaps(comparison: dict) -> list[dict[str, Any]]:
         Per gap ``gap`` (the words in the brackets), ``where``, ``values``, ``missing`` (cells that should
         have given a value and did not run) and ``text``. A value has ``cell``, ``name``, ``value``, ``unit``,
         ``interval`` (the range that tuning found to be as good, or Student's interval of a metric),
-        ``run_ids`` (MLflow) and ``key``: where it stands in comparison.json, names joined by dots.
+        ``identities`` (of the trainings behind it) and ``key``: where it stands in comparison.json, names
+        joined by dots.
     """
     return [
         _parameter_gap(comparison, "reduction factor", "section 3.2, Step Decay", "step", "gamma"),
@@ -125,6 +126,7 @@ class _Part:
     p_within: float = 1.0  # one-sided, that the differences lie within the margin
     shown: tuple[float, float] | None = None  # interval of the effect
     notes: list[str] = field(default_factory=list)
+    ran: list[str] = field(default_factory=list)  # seeds with which all that the test depends on has run
 
 
 def _tests(spec: dict, comparison: dict, curves: list[dict]) -> tuple[list[_Part], dict[str, list[str]]]:
@@ -150,15 +152,44 @@ def _dynamic_anywhere(comparison: dict) -> list[str]:
 
 
 def _of_all_looks(
-    p_of: Callable[[list[int]], float], seeds: list[str], comparison: dict, sides: int = 2
+    p_of: Callable[[list[int]], float],
+    seeds: list[str],
+    comparison: dict,
+    ran: Collection[str],
+    sides: int = 2,
 ) -> float:
-    protocol = comparison["protocol"]
-    return p_of_all_looks(p_of, seeds, [str(seed) for seed in protocol["seeds"]], protocol["looks"], sides)
+    looks = comparison["protocol"]["looks"]
+    return p_of_all_looks(p_of, seeds, _planned(comparison), looks, sides, ran)
 
 
-def _looks_so_far(comparison: dict) -> list[int]:
-    protocol = comparison["protocol"]
-    return [look for look in protocol["looks"] if look <= len(protocol["seeds"])]
+def _planned(comparison: dict) -> list[str]:
+    return [str(seed) for seed in comparison["protocol"]["seeds"]]
+
+
+def _looks_so_far(comparison: dict, ran: Collection[str]) -> list[int]:
+    return looks_reached(comparison["protocol"]["looks"], _planned(comparison), ran)
+
+
+def _ran(spec: dict, model: str, schedules: dict, rows: Iterable[str], comparison: dict) -> list[str]:
+    """The seeds with which everything has run that the test of these rows depends on.
+
+    What is chosen among all dynamic rows, or is their mean, depends on each: none where one is missing.
+    """
+    if spec.get("contrast") in ("chosen", "dynamic"):
+        if any(name.partition("-")[0] == model for name in comparison["missing"]):
+            return []
+        rows = [*rows, *dynamic_rows(schedules, spec["baseline"])]
+    ran = [set(map(str, schedules[row]["seeds"])) for row in rows]
+    return [seed for seed in _planned(comparison) if all(seed in seeds for seeds in ran)]
+
+
+def _waits(part: _Part, comparison: dict) -> str:
+    """How many of the first planned look's seeds have run; nothing once it was reached: the test is due."""
+    if _looks_so_far(comparison, part.ran):
+        return ""
+    planned = _planned(comparison)
+    first = (comparison["protocol"]["looks"] or [len(planned)])[0]
+    return f"{len(set(planned[:first]) & set(part.ran))} of {first} planned seeds so far"
 
 
 def _specs() -> list[dict[str, Any]]:
@@ -198,6 +229,7 @@ def _turning(
     if epoch not in losses or num_epochs not in losses:
         return "its curves are missing"
     n, seeds = len(turned), list(turned)
+    ran = _ran(spec, model, schedules, [row], comparison)
     early = [value is not None and value <= epoch for value in turned.values()]
     never = [value is None for value in turned.values()]
     # Epochs told apart by noise alone are the lowest equally often.
@@ -230,11 +262,12 @@ def _turning(
             [],
             np.array(list(_finished(cell, "overfitting").values())),
             n,
-            _of_all_looks(p_of, seeds, comparison) if lean else 1.0,
+            _of_all_looks(p_of, seeds, comparison, ran) if lean else 1.0,
             lean,
             power,
             [row],
             _keys(schedules, model, [row], ["turning_epoch", "overfitting"]),
+            ran=ran,
         )
     ]
 
@@ -274,6 +307,7 @@ def _paired(
             effects,
             beyond,
             seeds,
+            _ran(spec, model, schedules, [*treated, *control], comparison),
             comparison,
             [*treated, *control],
             _keys(schedules, model, [*treated, *control], [metric, *beside]),
@@ -296,13 +330,14 @@ def _equivalent(
         if not len(values):
             return _no_seed(metric, [one, other], left_out)
         mean = float(np.mean(values))
+        ran = _ran(spec, model, schedules, [one, other], comparison)
         within = _of_all_looks(
-            lambda chosen, values=values: equivalence_p(values[chosen], margin), seeds, comparison, sides=1
+            lambda chosen, values=values: equivalence_p(values[chosen], margin), seeds, comparison, ran, 1
         )
         # The two sides exclude each other: the p of a difference beyond the margin is that of the side seen.
         beyond = math.copysign(1.0, mean) * values - margin
         outside = abs(mean) > margin
-        p = _of_all_looks(lambda chosen, beyond=beyond: signed_rank_p(beyond[chosen]), seeds, comparison)
+        p = _of_all_looks(lambda chosen, beyond=beyond: signed_rank_p(beyond[chosen]), seeds, comparison, ran)
         parts.append(
             _Part(
                 model,
@@ -323,6 +358,7 @@ def _equivalent(
                 [one, other],
                 _keys(schedules, model, [one, other], [metric]),
                 shown=t_interval(values, comparison["protocol"]["confidence"]),
+                ran=ran,
             )
         )
     return parts
@@ -335,6 +371,7 @@ def _signed_rank_part(
     effects: np.ndarray,
     beyond: np.ndarray,
     seeds: list[str],
+    ran: list[str],
     comparison: dict,
     rows: list[str],
     keys: list[str],
@@ -345,11 +382,11 @@ def _signed_rank_part(
     ``margin``: differences within it are equivalent; None where that is not asked.
     """
     lean = _lean(beyond)
-    p = _of_all_looks(lambda chosen: signed_rank_p(beyond[chosen]), seeds, comparison)
+    p = _of_all_looks(lambda chosen: signed_rank_p(beyond[chosen]), seeds, comparison, ran)
     within = 1.0
     if margin is not None:
         within = _of_all_looks(
-            lambda chosen: equivalence_p(beyond[chosen], margin), seeds, comparison, sides=1
+            lambda chosen: equivalence_p(beyond[chosen], margin), seeds, comparison, ran, sides=1
         )
     return _Part(
         model,
@@ -364,7 +401,8 @@ def _signed_rank_part(
         keys,
         within,
         t_interval(effects, comparison["protocol"]["confidence"]),
-        _stops(beyond, seeds, p, within, margin, comparison),
+        _stops(beyond, seeds, ran, p, within, margin, comparison),
+        ran,
     )
 
 
@@ -393,11 +431,17 @@ def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: flo
 
 
 def _stops(
-    values: np.ndarray, seeds: list[str], p: float, within: float, margin: float | None, comparison: dict
+    values: np.ndarray,
+    seeds: list[str],
+    ran: list[str],
+    p: float,
+    within: float,
+    margin: float | None,
+    comparison: dict,
 ) -> list[str]:
     """What the look says of going on: alpha spent, futility, equivalence; nothing without planned looks."""
     looks = comparison["protocol"]["looks"]
-    level, reached = _level(comparison), _looks_so_far(comparison)
+    level, reached = _level(comparison), _looks_so_far(comparison, ran)
     if not looks or not reached:
         return []
     now = reached[-1]
@@ -530,7 +574,8 @@ def _judge(
     verdict = _verdict(spec, parts, outcomes, level)
     if verdict in ("supported", "equivalent"):  # each part decided at the level, as all of them had to
         outcomes = [{"supported": "for"}.get(verdict, "equivalent")] * len(parts)
-    needed = _needed(spec, parts, comparison) if verdict == "undecided" else _Needed()
+    due = not any(_waits(part, comparison) for part in parts)
+    needed = _needed(spec, parts, comparison) if verdict == "undecided" and due else _Needed()
     samples = [part.values for part in parts if len(part.values)]
     if spec["decide"] == "equivalent":
         # Differences of several pairs would cancel each other.
@@ -565,6 +610,7 @@ def _judge(
                 "p_holm": p,
                 "p_within": part.p_within,
                 "decides": outcome,
+                "waits": _waits(part, comparison),
                 "notes": part.notes,
             }
             for part, p, outcome in zip(parts, adjusted, outcomes, strict=True)
@@ -619,7 +665,8 @@ def _needed(spec: dict, parts: list[_Part], comparison: dict) -> _Needed:
     level, looks = _level(comparison), comparison["protocol"]["looks"]
     if looks:
         levels = dict(zip(looks, bounds(tuple(looks), level), strict=True))
-        candidates = [look for look in looks if look > len(comparison["protocol"]["seeds"])]
+        reached = set.intersection(*(set(_looks_so_far(comparison, part.ran)) for part in parts))
+        candidates = [look for look in looks if look not in reached]
     else:
         # More than there are: those did not decide. A part that has fewer than MIN_SEEDS decides with these.
         first = max([MIN_SEEDS, *(part.n + 1 for part in parts)])
@@ -709,13 +756,17 @@ def _why(
 ) -> str:
     level = f"{_level(comparison):g}"
     models = list(dict.fromkeys(part.model for part in parts)) or list(comparison["cells"])
-    said = [_words(part, *_p_words(part, p), *part.notes) for part, p in zip(parts, adjusted, strict=True)]
+    said = [
+        _words(part, *_p_words(part, p, comparison), *part.notes)
+        for part, p in zip(parts, adjusted, strict=True)
+    ]
     said += [f"{_listed(names)} could not be tested ({reason})" for reason, names in untested.items()]
     if comparison["missing"]:
         said.append(f"not run: {', '.join(comparison['missing'])}")
     several = len(parts) > 1
     tests = f"the {len(parts)} tests" if several else "the test"
     few = [part for part in parts if part.n < MIN_SEEDS]
+    waiting = [part for part in parts if _waits(part, comparison)]
     if verdict == "supported":
         end = f"so {f'all of {tests}' if several else tests} decided for the claim at {level}"
     elif verdict == "contradicted":
@@ -737,16 +788,20 @@ def _why(
         elif run is not None:
             hours = "" if run["core_hours"] is None else f", about {run['core_hours']:.2g} core-hours,"
             end += f"; `{run['command']}`{hours} would test it"
+    elif waiting:
+        end = f"so {'not all of the tests were' if several else 'the test was not'} due"
     elif len(few) == len(parts):
         end = f"so there are not enough seeds: a test needs {MIN_SEEDS}"
     else:
         end = f"so {tests} did not decide at {level}"
-    if verdict == "undecided":
+    if verdict == "undecided" and not waiting:
         end += _needed_words(needed, comparison)
     return f"{_on(comparison, models)}: {'; '.join([*said, end])}."
 
 
-def _p_words(part: _Part, adjusted: float) -> list[str]:
+def _p_words(part: _Part, adjusted: float, comparison: dict) -> list[str]:
+    if waits := _waits(part, comparison):
+        return [f"undecided: {waits}"]
     if part.n < MIN_SEEDS:
         return [f"not enough seeds for a test, which needs {MIN_SEEDS}"]
     words = f"p {part.p:.3g}"
@@ -756,8 +811,7 @@ def _p_words(part: _Part, adjusted: float) -> list[str]:
 
 
 def _needed_words(needed: _Needed, comparison: dict) -> str:
-    protocol = comparison["protocol"]
-    if protocol["looks"] and len(protocol["seeds"]) >= protocol["looks"][-1]:
+    if needed.seeds is None and comparison["protocol"]["looks"]:
         return ", and the planned looks are over"
     if needed.seeds is None:
         return f", and not even {MOST_SEEDS} seeds would, if the effects are those seen"
@@ -1068,7 +1122,7 @@ def _value(
         "value": value,
         "unit": unit,
         "interval": None if interval is None else list(interval),
-        "run_ids": [run_id for found in runs for run_id in found["run_ids"].values() if run_id],
+        "identities": [identity for found in runs for identity in found["identities"].values()],
         "key": key,
     }
 

@@ -1,13 +1,13 @@
 """From every cell's scores and histories to reports/comparison.json: the one source of tables and figures."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from lrstudy.config import CompareParams
 from lrstudy.ledger.record import SCORES, TEST_PREFIX
-from lrstudy.looks import p_of_all_looks
+from lrstudy.looks import looks_reached, p_of_all_looks
 from lrstudy.measures import AVERAGES, tail_mean, turn
 from lrstudy.sensitivity import largest_rise
 from lrstudy.statistics import (
@@ -66,7 +66,10 @@ _OF_WORKING = (
 
 
 def compare(
-    cells: dict[str, dict[str, dict]], settings: CompareParams, missing: Collection[tuple[str, str]] = ()
+    cells: dict[str, dict[str, dict]],
+    settings: CompareParams,
+    missing: Collection[tuple[str, str]] = (),
+    planned: Sequence[int] | None = None,
 ) -> dict[str, dict]:
     """Statistics of every cell, of the schedules within each model, and of the schedules across models.
 
@@ -78,9 +81,12 @@ def compare(
         settings: the reference schedule, the confidence and whether dtypes are compared.
         missing: (model, schedule) of the cells that the study has but that did not run. They stay in the
             family of tests, so that they change no other cell's numbers, and leave their model unranked.
+        planned: the study's seeds in their order, those that have not run yet included; None: all that a cell
+            has. A pair of rows is tested when both have all seeds of a planned look; until then its numbers
+            are shown.
 
     Returns:
-        ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``, ``run_ids``,
+        ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``,
         ``identities`` (by seed, the training's name in the ledger), ``origins`` (:func:`origins`),
         ``tuning``, ``tuned_as`` (the model whose values it takes, where they are not its own), ``lr_range``
         (:func:`lr_range`), ``compute_seconds`` (by seed, of all epochs) and
@@ -93,8 +99,8 @@ def compare(
         compared are ``mixed``, each with what differs: the cell's value and the reference's. Where none is
         left its mean is None. That of test/accuracy has ``examples_interval``, over seeds and test examples,
         where ``right`` is known of all pairs; None elsewhere. Accuracy and F1 are tested: ``p`` of all looks
-        that were planned (:func:`lrstudy.looks.p_of_all_looks`), ``p_holm`` adjusted over the model's
-        schedules; both None with fewer than MIN_SEEDS pairs.
+        that were planned and reached (:func:`lrstudy.looks.p_of_all_looks`), ``p_holm`` adjusted over the
+        model's schedules; both None before the first one, and with fewer than MIN_SEEDS pairs.
 
         ``views``: by model ``<reference>_averaged``, like a cell, with ``view_of``: :func:`averaged_view`.
         In TESTED metrics every cell but the reference also has the same ``difference_to_averaged``: a
@@ -106,6 +112,7 @@ def compare(
     views: dict[str, dict[str, dict]] = {}
     everyone = [cell["training"]["seeds"] for schedules in cells.values() for cell in schedules.values()]
     studied = list(dict.fromkeys(seed for seeds in everyone for seed in seeds))
+    studied = studied if planned is None else [str(seed) for seed in planned]
     for model, schedules in cells.items():
         reference = schedules.get(settings.reference)
         described = {name: _describe(cell, reference, settings) for name, cell in schedules.items()}
@@ -130,7 +137,12 @@ def compare(
         "cells": compared,
         "views": views,
         "models": {
-            model: ranking(schedules, settings, complete=all(name != model for name, _ in missing))
+            model: ranking(
+                schedules,
+                settings,
+                complete=all(name != model for name, _ in missing),
+                due=all(set(map(int, studied)) <= set(cell["seeds"]) for cell in schedules.values()),
+            )
             for model, schedules in compared.items()
         },
         "across_models": across(
@@ -318,7 +330,9 @@ def _of_the_end(final: dict[str, float | None], test: dict[str, Any]) -> dict[st
     return found
 
 
-def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool = True) -> dict[str, Any]:
+def ranking(
+    schedules: dict[str, dict], settings: CompareParams, complete: bool = True, due: bool = True
+) -> dict[str, Any]:
     """How one model's schedules rank by the headline metric, over the seeds that all of them ran.
 
     A diverged run counts as 0 and so has the worst rank of its seed. A seed at which the schedules' trainings
@@ -329,6 +343,7 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
             a schedule and its own average still have like ranks, which the test takes for chance.
         settings: the confidence, and whether dtypes are compared.
         complete: whether all of the model's schedules ran; without one, the others' ranks mean other things.
+        due: whether all of them ran all planned seeds: before the last one nothing is tested.
 
     Returns:
         ``metric``, ``num_seeds``, ``left_out``: by seed, what differs with the value of every schedule;
@@ -336,7 +351,8 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
         ``ranks``: the average rank by schedule, 1 is best; ``friedman_p``, the ``friedman_method`` that found
         it and the ``smallest_friedman_p`` that so few seeds can reach; ``critical_difference`` (Nemenyi's),
         and ``groups``: lists of schedules that it does not tell apart, best rank first. Ranks and what
-        follows are None where there are fewer than 3 schedules or 2 seeds, or one schedule did not run.
+        follows are None where there are fewer than 3 schedules or 2 seeds, or the rows are not ``complete``;
+        what follows the ranks is None until a test is ``due``.
     """
     metric = HEADLINE[next(iter(schedules.values()))["dataset"]]
     values, seeds = _headline_values(list(schedules.values()))
@@ -361,10 +377,12 @@ def ranking(schedules: dict[str, dict], settings: CompareParams, complete: bool 
     if len(schedules) < 3 or len(values) < 2 or not complete:
         return found
     names = list(schedules)
+    found["ranks"] = dict(zip(names, average_ranks(values).tolist(), strict=True))
+    if not due:
+        return found
     groups = not_told_apart(values, settings.confidence)
     friedman = friedman_p(values)
     return found | {
-        "ranks": dict(zip(names, average_ranks(values).tolist(), strict=True)),
         "friedman_p": friedman.p,
         "friedman_method": friedman.method,
         "smallest_friedman_p": smallest_friedman_p(*values.shape),
@@ -583,7 +601,6 @@ def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> di
         "tuned": training["tuned"],
         "tuning": _tuning(cell["tuning"]),
         "interventions": {seed: len(run["interventions"]) for seed, run in training["seeds"].items()},
-        "run_ids": {seed: run["run_id"] for seed, run in training["seeds"].items()},
         "identities": {seed: run["identity"] for seed, run in training["seeds"].items()},
         "origins": origins(training["seeds"]),
         "dataset": training["dataset"],
@@ -599,7 +616,7 @@ def _tuning(best: dict | None) -> dict | None:
         return None
     best_of_search = ("sampler_seed", "values", "objective", "best_trial", "exhausted")
     kept = (
-        "num_trials", "seeds", "finalists", "confirm_seeds", "study", "cost", "exhausted", "terms",
+        "num_trials", "seeds", "finalists", "confirm_seeds", "cost", "exhausted", "terms",
         "objective", "best_trial", "search_objective", "defaults_objective", "within_the_noise",
         "sensitivity", "budget",
     )  # fmt: skip
@@ -653,6 +670,7 @@ def _add_differences(
         if not pairs:
             continue
         values = list(pairs.values())
+        ran = [str(seed) for seed in cell["seeds"] if seed in reference["seeds"]]
         metric[key] |= {
             "mean": float(np.mean(values)),
             "interval": t_interval(values, settings.confidence),
@@ -662,16 +680,16 @@ def _add_differences(
                 *([found[seed] for seed in pairs] for found in right), settings.confidence
             )
         if name in TESTED:
-            enough = len(values) >= MIN_SEEDS
+            look = len(values) >= MIN_SEEDS and looks_reached(settings.looks, studied, ran)
             metric[key] |= {
-                "p": _p(pairs, studied, settings.looks) if enough else None,
+                "p": _p(pairs, studied, settings.looks, ran) if look else None,
                 "probability_of_improvement": probability_of_improvement(values),
             }
 
 
-def _p(pairs: dict[str, float], studied: list[str], looks: list[int]) -> float:
+def _p(pairs: dict[str, float], studied: list[str], looks: list[int], ran: list[str]) -> float:
     values = np.array(list(pairs.values()))
-    return p_of_all_looks(lambda chosen: signed_rank_p(values[chosen]), list(pairs), studied, looks)
+    return p_of_all_looks(lambda chosen: signed_rank_p(values[chosen]), list(pairs), studied, looks, ran=ran)
 
 
 def _adjust(rows: Collection[dict], num_missing: int, key: str) -> None:

@@ -7,7 +7,7 @@ any false decision at the level. Pure functions.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -96,12 +96,25 @@ def repeated_p(p_values: Sequence[float], looks: tuple[int, ...], sides: int = 2
     return 10**high
 
 
+def looks_reached(looks: Sequence[int], planned: Sequence[str], ran: Collection[str]) -> list[int]:
+    """The planned looks at which a test may look: those whose seeds have all been run.
+
+    Args:
+        looks: numbers of seeds, growing; none: one look, at all the study's seeds.
+        planned: the study's seeds, in its order, whether they have been run or not.
+        ran: those at which every row of the test has been trained and measured.
+    """
+    looks = looks or [len(planned)]
+    return [look for look in looks if look <= len(planned) and set(planned[:look]) <= set(ran)]
+
+
 def p_of_all_looks(
     p_of: Callable[[list[int]], float],
     seeds: Sequence[str],
-    studied: Sequence[str],
+    planned: Sequence[str],
     looks: Sequence[int],
     sides: int = 2,
+    ran: Collection[str] | None = None,
 ) -> float:
     """The p of a test at the planned looks that the study has reached.
 
@@ -111,20 +124,19 @@ def p_of_all_looks(
     Args:
         p_of: positions in ``seeds`` -> p with so many ``sides``.
         seeds: at which the test has values.
-        studied: the study's seeds, in its order.
-        looks: the planned numbers of seeds, growing; none: one look, at the seeds that there are.
+        planned: the study's seeds, in its order.
+        looks: the planned numbers of seeds, growing; none: one look, at all the study's seeds.
         sides: of ``p_of``, as of :func:`bounds`.
+        ran: as of :func:`looks_reached`; None: all that are planned.
 
     Returns:
-        :func:`repeated_p`; 1 where no look has :data:`lrstudy.statistics.MIN_SEEDS` seeds.
+        :func:`repeated_p`; 1 where no look was reached that has :data:`lrstudy.statistics.MIN_SEEDS` seeds.
     """
-    if not looks:
-        return p_of(list(range(len(seeds)))) if len(seeds) >= MIN_SEEDS else 1.0
     found = []
-    for look in (look for look in looks if look <= len(studied)):
-        chosen = [place for place, seed in enumerate(seeds) if seed in studied[:look]]
+    for look in looks_reached(looks, planned, planned if ran is None else ran):
+        chosen = [place for place, seed in enumerate(seeds) if seed in planned[:look]]
         found.append(p_of(chosen) if len(chosen) >= MIN_SEEDS else 1.0)
-    return repeated_p(found, tuple(looks), sides) if found else 1.0
+    return repeated_p(found, tuple(looks or [len(planned)]), sides) if found else 1.0
 
 
 def conditional_power(p: float, num_seeds: int, planned: int, bound: float) -> float:

@@ -72,7 +72,7 @@ class Document:
 
 
 _SECTIONS = (
-    "data", "protocol", "missing", "cells", "models", "across_models", "gaps", "claims", "theory",
+    "data", "protocol", "progress", "missing", "cells", "models", "across_models", "gaps", "claims", "theory",
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]
     environment.filters["marks"] = _marks
     environment.tests["number_like"] = lambda text: re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?%?( to .*)?", text)
     return environment.get_template("report.html.j2").render(
-        report=document(comparison), figures=figures, files=files, run_ids=_run_ids(comparison)
+        report=document(comparison), figures=figures, files=files, identities=_identities(comparison)
     )
 
 
@@ -268,7 +268,9 @@ def findings(comparison: dict) -> list[str]:
         )
         if part["interval"] is not None:
             words += f" ({_percent_of(comparison)} interval {_interval(part['interval'], '+')})"
-        if part["n"] < MIN_SEEDS:
+        if part["waits"]:
+            words += f"; undecided: {part['waits']}"
+        elif part["n"] < MIN_SEEDS:
             words += f"; undecided: {_count(part['n'])}, and a test needs {MIN_SEEDS}"
         else:
             words += f"; {_DECIDES[part['decides']].format(reference=reference)} (p {part['p']:.3g}"
@@ -298,7 +300,7 @@ def text_table(comparison: dict) -> str:
             f"{found['title']:<{wide + 21}} {metric_of[name]:<14} {value:>7}"
             f"                 {comparison['data'][name]['label']}"
         )
-    lines += [f"{name:<{wide + 21}} missing: it has not run" for name in comparison["missing"]]
+    lines += [f"{name:<{wide + 21}} {words}" for name, words in _states(comparison).items()]
     return "\n".join(lines)
 
 
@@ -349,10 +351,7 @@ def _results(comparison: dict) -> Section:
             f"Controller `{name}`{formula} was on {', '.join(found['rows'])}: {found['interventions']} "
             "interventions in all."
         )
-    if comparison["missing"]:
-        after.append(
-            f"**Missing cells** (not run, no number here includes them): {', '.join(comparison['missing'])}."
-        )
+    after += _not_there_yet(comparison)
     level = _level(comparison)
     return Section(
         "Test metrics after the last epoch",
@@ -369,6 +368,27 @@ def _results(comparison: dict) -> Section:
         ],
         after=after,
     )
+
+
+def _not_there_yet(comparison: dict) -> list[str]:
+    """What the study plans and has not done yet."""
+    said = []
+    if states := _states(comparison):
+        cells = "; ".join(f"{name}: {words}" for name, words in states.items())
+        said.append(
+            f"**Not there yet**: {cells}. Numbers are of the seeds that are there, differences of those that "
+            "both rows have. A test looks when all rows that it depends on have all seeds of a planned look, "
+            "and not before; `python -m lrstudy.why` says which trainings are missing."
+        )
+    absent = [
+        f"the linear reference of {name} (`dvc repro references@{name}`)"
+        for name in comparison["data"]
+        if name not in comparison["references"]
+    ]
+    absent += [f"{name} (`dvc repro {name}`)" for name in comparison["theory"]["missing"]]
+    if absent:
+        said.append(f"**Not run** on these data: {_and(absent)}.")
+    return said
 
 
 def _view_words(comparison: dict) -> list[str]:
@@ -400,11 +420,11 @@ def _reference_words(comparison: dict) -> list[str]:
 def _plan(comparison: dict) -> str:
     """When the study is tested, and whether this is such a time."""
     protocol = comparison["protocol"]
-    count, looks = len(protocol["seeds"]), protocol["looks"]
+    count, looks = max(len(cell["seeds"]) for _, _, cell in _cells(comparison)), protocol["looks"]
     if not looks:
         return (
-            f"Planned is one look, at {_count(count)}. Who adds seeds after having seen results plans "
-            "further looks (`compare.looks`) first."
+            f"Planned is one look, at {_num_seeds(comparison)}. Who adds seeds after having seen results "
+            "plans further looks (`compare.looks`) first."
         )
     level = _level(comparison)
     words = f"Planned are looks at {_and([str(look) for look in looks])} seeds"
@@ -431,9 +451,11 @@ def _table(comparison: dict, model: str) -> Table:
     for schedule, cell in schedules.items():
         found = cell["metrics"][metric]
         difference = _difference(comparison, cell)
+        planned = len(comparison["protocol"]["seeds"])
+        part = f" ({len(cell['seeds'])} of {planned} seeds)" if len(cell["seeds"]) < planned else ""
         rows.append(
             [
-                schedule,
+                f"{schedule}{part}",
                 _percent(found["mean"]),
                 _percent(found["spread"]),
                 _interval(found["interval"]),
@@ -460,6 +482,11 @@ def _table(comparison: dict, model: str) -> Table:
         "lowest validation loss at epoch",
         "base rate",
         "parameters",
+    ]
+    rows += [
+        [found["schedule"], _state(found), *[""] * (len(header) - 2)]
+        for name, found in comparison["progress"].items()
+        if name in comparison["missing"] and found["model"] == model
     ]
     grey = [
         [found["title"], _percent(found["metrics"][metric]), *[""] * (len(header) - 2)]
@@ -1077,23 +1104,18 @@ def _sources(comparison: dict) -> Section:
     return Section(
         "Where the numbers come from",
         text=[
-            "`comparison.json` has every value in full precision with the MLflow run of each seed and its "
-            "training's identity; `python -m lrstudy.ledger show <identity>` shows what `ledger/` has of the "
-            "training, the results of every test example included.",
+            "`comparison.json` has every value in full precision with the identity of each seed's training; "
+            "`python -m lrstudy.ledger show <identity>` shows what `ledger/` has of it, the results of every "
+            "test example included. Its MLflow run, where there is one, has it in the tag `lrstudy.key`.",
             *(f"{name}: fingerprint `{found['fingerprint']}`." for name, found in comparison["data"].items()),
         ],
         tables=[
             Table(
-                ["cell", "seed", "identity", "MLflow run"],
+                ["cell", "seed", "identity"],
                 [
-                    [
-                        f"{model}-{schedule}",
-                        seed,
-                        f"`{cell['identities'][seed][:16]}`",
-                        run_id or "not sent",
-                    ]
+                    [f"{model}-{schedule}", seed, f"`{identity[:16]}`"]
                     for model, schedule, cell in _cells(comparison)
-                    for seed, run_id in cell["run_ids"].items()
+                    for seed, identity in cell["identities"].items()
                 ],
             )
         ],
@@ -1144,8 +1166,39 @@ def _cells(comparison: dict) -> Iterator[tuple[str, str, dict]]:
             yield model, schedule, cell
 
 
-def _run_ids(comparison: dict) -> dict[str, dict[str, str | None]]:
-    return {f"{model}-{schedule}": cell["run_ids"] for model, schedule, cell in _cells(comparison)}
+def _identities(comparison: dict) -> dict[str, dict[str, str]]:
+    return {f"{model}-{schedule}": cell["identities"] for model, schedule, cell in _cells(comparison)}
+
+
+def _state(progress: dict) -> str | None:
+    """How far a cell has come, in words; None where all of its planned seeds are there."""
+    measured, trained, planned = (progress[name] for name in ("measured", "trained", "planned"))
+    if len(measured) == len(planned):
+        return None
+    not_measured = f"{_count(len(trained))} trained and not measured on test data yet" if trained else ""
+    if measured:
+        there = f"{len(measured)} of {len(planned)} planned seeds"
+        return f"{there}, {not_measured}" if trained else there
+    if trained:
+        return not_measured
+    searches = progress["searches"]
+    if not searches or not any(search["trials"] for search in searches):
+        return "not run yet"
+    if all(search["complete"] for search in searches):
+        return "search finished, no seed yet"
+    words = []
+    for number, search in enumerate(searches, start=1):
+        of = f"search {number}: " if len(searches) > 1 else ""
+        words.append(f"{of}{search['trials']} of {search['of']} trials")
+        if search["confirmed"]:
+            words[-1] += f", {search['confirmed']} of {search['finalists']} finalists confirmed"
+    return f"search not finished: {'; '.join(words)}"
+
+
+def _states(comparison: dict) -> dict[str, str]:
+    """By cell that has not all of its planned seeds, how far it has come."""
+    said = {name: _state(found) for name, found in comparison["progress"].items()}
+    return {name: words for name, words in said.items() if words is not None}
 
 
 def model_title(comparison: dict, model: str, on: str = " on ") -> str:

@@ -18,6 +18,9 @@ from lrstudy.parallel import run_all
 from lrstudy.runs import find_record, run_folder
 from lrstudy.tracking import Journal
 
+REPORTS = Path("reports")
+"""What the repository keeps of a study beside its ledger."""
+
 
 def data_folder(dataset: str) -> Path:
     """The processed data set."""
@@ -41,7 +44,7 @@ def evaluate_folder(model: str, schedule: str) -> Path:
 
 def reference_file(dataset: str) -> Path:
     """What the data set's linear reference reaches."""
-    return Path("artifacts/references") / f"{dataset}.json"
+    return REPORTS / "references" / f"{dataset}.json"
 
 
 def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
@@ -77,15 +80,23 @@ def training_task(
     *,
     training_share: float = 1.0,
     role: str = "final",
+    auto: tuple[str, str] | None = None,
     **options: bool,
 ) -> dict:
     """One training as :func:`lrstudy.runs.train_run` takes it: ``settings`` and what all trainings share.
 
     ``training_share`` of the training split is used, all of the validation split. ``auto`` becomes what it
-    means where the training will run, so that the same words on two kinds of machine are two trainings.
+    means where the training will run, so that the same words on two kinds of machine are two trainings; or
+    the device and the dtype ``auto``, for who asks what others have trained.
     """
     train = params.train
-    device, precision = _resolved(params, settings["precision"])
+    if auto is None:
+        device, precision = _resolved(params, settings["precision"])
+    else:
+        asked = (train.device, settings["precision"])
+        device, precision = (
+            meaning if word == "auto" else word for word, meaning in zip(asked, auto, strict=True)
+        )
     settings = settings | {
         "precision": precision,
         "training_share": training_share,

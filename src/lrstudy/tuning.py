@@ -258,11 +258,8 @@ def budget(trials: list[dict], num_quasi_random: int) -> list[dict]:
         drawn = size - 1
         chances = [(1.0, defaults)]
         if drawn:
-            ways = math.comb(count, drawn)
-            chances = [
-                (math.comb(count - 1 - i, drawn - 1) / ways, min(defaults, trial, key=order))
-                for i, trial in enumerate(others[: count - drawn + 1])
-            ]
+            found = zip(chances_of_best(count, drawn), others, strict=False)
+            chances = [(chance, min(defaults, trial, key=order)) for chance, trial in found]
         row: dict = {"num_trials": size}
         for name in metrics(defaults) | (metrics(others[0]) if others else {}):
             values = [(chance, metrics(trial).get(name)) for chance, trial in chances]
@@ -270,6 +267,15 @@ def budget(trials: list[dict], num_quasi_random: int) -> list[dict]:
             row[name] = None if diverged else math.fsum(chance * value for chance, value in values)
         rows.append(row)
     return rows
+
+
+def chances_of_best(count: int, drawn: int) -> list[float]:
+    """The chance that the i-th best of ``count`` is the best of ``drawn``, all choices equally likely.
+
+    C(n - i, m - 1) / C(n, m) for i = 1, ..., n - m + 1, with n = count and m = drawn, at least 1; 0 beyond.
+    """
+    ways = math.comb(count, drawn)
+    return [math.comb(count - i, drawn - 1) / ways for i in range(1, count - drawn + 2)]
 
 
 def values_for(tuned: dict, seed: int) -> tuple[dict, int]:

@@ -1,133 +1,25 @@
 """Which trainings a cell needs, which the ledger has, and why it lacks the others: nothing is trained.
 
-    python -m lrstudy.why                  # every cell of params.yaml, a line each
-    python -m lrstudy.why resnet-cosine    # one cell, and what each missing training differs in
-
-The search is gone through as ``tune`` would, with what the ledger says of its trials; where one is missing,
-what comes after it is not known yet.
+python -m lrstudy.why                  # every cell of params.yaml, a line each
+python -m lrstudy.why resnet-cosine    # one cell, and what each missing training differs in
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from statistics import median
 
-from lrstudy.cells import Cell, default_values, make_cell, searching_cell, stretched
-from lrstudy.config import Params, load_params, workspace_root
+from lrstudy.cells import make_cell
+from lrstudy.collect import Need, Plan, plan
+from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError, unknown
 from lrstudy.identity import entries_of, training_definitions
 from lrstudy.ledger import Ledger, Record
 from lrstudy.meaning import listing
-from lrstudy.study import DESCRIBED, data_folder, ledger_folder, told, training_task
+from lrstudy.study import DESCRIBED, data_folder, ledger_folder, told
 from lrstudy.tracking import flatten
-
-
-@dataclass
-class Need:
-    """A training that a cell needs: its task, and its record if the ledger has one."""
-
-    name: str
-    task: dict
-    record: Record | None
-
-
-@dataclass
-class Plan:
-    """What a cell needs, as far as it is known; ``waiting`` says what is not, and on what it waits."""
-
-    cell: Cell
-    needs: list[Need] = field(default_factory=list)
-    waiting: str = ""
-
-    @property
-    def missing(self) -> list[Need]:
-        """The trainings that the ledger has not."""
-        return [need for need in self.needs if need.record is None]
-
-
-def plan(cell: Cell, params: Params, meta: dict, root: Path, ledger: Ledger) -> Plan:
-    """The trainings of a cell's search, if it has one of its own, and of its seeds."""
-    found = Plan(cell)
-
-    def need(name: str, values: dict, seed: int, of: Plan = found, **options: object) -> Record | None:
-        label = f"{of.cell.name} {name}"
-        task = training_task(of.cell, params, of.cell.settings(values), seed, meta, root, label, **options)
-        for known in of.needs:
-            if known.task["key"] == task["key"]:
-                return known.record  # two searches begin with the same trial
-        of.needs.append(Need(name, task, ledger.find(*task["identities"])))
-        return of.needs[-1].record
-
-    searching = searching_cell(params, cell)
-    # Another cell's search is that cell's need.
-    search = found if searching is cell else Plan(searching)
-    tuned = _searched(searching, params, partial(need, of=search))
-    count = len(params.train.seeds)
-    if tuned is None:
-        whose = "the search" if searching is cell else f"the search of {searching.name}"
-        found.waiting = f"{count} training{'s' if count > 1 else ''} with the values that {whose} will find"
-        return found
-    from lrstudy.tuning import values_for
-
-    for seed in params.train.seeds:
-        need(f"seed {seed}", stretched(values_for(tuned, seed)[0], searching, cell), seed)
-    return found
-
-
-def _searched(cell: Cell, params: Params, need) -> dict | None:
-    """What the searches find, as best.json has it, from the ledger alone; None where a trial is missing."""
-    settings = params.tune
-    if settings.num_trials == 0:
-        return {"values": default_values(cell)}
-    import optuna
-
-    from lrstudy.tuning import best_trial
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # All of them are gone through, whether one waits or not: what each lacks can be trained now.
-    searched = [_replayed(cell, params, need, search) for search in range(settings.searches)]
-    if None in searched:
-        return None
-    return {"searches": [{"values": best_trial(trials)["values"]} for trials in searched]}
-
-
-def _replayed(cell: Cell, params: Params, need, search: int) -> list[dict] | None:
-    """The trials of one search, as ``tune`` returns them; None where one of them is not in the ledger."""
-    from optuna.trial import create_trial
-
-    from lrstudy.stages.tune import judge
-    from lrstudy.tuning import CONFIRMATION, add_result, distributions, search_steps, seeds_of
-
-    space, of = distributions(cell), f"search {search + 1} " if search else ""
-    steps, finished = search_steps(cell, params.tune, search), None
-    trials: dict[int, dict] = {}
-    while True:
-        try:
-            phase, wanted = steps.send(finished)
-        except StopIteration:
-            return [trials[number] for number in sorted(trials)]
-        finished, complete = {}, True
-        for number, values in wanted.items():
-            name = f"{of}trial {number}" + (f" {phase}" if phase == CONFIRMATION else "")
-            records = [
-                need(f"{name} seed {seed}", values, seed, role="trial")
-                for seed in seeds_of(params.tune, phase)
-            ]
-            if not all(records):
-                complete = False
-                continue
-            objective, known = judge(records)
-            add_result(trials, phase, number, values, objective, known)
-            finished[number] = create_trial(
-                params=values, distributions=space, value=objective, user_attrs={"number": number}
-            )
-        if not complete:
-            return None
 
 
 def data_of(dataset: str, records: Iterable[Record]) -> tuple[dict, str]:
@@ -241,7 +133,7 @@ def main() -> None:
         meta, note = data_of(listed.dataset, records)
         notes[note] = None
         cell = make_cell(params, listed.model, listed.schedule)
-        plans.append(plan(cell, params, {key: meta[key] for key in DESCRIBED}, root, ledger))
+        plans.append(plan(cell, params, {key: meta[key] for key in DESCRIBED}, root, ledger.find))
     for note in filter(None, notes):
         print(f"note: {note}", file=sys.stderr)
     if arguments.json:

@@ -1,62 +1,48 @@
 """Compare all cells: python -m lrstudy.stages.compare.
 
-Writes reports/comparison.json, gaps.json and curves.csv, and metrics.json.
+Reads what the ledger has of them, as far as the study has come, and what the references and the theory stages
+left in reports/. Writes reports/comparison.json, gaps.json and curves.csv, and metrics.json.
 """
 
 import csv
 import hashlib
 import io
 import sys
-from pathlib import Path
-
-import numpy as np
 
 from lrstudy.claims import claims, gaps
+from lrstudy.collect import cell_of, collect, progress
 from lrstudy.comparison import HEADLINE, compare, curves
 from lrstudy.config import load_params, workspace_root
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.ledger import Ledger
 from lrstudy.stages import run_stage
-from lrstudy.study import (
-    evaluate_folder,
-    ledger_folder,
-    read_json,
-    reference_file,
-    train_folder,
-    tuned_file,
-)
+from lrstudy.study import REPORTS, ledger_folder, read_json, reference_file
 
-_COLUMNS = (
-    "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
-    "validation/accuracy", "validation/f1", "validation/f1_macro", "lr",
-)  # fmt: skip
+THEORY = ("late_decay", "level_sets")
+"""The experiments of the theory, each a stage that leaves reports/<name>.json."""
 
 
 def main() -> None:
-    params = load_params()
+    params, root = load_params(), workspace_root()
+    ledger = Ledger(ledger_folder(root))
+    plans, notes = collect(params, ledger, root)
+    for note in notes:
+        print(f"compare: {note}", file=sys.stderr)
     cells: dict[str, dict[str, dict]] = {}
     data, missing = {}, []
-    ledger = Ledger(ledger_folder(workspace_root()))
-    for name, listed in params.cells.items():
-        try:
-            evaluated = read_evaluated(evaluate_folder(listed.model, listed.schedule) / "metrics.json", name)
-            history = read_history(train_folder(listed.model, listed.schedule) / "history.csv", name)
-            tuning = None
-            if name in params.searches:
-                tuning = read_json(tuned_file(listed.model, listed.schedule), f"tune@{name}")
-        except StudyError as error:
-            print(f"missing: {error}", file=sys.stderr)
+    for name, found in plans.items():
+        cell = cell_of(found)
+        if cell is None:
             missing.append(name)
             continue
-        cells.setdefault(listed.model, {})[listed.schedule] = evaluated | {
-            "history": history,
-            "tuning": tuning,
-            "right": results(evaluated, ledger),
-        }
-        data[listed.dataset] = evaluated["data"]
+        cells.setdefault(cell["model"], {})[cell["schedule"]] = cell
+        data[found.cell.dataset] = cell["data"]
     if not cells:
-        raise StudyError("compare: no cell has been evaluated; `dvc repro` runs them.")
+        raise StudyError(
+            f"{ledger.folder}: has none of the trainings that params.yaml asks for, measured on test data; "
+            "`dvc repro` does them, `python -m lrstudy.why` says what each cell lacks."
+        )
     if params.compare.reference not in params.schedule:
         print(
             f"compare: the reference schedule '{params.compare.reference}' is not among the study's "
@@ -79,11 +65,13 @@ def main() -> None:
             "planned_seeds": (params.compare.looks or [len(params.train.seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in data},
         },
+        "progress": {name: progress(found, params) for name, found in plans.items()},
         "missing": missing,
         **compare(
             cells,
             params.compare,
             [(params.cells[name].model, params.cells[name].schedule) for name in missing],
+            params.train.seeds,
         ),
     }
     rows = curves(cells)
@@ -115,22 +103,27 @@ def main() -> None:
 def references(data: dict[str, dict]) -> dict[str, dict]:
     """What the linear references reach, by data set, as :func:`lrstudy.references.measure_reference` has it.
 
+    One that has not run, or was measured on other data, is left out and said so; the report says so, too.
+
     Args:
         data: by name what the compared trainings say of their data.
-
-    Raises:
-        StudyError: one is missing, or was measured on other data than the trainings.
     """
     found = {}
     for name, trained_on in data.items():
         path, stage = reference_file(name), f"references@{name}"
+        if not path.exists():
+            print(f"compare: {path}: not there; `dvc repro {stage}` makes it", file=sys.stderr)
+            continue
         reference = read_json(path, stage, ("title", "metrics", "seconds", "data"))
-        if reference["data"]["fingerprint"] != trained_on["fingerprint"]:
-            raise StudyError(
-                f"{path}: measured on other data (fingerprint {reference['data']['fingerprint']:.8}) than "
-                f"the trainings ({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew."
+        if reference["data"]["fingerprint"] == trained_on["fingerprint"]:
+            found[name] = reference
+        else:
+            print(
+                f"compare: {path}: left out, for it was measured on other data "
+                f"({reference['data']['fingerprint']:.8}) than the trainings "
+                f"({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew",
+                file=sys.stderr,
             )
-        found[name] = reference
     return found
 
 
@@ -139,13 +132,19 @@ def theory() -> dict:
 
     Returns:
         ``claims``, each with its ``experiment`` and as they wrote it; ``figures``: by experiment the names of
-        the SVG files in artifacts/theory/<experiment>/; ``sha256``: by experiment that of its JSON file.
+        its SVG files; ``sha256``: by experiment that of its JSON file; ``missing``: experiments that have not
+        run.
     """
     claimed: list[dict] = []
     figures: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
-    for name in ("late_decay", "level_sets"):
-        path = Path("artifacts/theory") / f"{name}.json"
+    missing = []
+    for name in THEORY:
+        path = REPORTS / f"{name}.json"
+        if not path.exists():
+            print(f"compare: {path}: not there; `dvc repro {name}` makes it", file=sys.stderr)
+            missing.append(name)
+            continue
         found = read_json(path, name, keys=("claims", "models"))
         hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         claimed += [{"experiment": name, **claim} for claim in found["claims"]]
@@ -156,53 +155,7 @@ def theory() -> dict:
             for file in part["figures"]
             if file.endswith(".svg")
         ]
-    return {"claims": claimed, "figures": figures, "sha256": hashes}
-
-
-def read_evaluated(path: Path, cell: str) -> dict:
-    """What ``evaluate`` wrote of a cell, with where each seed was trained."""
-    found = read_json(path, f"evaluate@{cell}", ("data", "scores", "training"))
-    if silent := [
-        seed
-        for seed, run in found["training"]["seeds"].items()
-        if not {"identity", "device", "dtype", "origin", "final"} <= run.keys()
-    ]:
-        raise StudyError(
-            f"{path}: does not say where seed {', '.join(silent)} was trained and what was measured in the "
-            f"end: another version wrote it; `dvc repro evaluate@{cell}` makes it anew."
-        )
-    return found
-
-
-def results(evaluated: dict, ledger: Ledger) -> dict[str, np.ndarray]:
-    """By seed, which test examples the last weights got right, of the trainings whose records are here.
-
-    bool (num_examples,), in the order of the split. A training that diverged has none.
-    """
-    found = {}
-    for seed, run in evaluated["training"]["seeds"].items():
-        record = ledger.find(run["identity"])
-        if record is not None and record.test is not None and record.test.right is not None:
-            found[seed] = record.test.is_right()
-    return found
-
-
-def read_history(path: Path, cell: str) -> list[dict[str, float]]:
-    """The rows of a cell's history.csv as numbers."""
-    try:
-        with path.open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        if not rows:
-            raise ValueError("it has no rows")
-        if missing := [name for name in _COLUMNS if name not in rows[0]]:
-            raise ValueError(f"it has no {', '.join(missing)}")
-        return rows
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found; `dvc repro train@{cell}` makes it.") from None
-    except (ValueError, TypeError, csv.Error) as error:
-        raise StudyError(
-            f"{path}: not a table of numbers ({error}); `dvc repro --force -s train@{cell}` makes it anew."
-        ) from None
+    return {"claims": claimed, "figures": figures, "sha256": hashes, "missing": missing}
 
 
 if __name__ == "__main__":

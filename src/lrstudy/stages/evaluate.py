@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from lrstudy.collect import scores_of
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
@@ -68,10 +69,7 @@ def main() -> None:
             record = trained_with(ledger, training["seeds"][seed], trained / f"seed-{seed}")
             records[seed] = record.with_test(test)
             ledger.add(records[seed])
-        scores = {
-            seed: {weights: getattr(record.test, weights).model_dump() for weights in WEIGHTS}
-            for seed, record in records.items()
-        }
+        scores = {seed: scores_of(record) for seed, record in records.items()}
         report_to_tracker(cell, journals, scores, np)
         tags = {"model": model, "schedule": schedule, "dataset": meta["dataset"], "data": meta["label"]}
         models = {task["seed"]: task["model"] for task in tasks}

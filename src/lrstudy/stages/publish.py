@@ -12,10 +12,9 @@ from lrstudy.config import workspace_root
 from lrstudy.files import write_json
 from lrstudy.report import read_comparison
 from lrstudy.stages import run_stage
-from lrstudy.study import data_folder, ended_as, finish, read_json, train_folder, under_way
+from lrstudy.study import REPORTS, data_folder, ended_as, finish, read_json, train_folder, under_way
 from lrstudy.tracking import Journal, Sender
 
-REPORTS = Path("reports")
 ATTACHED = ("report.html", "comparison.json")
 
 

@@ -1,6 +1,6 @@
 """Train a data set's linear reference and test it: python -m lrstudy.stages.references DATASET.
 
-Writes artifacts/references/<dataset>.json. Trains on the train split alone, and opens test data to measure.
+Writes reports/references/<dataset>.json. Trains on the train split alone, and opens test data to measure.
 """
 
 import argparse

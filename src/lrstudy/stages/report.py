@@ -30,8 +30,8 @@ from lrstudy.report import (
     theory_figure,
 )
 from lrstudy.stages import run_stage
+from lrstudy.study import REPORTS
 
-REPORTS = Path("reports")
 THEORY = Path("artifacts/theory")
 CURVES = {
     "train_accuracy": ("train/accuracy", "training accuracy"),
@@ -48,6 +48,9 @@ def main() -> None:
     tables = {"curves.csv": "text/csv", "comparison.json": "application/json"}
     tables |= {f"{experiment}.json": "application/json" for experiment in comparison["theory"]["figures"]}
     files = {name: _address((REPORTS / name).read_bytes(), kind) for name, kind in tables.items()}
+    for path in (REPORTS / "figures").glob("*.svg"):  # the output persists: DVC would remove the theory's
+        if path not in figures:
+            path.unlink()
     images = {path.name: _address(path.read_bytes(), "image/svg+xml") for path in figures}
     write_atomically(REPORTS / "report.html", render_html(comparison, images, files))
     write_atomically(REPORTS / "report.md", render_markdown(comparison))
@@ -86,27 +89,32 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
 
 
 def bring_theory(comparison: dict) -> list[Path]:
-    """Copy the theory stages' numbers and figures into reports/; returns the figures' paths.
+    """Copy the theory stages' figures into reports/figures; returns their paths.
 
-    Only those that ``comparison`` was made from: where artifacts/ has none or others, as in a fresh clone or
-    after a run on the sample, what reports/ has is taken.
+    Only those of the numbers that ``comparison`` was made from: where artifacts/ has none or others, as in a
+    fresh clone or after a run on the sample, those that reports/ has are taken.
 
     Raises:
-        StudyError: they are in neither place.
+        StudyError: reports/ has other numbers, or the figures are in neither place.
     """
     figures = []
     for experiment, names in comparison["theory"]["figures"].items():
-        source, target = (folder / f"{experiment}.json" for folder in (THEORY, REPORTS))
+        source, numbers = THEORY / experiment, REPORTS / f"{experiment}.json"
         there = {name: REPORTS / "figures" / theory_figure(experiment, name) for name in names}
-        wanted = comparison["theory"].get("sha256", {}).get(experiment)
-        if source.exists() and _sha256(source) == wanted:
-            write_atomically(target, source.read_bytes())
-            for name, path in there.items():
-                write_atomically(path, (THEORY / experiment / name).read_bytes())
-        elif not (target.exists() and _sha256(target) == wanted and all(p.exists() for p in there.values())):
+        wanted = comparison["theory"]["sha256"][experiment]
+        if not numbers.exists() or _sha256(numbers) != wanted:
             raise StudyError(
-                f"{source}: not there, or not what {REPORTS / 'comparison.json'} was made from; "
-                f"`dvc repro {experiment} compare` makes both anew."
+                f"{numbers}: not what {REPORTS / 'comparison.json'} was made from; `make report` makes both "
+                "anew from what is here."
+            )
+        drawn = source / f"{experiment}.json"
+        if drawn.exists() and _sha256(drawn) == wanted:
+            for name, path in there.items():
+                write_atomically(path, (source / name).read_bytes())
+        elif absent := [str(path) for path in there.values() if not path.exists()]:
+            raise StudyError(
+                f"{', '.join(absent)}: not there, nor in {source}; `git restore {REPORTS / 'figures'}` "
+                f"brings what is committed, `dvc repro --force -s {experiment}` draws anew."
             )
         figures += there.values()
     return figures

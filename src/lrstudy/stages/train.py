@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from lrstudy.cells import make_cell, searching_cell, stretched
+from lrstudy.collect import of_training
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
@@ -128,21 +129,10 @@ def main() -> None:
             "cell": {"key": parent.key, "run_id": sender.run_ids.get(parent.key)},
             "seeds": {
                 str(seed): {
-                    "identity": records[seed].identity,
+                    **of_training(records[seed], values_of(seed), values_for(tuned, seed)[1]),
                     "key": task["key"],
-                    "search": values_for(tuned, seed)[1],
-                    "values": values_of(seed),
                     "run_id": sender.run_ids.get(task["key"]),
-                    "status": records[seed].status,
-                    "best_epoch": records[seed].best_epoch,
-                    "num_parameters": records[seed].num_parameters,
-                    "interventions": records[seed].interventions,
-                    "compute_seconds": records[seed].history["compute_seconds"],
-                    "final": records[seed].final,
                     "weights": here[seed] is not None,
-                    "device": records[seed].device,
-                    "dtype": records[seed].dtype,
-                    "origin": records[seed].origin.model_dump(),
                 }
                 for seed, task in tasks.items()
             },

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lrstudy.cells import default_values, make_cell
+from lrstudy.cells import make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.found import each, judge, together, what_was_found
 from lrstudy.identity import content_hash
-from lrstudy.ledger import Record
 from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import is_from_ledger, train_run
-from lrstudy.sensitivity import in_the_papers_terms, sensitivity, within_the_noise
 from lrstudy.stages import cell_arguments, run_stage
 from lrstudy.study import (
     common_tags,
@@ -35,10 +34,8 @@ from lrstudy.tuning import (
     CONFIRMATION,
     SEARCH,
     best_trial,
-    budget,
     draw,
     earlier_studies,
-    most_trainings,
     seeds_of,
     storage_uri,
     study_name,
@@ -58,12 +55,8 @@ def main() -> None:
     meta = read_meta(data_folder(cell.dataset))
     output = tuned_file(model, schedule)
     settings = params.tune
-    summary: dict = {"model": model, "schedule": schedule, "num_trials": settings.num_trials}
     if settings.num_trials == 0:
-        values = default_values(cell)
-        nothing = {"values": {}}
-        terms = in_the_papers_terms(values, nothing, cell.search_space(), cell.parameters)
-        write_json(output, summary | {"source": "defaults", "values": values, "terms": terms, "trials": []})
+        write_json(output, what_was_found(cell, settings, []))
         print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
 
@@ -180,7 +173,7 @@ def main() -> None:
             ]
         winners = [best_trial(trials) for trials in searched]
         # The numbers of MLflow's steps: those of the first search's trials, then of the second's, ...
-        steps = {(s, t["number"]): s * settings.num_trials + t["number"] for s, t in _each(searched)}
+        steps = {(s, t["number"]): s * settings.num_trials + t["number"] for s, t in each(searched)}
         journal.metrics(
             [
                 (
@@ -189,12 +182,12 @@ def main() -> None:
                     steps[search, trial["number"]],
                     trial[phase]["ended"],
                 )
-                for search, trial in _each(searched)
+                for search, trial in each(searched)
                 for phase in (SEARCH, CONFIRMATION)
                 if trial[phase] is not None and trial[phase]["objective"] is not None
             ]
         )
-        for search, trial in _each(searched):
+        for search, trial in each(searched):
             phases = [phase for phase in (SEARCH, CONFIRMATION) if trial[phase] is not None]
             for phase in phases:
                 run = trial_journal(search, phase, trial["number"])
@@ -219,49 +212,13 @@ def main() -> None:
             journal.artifact(figure, "figures")
         finish(journal, "finished")
 
-    best = winners[0]
-    as_good = within_the_noise(pooled, space, best)
     output.parent.mkdir(parents=True, exist_ok=True)
     for older in output.parent.glob("*.png"):  # the output persists
         older.unlink()
     for figure in figures:
         shutil.copyfile(figure, output.parent / figure.name)
-    spent = cost(searched)
-    exhausted = [len(trials) < settings.num_trials for trials in searched]
-    write_json(
-        output,
-        summary
-        | {
-            "source": "tuned",
-            "values": best["values"],
-            "terms": in_the_papers_terms(best["values"], as_good, space, cell.parameters),
-            "objective": best["objective"],
-            "best_trial": best["number"],
-            "search_objective": best[SEARCH]["objective"],
-            "defaults_objective": searched[0][0][SEARCH]["objective"],
-            "exhausted": any(exhausted),
-            "seeds": settings.seeds,
-            "finalists": settings.finalists,
-            "confirm_seeds": settings.confirm_seeds,
-            "cost": spent | {"at_most": most_trainings(settings)},
-            "study": study_name(cell.name, key),
-            "within_the_noise": as_good,
-            "sensitivity": sensitivity(pooled, space, best),
-            "budget": budget(pooled, settings.num_quasi_random),
-            "search_space": {name: where.model_dump() for name, where in space.items()},
-            "searches": [
-                {
-                    "sampler_seed": settings.sampler_seed + search,
-                    "values": winner["values"],
-                    "objective": winner["objective"],
-                    "best_trial": winner["number"],
-                    "exhausted": exhausted[search],
-                    "trials": trials,
-                }
-                for search, (winner, trials) in enumerate(zip(winners, searched, strict=True))
-            ],
-        },
-    )
+    found = what_was_found(cell, settings, searched)
+    write_json(output, found | {"study": study_name(cell.name, key)})
     for search, winner in enumerate(winners):
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
@@ -270,48 +227,15 @@ def main() -> None:
         of = f" of search {search + 1}" if len(winners) > 1 else ""
         print(
             f"{cell.name}: best of {len(searched[search])} trials{of}: {values} "
-            f"({spent['trainings']} trainings in all)",
+            f"({found['cost']['trainings']} trainings in all)",
             file=sys.stderr,
         )
-        if exhausted[search]:
+        if found["searches"][search]["exhausted"]:
             print(
                 f"{cell.name}: {len(searched[search])} of {settings.num_trials} trials{of}, for there are no "
                 "more: all else in the search space was tried, or its rate moves by less than a tenth",
                 file=sys.stderr,
             )
-
-
-def _each(searched: list[list[dict]]) -> Iterator[tuple[int, dict]]:
-    """Every trial with the number of its search."""
-    return ((search, trial) for search, trials in enumerate(searched) for trial in trials)
-
-
-def together(searched: list[list[dict]]) -> list[dict]:
-    """The trials of all searches, each of the same values once: they are the same trainings.
-
-    What was confirmed by any search is taken before what was not.
-    """
-    found: dict[str, dict] = {}
-    for _, trial in _each(searched):
-        known = found.setdefault(content_hash(trial["values"]), trial)
-        if known[CONFIRMATION] is None and trial[CONFIRMATION] is not None:
-            found[content_hash(trial["values"])] = trial
-    return list(found.values())
-
-
-def cost(searched: list[list[dict]]) -> dict:
-    """What the searches took: ``trainings``, ``epochs`` and ``seconds`` of computing, each training once."""
-    done = {
-        part["identities"][0]: part
-        for _, trial in _each(searched)
-        for phase in (SEARCH, CONFIRMATION)
-        if (part := trial[phase]) is not None
-    }
-    return {
-        "trainings": sum(len(part["identities"]) for part in done.values()),
-        "epochs": sum(part["epochs"] for part in done.values()),
-        "seconds": sum(part["seconds"] for part in done.values()),
-    }
 
 
 @contextlib.contextmanager
@@ -328,37 +252,6 @@ def _clear_database_errors(root: Path) -> Iterator[None]:
             f"Optuna's database {server_name(uri)} failed ({describe(error.__cause__ or error, uri)}); mend "
             "it, then run it again: finished trials and epochs are kept."
         ) from error
-
-
-def judge(records: list[Record]) -> tuple[float, dict]:
-    """The objective of a trial in one phase: the mean over its seeds of the last epoch's validation loss.
-
-    And what is known of it: ``status`` and perhaps the ``reason``, the ``losses`` by seed (None where it
-    diverged), the means of the other ``validation`` metrics, cost, end, and the ``identities`` of its
-    trainings.
-    """
-    diverged = [record for record in records if record.status == "diverged"]
-    histories = [record.history for record in records]
-    losses = [
-        None if record.status == "diverged" else record.history["validation/loss"][-1] for record in records
-    ]
-    known = {
-        "status": "diverged" if diverged else "finished",
-        "losses": losses,
-        "epochs": sum(len(history["epoch"]) for history in histories),
-        "seconds": sum(sum(history["compute_seconds"]) for history in histories),
-        "ended": int(max(history["time"][-1] for history in histories) * 1000),
-        "identities": [record.identity for record in records],
-    }
-    if diverged:
-        known["reason"] = f"the loss was not finite in epoch {len(diverged[0].history['epoch'])}"
-        return math.inf, known
-    known["validation"] = {
-        name.removeprefix("validation/"): sum(history[name][-1] for history in histories) / len(histories)
-        for name in histories[0]
-        if name.startswith("validation/") and not name.startswith("validation/loss")
-    }
-    return sum(losses) / len(losses), known
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Does a long phase at a large rate generalize better?
 
 The toy model's sweep, and for every model a trunk at a constant rate with branches that decay. Writes
-artifacts/theory/late_decay.json and figures beside it. Test data are measured here and decide nothing.
+reports/late_decay.json and figures. Test data are measured here and decide nothing.
 """
 
 import sys
@@ -11,7 +11,6 @@ import numpy as np
 
 from lrstudy.config import Params
 from lrstudy.data import read_meta
-from lrstudy.files import write_json
 from lrstudy.ledger.record import SCORES
 from lrstudy.parallel import run_all
 from lrstudy.study import common_tags, data_folder, finish
@@ -24,6 +23,7 @@ from lrstudy.theory.records import (
     FOLDER,
     HEADLINE,
     follow,
+    leave,
     log_once,
     measure_all,
     measuring,
@@ -56,7 +56,7 @@ def experiment(params: Params, root: Path) -> None:
         "claims": claims(result, params.compare.confidence),
         **result,
     }
-    write_json(FOLDER / "late_decay.json", result)
+    leave("late_decay", result)
     for claim in result["claims"]:
         print(f"late_decay: {claim['where']}: {claim['verdict']} ({claim['why']})", file=sys.stderr)
 

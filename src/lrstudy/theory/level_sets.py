@@ -1,7 +1,7 @@
 """Are level sets of the loss connected, does modulation help?
 
 Trains the rows of theory.level_sets, tuned alike, joins their solutions by paths and cuts level sets out of a
-plane. Writes artifacts/theory/level_sets.json and figures beside it. Test data are measured here and decide
+plane. Writes reports/level_sets.json and figures. Test data are measured here and decide
 nothing.
 """
 
@@ -14,7 +14,6 @@ import numpy as np
 from lrstudy.cells import Cell, default_values, num_epochs_of
 from lrstudy.config import Params
 from lrstudy.data import read_meta
-from lrstudy.files import write_json
 from lrstudy.identity import content_hash
 from lrstudy.ledger.record import SCORES
 from lrstudy.parallel import num_workers, run_all
@@ -30,6 +29,7 @@ from lrstudy.theory.records import (
     FOLDER,
     HEADLINE,
     follow,
+    leave,
     log_once,
     measure_all,
     measuring,
@@ -64,8 +64,7 @@ def experiment(params: Params, root: Path) -> None:
         "models": models,
         "missing": missing,
     }
-    write_json(FOLDER / "level_sets.json", result)
-    OUTPUT.mkdir(parents=True, exist_ok=True)  # DVC expects it, also where no model is asked for
+    leave("level_sets", result)
     for claim in result["claims"]:
         print(
             f"level_sets: {claim['where']}: {claim['id']}: {claim['verdict']} ({claim['why']})",

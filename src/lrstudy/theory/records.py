@@ -15,7 +15,7 @@ from lrstudy.identity import LOOP, code_behind, content_hash
 from lrstudy.ledger import Ledger
 from lrstudy.meaning import digest
 from lrstudy.parallel import num_workers, run_all
-from lrstudy.study import finish, ledger_folder
+from lrstudy.study import REPORTS, finish, ledger_folder
 from lrstudy.theory import measurements
 from lrstudy.theory.landscape import Plane
 from lrstudy.tracking import Journal, Sender
@@ -71,6 +71,12 @@ def publish(journal: Journal, files: list[Path], folder: Path, status: str = "fi
         copies.append(shutil.copyfile(file, folder / file.name).name)
     finish(journal, status)
     return copies
+
+
+def leave(name: str, result: dict) -> None:
+    """Write an experiment's numbers to reports/, where the repository keeps them, and beside its figures."""
+    for folder in (FOLDER / name, REPORTS):
+        write_json(folder / f"{name}.json", result)
 
 
 def follow(sender: Sender, *journals: Journal) -> None:
