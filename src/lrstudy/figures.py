@@ -377,4 +377,7 @@ def _legend_above(figure: "Figure", panels: "Sequence[Axes]") -> None:
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=min(6, max(1, len(found))))
+    # Inches of an entry's line and of its letters, which are no wider: more columns would be cut off.
+    widest = 0.5 + 0.06 * max(map(len, found), default=0)
+    columns = max(1, min(6, len(found), int(TEXT_WIDTH / widest)))
+    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)
