@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composed import ROOT, composed_params
-from lrstudy import compose, study, why
+from lrstudy import collect, compose, study
 from lrstudy.cells import default_values, make_cell, num_epochs_of, searching_cell, stretched
 from lrstudy.config import Choices, Params, check_params
 from lrstudy.errors import StudyError
@@ -409,14 +409,14 @@ def test_which_trainings_a_longer_row_needs_is_known_once_the_other_rows_search_
     cell = make_cell(found, "resnet_20_epochs", "cosine")
     meta = {"fingerprint": "f" * 64, "dataset": "cifar10", "label": "L", "official": True, "num_examples": {}}
     ledger = Ledger(study.ledger_folder(tmp_path))
-    plan = why.plan(cell, found, meta, tmp_path, ledger)
+    plan = collect.plan(cell, found, meta, tmp_path, ledger.find)
     assert (plan.waiting, [need.name for need in plan.needs]) == (
         "",
         [f"seed {seed}" for seed in range(1, 11)],
     )
     assert {need.task["settings"]["num_epochs"] for need in plan.needs} == {20}
     found = params(*BOTH)
-    plan = why.plan(cell, found, meta, tmp_path, ledger)
+    plan = collect.plan(cell, found, meta, tmp_path, ledger.find)
     # The trials are another cell's need.
     assert plan.needs == []
     assert plan.waiting == "10 trainings with the values that the search of resnet-cosine will find"

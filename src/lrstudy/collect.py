@@ -246,8 +246,9 @@ def cell_of(found: Plan) -> dict | None:
     """What is compared of a cell, as :func:`lrstudy.comparison.compare` takes it; None before there is any.
 
     Only what was measured on test data is: ``training`` and ``scores`` by seed as the stages write them,
-    ``history``: a row per seed and epoch without what a clock decides, ``tuning``: what the searches found (None where they
-    are another cell's, which ``training`` then names), and ``right``: by seed which test examples the last weights got right.
+    ``history``: a row per seed and epoch without what a clock decides, ``tuning``: what the searches found
+    (None where they are another cell's, which ``training`` then names), and ``right``: by seed which test
+    examples the last weights got right.
     """
     measured = found.measured
     if not measured:
