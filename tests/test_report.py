@@ -16,6 +16,7 @@ from lrstudy.report import (
     document,
     findings,
     main,
+    profiles,
     read_comparison,
     render_html,
     render_markdown,
@@ -363,6 +364,70 @@ def test_controllers_are_named_and_reconstructions_labelled():
     line = next(row for row in render_markdown(study).splitlines() if row.startswith("Controller"))
     assert "`gradient_modulated` (our reconstruction after the abstract of arXiv 2409.16769" in line
     assert line.endswith("was on resnet-cosine: 3 interventions in all.")
+
+
+# --- time to target ---
+
+
+def test_the_time_to_target_is_told_with_the_runs_that_never_got_there():
+    study = known()
+    found = section(study, "Time to target")
+    assert found.text[0] == (
+        "Until the validation metric first was at least the target, which is one for all schedules and seeds of a "
+        "model. resnet: validation/accuracy of 71.00 (what static ended with in its search, a mean over the tuning "
+        "seeds); lstm: validation/f1_macro of 79.50 (what static ended with in its search, a mean over the tuning "
+        "seeds)."
+    )
+    rows = tables(render_markdown(study))["Time to target"]
+    assert [row["cell"] for row in rows] == _names(study)
+    assert [row["seeds that got there"] for row in rows] == [
+        "2 of 3", "3 of 3", "2 of 3", "2 of 3", "2 of 3", "3 of 3",
+    ]  # fmt: skip
+    assert [row["median epochs"] for row in rows] == ["2", "2", "1", "2", "2", "1"]
+    assert {row["95% interval of epochs"] for row in rows} == {"none"}  # three seeds
+    for schedule in ("exponential", "cosine"):
+        study["time_to_target"]["models"]["lstm"]["schedules"][schedule]["epochs"] |= {
+            "median": "inf", "interval": [2.0, "inf"],
+        }  # fmt: skip
+    row = tables(render_markdown(study))["Time to target"][4]
+    assert (row["median epochs"], row["95% interval of epochs"]) == ("inf", "2 to inf")
+
+
+def test_a_model_without_a_target_is_said_to_have_none():
+    changed = cells()
+    changed["resnet"]["static"]["tuning"] = {"source": "defaults"}
+    study = comparison(changed)
+    found = section(study, "Time to target")
+    assert "resnet: none (static was not searched, and compare.targets has none); lstm: val" in found.text[0]
+    assert len(found.tables[0].rows) == 3
+    assert list(profiles(study)) == ["lstm on IMDB, by epochs", "lstm on IMDB, by seconds"]
+    changed["lstm"]["static"]["tuning"] = {"source": "defaults"}
+    found = section(comparison(changed), "Time to target")
+    assert (found.figures, found.tables) == ([], [])
+
+
+def test_profiles_are_drawn_of_all_models_and_of_each():
+    study = known()
+    drawn = profiles(study)
+    assert list(drawn) == [
+        "all models, by epochs", "all models, by seconds", "resnet on CIFAR-10", "lstm on IMDB",
+    ]  # fmt: skip
+    curves, label = drawn["resnet on CIFAR-10"]
+    assert label == "times the fewest epochs"
+    assert curves["exponential"] == ([1.0, 2.0], [pytest.approx(1 / 3), 1.0])
+    (figure,) = section(study, "Time to target").figures
+    assert figure.cells == _names(study)
+    assert figure.caption.endswith("All models: 6 seeds of models that all of these schedules ran.")
+    changed = cells()
+    del changed["resnet"]["exponential"]
+    for cell in changed["lstm"].values():
+        for row in cell["history"]:
+            row["validation/f1_macro"] = 0.1
+    (figure,) = section(comparison(changed), "Time to target").figures
+    assert figure.caption.endswith(
+        "All models: 6 seeds of models that all of these schedules ran, at 3 of which none got there; without "
+        "exponential, which did not run on every model."
+    )
 
 
 # --- what stands behind the cells ---

@@ -283,6 +283,44 @@ def budget_figure(panels: Mapping[str, Mapping[str, Curve]]) -> "Figure":
     return figure
 
 
+def profile_figure(panels: Mapping[str, tuple[Mapping[str, Curve], str]]) -> "Figure":
+    """Performance profiles, three panels in a row: what is solved within a factor of the lowest cost.
+
+    Args:
+        panels: title -> (schedule -> (factors from 1, shares of the problems), what the x axis says). A
+            schedule has the same style in every panel, and its line goes on to the panel's end.
+
+    Source: Dolan and More 2002.
+    """
+    names = list(dict.fromkeys(name for curves, _ in panels.values() for name in curves))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = new_figure(TEXT_WIDTH, 0.4 + 2.1 * rows)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for panel, (title, (curves, label)) in zip(grid.flat, panels.items(), strict=False):
+        end = 1.1 * max(max(x) for x, _ in curves.values())
+        for name, (x, y) in curves.items():
+            style = line_style(names.index(name))
+            panel.plot([*x, end], [*y, y[-1]], drawstyle="steps-post", label=name, **style)
+        panel.set_xlim(1, end)
+        panel.set_ylim(0, 1.03)
+        panel.set_title(_wrapped(title, columns), loc="left")
+        panel.set_xlabel(label)
+    for panel in list(grid.flat)[len(panels) :]:
+        panel.set_axis_off()
+    for panel in grid[:, 0]:
+        panel.set_ylabel("share that got there")
+    handles = {
+        text: handle
+        for panel in grid.flat
+        for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        [handles[name] for name in names], names, loc="outside upper center", ncols=min(6, len(names))
+    )
+    return figure
+
+
 def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Figure":
     """Critical-difference diagrams, one above the other: average ranks, those not told apart joined by a bar.
 

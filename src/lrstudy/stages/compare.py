@@ -26,6 +26,7 @@ from lrstudy.study import (
     train_folder,
     tuned_file,
 )
+from lrstudy.time_to_target import time_to_target
 
 _COLUMNS = (
     "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
@@ -87,6 +88,7 @@ def main() -> None:
     }
     rows = curves(cells)
     comparison |= {
+        "time_to_target": time_to_target(cells, comparison["cells"], params.compare),
         "gaps": gaps(comparison),
         "claims": claims(comparison, rows),
         "theory": theory(),
@@ -159,16 +161,13 @@ def theory() -> dict:
 
 
 def read_evaluated(path: Path, cell: str) -> dict:
-    """What ``evaluate`` wrote of a cell, with where each seed was trained."""
+    """What ``evaluate`` wrote of a cell, with where and with which values each seed was trained."""
     found = read_json(path, f"evaluate@{cell}", ("data", "scores", "training"))
-    if silent := [
-        seed
-        for seed, run in found["training"]["seeds"].items()
-        if not {"identity", "device", "dtype", "origin", "final"} <= run.keys()
-    ]:
+    said = {"identity", "device", "dtype", "origin", "final", "search", "base_lr", "parameters"}
+    if silent := [seed for seed, run in found["training"]["seeds"].items() if not said <= run.keys()]:
         raise StudyError(
-            f"{path}: does not say where seed {', '.join(silent)} was trained and what was measured in the "
-            f"end: another version wrote it; `dvc repro evaluate@{cell}` makes it anew."
+            f"{path}: does not say where and with which values seed {', '.join(silent)} was trained and what "
+            f"was measured in the end: another version wrote it; `dvc repro evaluate@{cell}` makes it anew."
         )
     return found
 

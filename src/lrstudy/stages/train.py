@@ -124,6 +124,8 @@ def main() -> None:
                     "key": task["key"],
                     "search": values_for(tuned, seed)[1],
                     "values": values_for(tuned, seed)[0],
+                    "base_lr": task["settings"]["optimizer"]["base_lr"],
+                    "parameters": task["settings"]["schedule"]["parameters"],
                     "run_id": sender.run_ids.get(task["key"]),
                     "status": records[seed].status,
                     "best_epoch": records[seed].best_epoch,
