@@ -763,7 +763,9 @@ def test_the_claims_and_the_gaps_stand_in_the_report():
     assert (
         document(study)
         .answer[0]
-        .startswith("**Undecided**: Dynamic schedules generalize better than a static one. ")
+        .startswith(
+            "**Undecided**: A dynamic schedule, chosen on validation data, generalizes better than a static one. "
+        )
     )
 
 
