@@ -171,6 +171,8 @@ def _cell(model: str, schedule: str) -> dict:
                 seed: {
                     "identity": identity(model, schedule, seed),
                     "search": 1,
+                    "values": {"base_lr": 0.125}
+                    | ({"decay_rate": 0.25} if schedule == "exponential" else {}),
                     "base_lr": 0.125,
                     "parameters": parameters,
                     "key": f"{model}-{schedule}-{seed}",

@@ -81,7 +81,14 @@ def test_a_cell_says_what_it_is(compared):
         "diverged": [],
         "base_lr": 0.125,
         "parameters": {"min_factor": 0.0},
-        "by_search": {"1": {"seeds": [1, 2, 3], "base_lr": 0.125, "parameters": {"min_factor": 0.0}}},
+        "by_search": {
+            "1": {
+                "seeds": [1, 2, 3],
+                "values": {"base_lr": 0.125},
+                "base_lr": 0.125,
+                "parameters": {"min_factor": 0.0},
+            }
+        },
         "warmup_epochs": 0.0,
         "optimizer": "sgd",
         "controller": "none",
@@ -138,7 +145,8 @@ def test_the_parameter_and_side_that_cost_most_stand_out(compared):
 def with_two_searches(cell: dict) -> None:
     """Say that a cell's seed 2 took the values of a second search, which found twice the base rate."""
     run = cell["training"]["seeds"]["2"]
-    run |= {"search": 2, "base_lr": 0.25, "parameters": run["parameters"] | {"min_factor": 0.5}}
+    run |= {"search": 2, "values": {"base_lr": 0.25}, "base_lr": 0.25}
+    run["parameters"] = run["parameters"] | {"min_factor": 0.5}
     cell["history"] = [row | {"lr": 2 * row["lr"]} if row["seed"] == 2 else row for row in cell["history"]]
     found = cell["tuning"]["searches"]
     found.append(found[0] | {"sampler_seed": 1, "trials": found[0]["trials"][:5]})
@@ -149,8 +157,18 @@ def test_with_two_searches_a_cell_says_which_seeds_took_which_values():
     with_two_searches(study["lstm"]["cosine"])
     cell = compared_cells(study)["lstm"]["cosine"]
     assert cell["by_search"] == {
-        "1": {"seeds": [1, 3], "base_lr": 0.125, "parameters": {"min_factor": 0.0}},
-        "2": {"seeds": [2], "base_lr": 0.25, "parameters": {"min_factor": 0.5}},
+        "1": {
+            "seeds": [1, 3],
+            "values": {"base_lr": 0.125},
+            "base_lr": 0.125,
+            "parameters": {"min_factor": 0.0},
+        },
+        "2": {
+            "seeds": [2],
+            "values": {"base_lr": 0.25},
+            "base_lr": 0.25,
+            "parameters": {"min_factor": 0.5},
+        },
     }
     assert (cell["base_lr"], cell["parameters"]) == (0.125, {"min_factor": 0.0})
     # trials that there were: the second search's space had no more

@@ -13,6 +13,7 @@ from known_study import SETTINGS, cells, comparison, identity, trained_elsewhere
 from lrstudy.errors import StudyError
 from lrstudy.report import (
     budgets,
+    differences,
     document,
     findings,
     main,
@@ -154,6 +155,58 @@ def test_every_number_of_the_tables_is_in_the_json(num_seeds):
     assert found["resnet on CIFAR-10"][0]["parameters"] == "none"
 
 
+def test_every_table_holds_the_schedules_against_the_averaged_reference():
+    """A view of static's own trainings, which cost nothing more: the rival that every decay must beat."""
+    for number in (3, 8):
+        study = comparison(with_seeds(number))
+        found = tables(render_markdown(study))
+        for model, title in (("resnet", "resnet on CIFAR-10"), ("lstm", "lstm on IMDB")):
+            name = study["protocol"]["headline"][{"resnet": "cifar10", "lstm": "imdb"}[model]]
+            for row in found[title]:
+                shown = (
+                    row["difference to static_averaged"],
+                    row["p against static_averaged (Holm)"],
+                )
+                if row["schedule"] in ("static", "static_averaged"):
+                    assert shown == ("", "")
+                    continue
+                metric = study["cells"][model][row["schedule"]]["metrics"][name]
+                difference = metric["difference_to_averaged"]
+                low, high = (f"{100 * bound:+.2f}" for bound in difference["interval"])
+                assert shown[0] == f"{100 * difference['mean']:+.2f} ({low} to {high})"
+                expected = f"{difference['p']:.3g} ({difference['p_holm']:.3g})" if number == 8 else ""
+                assert shown[1] == expected
+        assert list(differences(study)["lstm"]) == ["exponential", "cosine", "static_averaged"]
+        rows = found["Each schedule against static_averaged"]
+        assert [row["schedule"] for row in rows] == ["exponential", "cosine"]
+        assert "against static_averaged" in rows[0]["why"]
+
+
+def test_the_values_of_two_searches_are_told_with_their_seeds():
+    study = known()
+    cell = study["cells"]["lstm"]["exponential"]
+    first = cell["by_search"]["1"] | {"seeds": [1, 3]}
+    second = {
+        "values": {"base_lr": 0.25, "decay_rate": 0.5},
+        "base_lr": 0.25,
+        "parameters": {"decay_rate": 0.5},
+    }
+    cell["by_search"] = {"1": first, "2": second | {"seeds": [2]}}
+    cell["tuning"]["searches"].append(cell["tuning"]["searches"][0] | {"num_tried": 5})
+    study["protocol"]["searches"] = 2
+    found = tables(render_markdown(study))
+    row = found["lstm on IMDB"][1]
+    assert row["base rate"] == "0.125 (seeds 1 and 3); 0.25 (seed 2)"
+    assert row["parameters"] == "decay_rate 0.25 (seeds 1 and 3); decay_rate 0.5 (seed 2)"
+    rate, decay = (row for row in found["lstm on IMDB: the values found"] if row["schedule"] == "exponential")
+    assert rate["chosen"] == "0.125 (seeds 1 and 3); 0.25 (seed 2)"
+    assert decay["chosen"] == "0.25 per epoch (seeds 1 and 3); 0.5 per epoch (seed 2)"
+    assert section(study, "What tuning found").text[2] == (
+        "2 searches, each with a sampler of its own, take turns in giving the seeds their values, so that the spread "
+        "over seeds has the luck of the search in it. Fewer trials, since the space has no more: lstm-exponential 5."
+    )
+
+
 def test_a_changed_number_changes_the_report():
     given = known()
     given["cells"]["resnet"]["static"]["metrics"]["test/accuracy"]["mean"] = 0.654321
@@ -240,12 +293,15 @@ def test_the_first_screen_has_a_sentence_a_model_on_the_schedule_that_validation
     few, many = findings(known()), findings(comparison(with_seeds(8)))
     assert few == [
         "**resnet on CIFAR-10**: validation chose exponential, +3.00 points of test/accuracy from static (95% "
-        "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8.",
+        "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8; -1.00 points from static_averaged.",
         "**lstm on IMDB**: validation chose exponential, +0.33 points of test/f1_macro from static (95% interval -3.46 "
-        "to +4.13); undecided: 3 seeds, and a test needs 8.",
+        "to +4.13); undecided: 3 seeds, and a test needs 8; -3.67 points from static_averaged.",
     ]
     # resnet: 2 / 2^8, twice after Holm over the two models
-    assert many[0].endswith("; better than static (p 0.00781, 0.0156 after Holm over the models; 8 seeds).")
+    sentence, rival = many[0].split("; 8 seeds); ")
+    assert sentence.endswith("; better than static (p 0.00781, 0.0156 after Holm over the models")
+    # -1, -3 and +1 points, and +1.4 to +1.8 at the five seeds added
+    assert rival == "+0.63 points from static_averaged, undecided (p 0.266)."
     assert "chance, whatever its size" not in render_markdown(known())
 
 
@@ -285,7 +341,7 @@ def test_an_interval_over_seeds_and_examples_is_told_where_it_is_known():
 
 def test_from_a_single_seed_nothing_is_concluded():
     text = render_markdown(comparison(with_seeds(1)))
-    assert "+0.00 points of test/f1_macro from static; undecided: 1 seed, and a test needs 8." in text
+    assert "+0.00 points of test/f1_macro from static; undecided: 1 seed, and a test needs 8; " in text
     assert "1 seed, 2 epochs" in text
     rows = tables(text)["lstm on IMDB"]
     assert [row["spread over seeds"] for row in rows] == ["none"] * 4
@@ -323,9 +379,11 @@ def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
     assert re.split(r"\s{2,}|\s(?=schedule|metric)", header) == [
         "model", "schedule", "metric", "mean", "spread", "seeds", "data",
     ]  # fmt: skip
-    assert len(lines) == 6 + 2  # and a line for each data set's linear reference
+    # and a line for each model's averaged reference and each data set's linear one
+    assert len(lines) == 6 + 2 + 2
     assert lines[0].split() == ["resnet", "static", "test/accuracy", "72.00", "2.00", "3", "CIFAR-10"]
-    assert lines[5].split() == ["lstm", "cosine", "test/f1_macro", "85.00", "1.00", "3", "IMDB"]
+    assert lines[3].split()[1:4] == ["static_averaged", "test/accuracy", "76.00"]
+    assert lines[6].split() == ["lstm", "cosine", "test/f1_macro", "85.00", "1.00", "3", "IMDB"]
     for word, figure in (("mean", "72.00"), ("spread", "2.00")):
         assert header.index(word) + len(word) == lines[0].index(f" {figure} ") + len(figure) + 1
 
@@ -613,6 +671,7 @@ def test_what_a_budget_buys_is_a_figure_of_every_schedule():
     assert [figure.name for figure in found.figures] == ["budget.svg"]
     assert set(found.figures[0].cells) == set(_names(study))
     assert "Trials are not measured on test data." in found.text[1]
+    assert found.text[2] == "One search stands behind all seeds of a row: its luck is in no interval."
     # What may all have diverged has no expectation, and of a single trial there is no figure.
     for schedules in study["cells"].values():
         for cell in schedules.values():
@@ -623,7 +682,7 @@ def test_what_a_budget_buys_is_a_figure_of_every_schedule():
             cell["tuning"]["budget"] = [{"num_trials": 1, "loss": 0.5}]
     assert budgets(study) == {}
     found = section(study, "What tuning found")
-    assert (found.figures, len(found.text)) == ([], 1)
+    assert (found.figures, len(found.text)) == ([], 2)
 
 
 def test_without_confirmation_the_lowest_loss_decided():

@@ -414,14 +414,14 @@ def lr_range(cell: dict) -> list[float]:
 
 
 def by_search(runs: dict[str, dict]) -> dict[str, dict]:
-    """By number of the search the ``seeds`` that took its values, their ``base_lr`` and ``parameters``.
+    """By number of the search the ``seeds`` that took its ``values``, ``base_lr`` and all ``parameters``.
 
     Args:
         runs: by seed, what ``train`` wrote of it.
     """
     found: dict[str, dict] = {}
     for seed, run in sorted(runs.items(), key=lambda item: int(item[0])):
-        told = {"seeds": [], "base_lr": run["base_lr"], "parameters": run["parameters"]}
+        told = {name: run[name] for name in ("values", "base_lr", "parameters")} | {"seeds": []}
         found.setdefault(str(run["search"]), told)["seeds"].append(int(seed))
     return dict(sorted(found.items()))
 

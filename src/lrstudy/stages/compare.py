@@ -163,7 +163,7 @@ def theory() -> dict:
 def read_evaluated(path: Path, cell: str) -> dict:
     """What ``evaluate`` wrote of a cell, with where and with which values each seed was trained."""
     found = read_json(path, f"evaluate@{cell}", ("data", "scores", "training"))
-    said = {"identity", "device", "dtype", "origin", "final", "search", "base_lr", "parameters"}
+    said = {"identity", "device", "dtype", "origin", "final", "search", "values", "base_lr", "parameters"}
     if silent := [seed for seed, run in found["training"]["seeds"].items() if not said <= run.keys()]:
         raise StudyError(
             f"{path}: does not say where and with which values seed {', '.join(silent)} was trained and what "
