@@ -393,9 +393,9 @@ def test_overfitting_is_supported_where_every_run_turned_by_epoch_10():
     assert found["parts"][0]["p"] == close(2 / 2**8)
     assert (found["effect"], found["unit"], found["n"]) == (close(0.1), "nats", 8)
     assert (
-        "smoothed validation loss had turned by epoch 10 of 20 in 8 of 8 runs and did not turn in 0"
-        in found["why"]
+        "turned, to rise by more than twice its standard error, by epoch 10 of 20 in 8 of 8" in found["why"]
     )
+    assert "and did not rise by as much in 0" in found["why"]
     assert "0.1 to 0.05" in found["why"]  # training loss, epoch 10 and 20
 
 

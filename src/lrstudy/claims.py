@@ -224,9 +224,10 @@ def _turning(
     return [
         _Part(
             model,
-            f"{model}'s smoothed validation loss had turned by epoch {epoch} of {num_epochs} in {sum(early)} "
-            f"of {n} runs and did not turn in {sum(never)}, while the mean training loss went from "
-            f"{losses[epoch]:.3g} to {losses[num_epochs]:.3g}",
+            f"{model}'s smoothed validation loss had turned, to rise by more than twice its standard error, "
+            f"by epoch {epoch} of {num_epochs} in {sum(early)} of {n} runs, and did not rise by as much in "
+            f"{sum(never)}, while the mean training loss went from {losses[epoch]:.3g} to "
+            f"{losses[num_epochs]:.3g}",
             [],
             np.array(list(rises.values())),
             n,

@@ -209,10 +209,12 @@ def document(comparison: dict) -> Document:
     sample = comparison["protocol"]["source"] == "sample"
     title = "Do dynamic learning-rate schedules generalize better than static ones?"
     everything = [f"{model}-{schedule}" for model, schedule, _ in _cells(comparison)]
+    reference = comparison["protocol"]["reference"]
     main_figure = Figure(
         "differences.svg",
-        f"Test metric minus that of {comparison['protocol']['reference']} at the same seed, in points: "
-        f"dots are seeds, bars the mean with its {_percent_of(comparison)} interval.",
+        f"Test metric minus that of {reference} at the same seed, in points: dots are seeds, bars the mean "
+        f"with its {_percent_of(comparison)} interval. {reference}_averaged is no schedule: its are the "
+        f"trainings of {reference} with their weights averaged.",
         "comparison.json",
         everything,
     )
