@@ -25,6 +25,7 @@ GAPS = [
 CLAIMS = [
     "static_overfits",
     "dynamic_generalizes",
+    "dynamic_beats_averaged",
     "monitoring_mitigates_overfitting",
     "dynamic_costs_more",
     "late_decay_generalizes",
@@ -69,6 +70,7 @@ def cell(
     where nothing is said.
     """
     seeds = list(range(1, len(accuracy) + 1))
+    parameters = {"some": 1.0} if parameters is None else parameters
     everywhere = {"dtype": "float32", "processor": "AMD EPYC", "device": "cpu", "torch": "2.14.1"}
     metrics = {"validation/loss": [1 - value for value in accuracy]} | metrics
     metrics |= {
@@ -82,7 +84,8 @@ def cell(
         "seeds": seeds,
         "diverged": list(diverged),
         "base_lr": 0.1,
-        "parameters": {"some": 1.0} if parameters is None else parameters,
+        "parameters": parameters,
+        "by_search": {"1": {"seeds": seeds, "base_lr": 0.1, "parameters": parameters}},
         "warmup_epochs": 0.0,
         "optimizer": optimizer,
         "controller": controller,
@@ -108,7 +111,7 @@ def described(values) -> dict:
     }
 
 
-def study(cells: dict, missing=(), source="hub", looks=(), **more) -> dict:
+def study(cells: dict, missing=(), source="hub", looks=(), views=None, **more) -> dict:
     datasets = {c["dataset"]: None for row in cells.values() for c in row.values()}
     labels = {"cifar10": "CIFAR-10 (JPEG copy)", "imdb": "IMDB"}
     if source == "sample":
@@ -127,6 +130,7 @@ def study(cells: dict, missing=(), source="hub", looks=(), **more) -> dict:
         },
         "missing": list(missing),
         "cells": cells,
+        "views": {model: {} for model in cells} | (views or {}),
         **more,
     }
 
@@ -141,7 +145,7 @@ def judged(name: str, comparison: dict, curves=()) -> dict:
 
 def at(comparison: dict, key: str):
     for name in key.split("."):
-        comparison = comparison[name]
+        comparison = comparison[int(name) if isinstance(comparison, list) else name]
     return comparison
 
 
@@ -154,7 +158,8 @@ def pair(differences, base=0.75, **options) -> dict:
 
 def tuning(objective: float, num_trials=8, best_trial=3, **as_good) -> dict:
     terms = [{"parameter": name, "as_good": bounds} for name, bounds in as_good.items()]
-    return {"objective": objective, "terms": terms, "num_trials": num_trials, "best_trial": best_trial}
+    search = {"objective": objective, "num_tried": num_trials, "best_trial": best_trial}
+    return {"terms": terms, "num_trials": 20, "searches": [search]}  # 20 were asked for
 
 
 # Gaps
@@ -309,6 +314,43 @@ def test_a_gap_says_whether_its_value_is_the_default_and_how_much_else_was_tried
     assert "4 for resnet-step, given, not searched" in found[1]["text"]
 
 
+def test_of_an_exhausted_search_the_trials_that_there_were_are_counted():
+    """Twenty were asked for, and the space had no more than eight: 19 others were told."""
+    given = tuning(0.5, 8, 0, gamma=[0.1, 0.3]) | {"num_trials": 20}
+    step = cell([0.7], parameters=PARAMETERS["step"], tuning=given)
+    assert "the default; 7 others tried, none better" in gaps(study({"resnet": {"step": step}}))[0]["text"]
+    step["tuning"]["searches"][0] |= {"num_tried": 1}
+    assert "the default; no other tried" in gaps(study({"resnet": {"step": step}}))[0]["text"]
+
+
+def test_the_values_of_two_searches_are_told_by_the_seeds_that_took_them():
+    step = cell(
+        [0.7, 0.8, 0.7, 0.8], parameters=PARAMETERS["step"], tuning=tuning(0.5, 8, 0, gamma=[0.1, 0.3])
+    )
+    step["by_search"] = {
+        "1": {"seeds": [1, 3], "base_lr": 0.1, "parameters": PARAMETERS["step"]},
+        "2": {"seeds": [2, 4], "base_lr": 0.2, "parameters": {"gamma": 0.5, "step_size": 2}},
+    }
+    step["tuning"]["searches"].append({"objective": 0.4, "num_tried": 5, "best_trial": 3})
+    comparison = study({"resnet": {"step": step}})
+    factor, *_, reached, _ = gaps(comparison)
+    assert (
+        "0.3 for resnet-step (seeds 1 and 3), the default; 7 others tried, none better; 0.5 for resnet-step"
+        in (factor["text"])
+    )
+    assert "(seeds 2 and 4), found by search, the best of 5 (0.1 to 0.3 as good)" in factor["text"]
+    trained = [
+        (value["value"], [name.rpartition("-")[2] for name in value["identities"]])
+        for value in factor["values"]
+    ]
+    assert trained == [(0.3, ["1", "3"]), (0.5, ["2", "4"])]
+    assert "resnet-step a validation loss of 0.500 and 0.400 nats" in reached["text"]
+    losses = [value["value"] for value in reached["values"] if "validation loss" in value["name"]]
+    assert losses == [0.5, 0.4]
+    for value in [*factor["values"], *reached["values"]]:
+        assert at(comparison, value["key"]) == value["value"]
+
+
 def test_a_row_whose_rate_never_moves_fills_no_gap():
     step = cell([0.7], parameters=PARAMETERS["step"])
     step["lr_range"] = [0.1, 0.1]
@@ -346,7 +388,10 @@ def test_overfitting_is_supported_where_every_run_turned_by_epoch_10():
     assert found["verdict"] == "supported"
     assert found["parts"][0]["p"] == close(2 / 2**8)
     assert (found["effect"], found["unit"], found["n"]) == (close(0.1), "nats", 8)
-    assert "lowest by epoch 10 of 20 and higher after in 8 of 8 runs" in found["why"]
+    assert (
+        "turned, to rise by more than twice its standard error, by epoch 10 of 20 in 8 of 8" in found["why"]
+    )
+    assert "and did not rise by as much in 0" in found["why"]
     assert "0.1 to 0.05" in found["why"]  # training loss, epoch 10 and 20
 
 
@@ -389,6 +434,32 @@ def test_runs_of_10_epochs_say_nothing_of_what_comes_after():
     assert found["run"]["command"] == "dvc exp run -S 'schedule=[static]' -S 'num_epochs.cifar10=20'"
     # one row x 8 seeds x 20 epochs, of which 10 took an hour
     assert found["run"]["core_hours"] == close(16.0)
+
+
+def test_where_a_turn_is_not_defined_overfitting_is_not_tested_and_not_contradicted():
+    """Undefined is no "never turned": a loss of which nobody can say whether it turned speaks for neither side."""
+    comparison, curves = overfitted([None] * 8)
+    rises = comparison["cells"]["resnet"]["static"]["metrics"]["overfitting"]["values"]
+    rises.update(dict.fromkeys(rises))
+    found = judged("static_overfits", comparison, curves)
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
+    assert "a turn is defined for no run: it takes four epochs" in found["why"]
+    # and where it is for some, these alone are counted
+    comparison, curves = overfitted([5.0] * 8 + [None])
+    comparison["cells"]["resnet"]["static"]["metrics"]["overfitting"]["values"]["9"] = None
+    found = judged("static_overfits", comparison, curves)
+    assert (found["verdict"], found["n"], found["parts"][0]["p"]) == ("supported", 8, close(2 / 2**8))
+
+
+def test_trainings_of_the_texts_three_epochs_do_not_test_overfitting():
+    from known_study import cells as known_cells
+    from known_study import comparison as known_comparison
+    from lrstudy.comparison import curves
+
+    study = known_cells()  # of two epochs, which show no turn
+    found = judged("static_overfits", known_comparison(study), curves(study))
+    assert found["verdict"] == "not tested"
+    assert "resnet and lstm could not be tested (2 epochs are not more than 10)" in found["why"]
 
 
 def test_a_diverged_static_run_neither_turned_nor_kept_falling():
@@ -578,6 +649,60 @@ def test_a_mean_against_the_ranks_decides_nothing():
     assert found["parts"][0]["p"] < 0.05
     assert found["effect"] < 0
     assert found["verdict"] == "undecided"
+
+
+# Dynamic schedules against averaged weights
+
+
+def averaged(differences, model="resnet", base=0.75) -> dict:
+    """The view of a model's static: its trainings through averaged weights, with cosine ``differences`` above."""
+    cosine = [base + 0.001 * seed + up for seed, up in enumerate(UPS)]
+    view = cell([value - up for value, up in zip(cosine, differences, strict=True)], parameters={})
+    return {model: {"static_averaged": view | {"view_of": "static"}}}
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [(UPS, "supported"), ([-up for up in UPS], "contradicted"), ([up / 10 for up in UPS], "supported")],
+)
+def test_a_decay_is_judged_against_the_averages_of_statics_own_trainings(differences, verdict):
+    found = judged("dynamic_beats_averaged", study({"resnet": pair(UPS)}, views=averaged(differences)))
+    assert found["verdict"] == verdict
+    assert found["effect"] == close(np.mean(differences))
+    assert "cosine against static_averaged; 8 seeds" in found["why"]
+    assert found["keys"] == [
+        "cells.resnet.cosine.metrics.test/accuracy.values",
+        "views.resnet.static_averaged.metrics.test/accuracy.values",
+    ]
+    assert found["by_schedule"]["cosine"]["verdict"] == verdict
+    # what is ahead of static may be behind its average
+    assert judged("dynamic_generalizes", study({"resnet": pair(UPS)}))["verdict"] == "supported"
+
+
+def test_as_good_as_the_average_is_equivalent_within_half_a_point():
+    found = judged("dynamic_beats_averaged", study({"resnet": pair(UPS)}, views=averaged(SMALL)))
+    assert (found["verdict"], found["parts"][0]["decides"]) == ("equivalent", "equivalent")
+
+
+def test_a_seed_more_against_the_average_costs_no_training_of_the_average():
+    found = judged("dynamic_beats_averaged", study({"resnet": pair(UPS[:7])}, views=averaged_of(7)))
+    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 8)
+    assert found["core_hours"] == close(2.0)  # cosine and static, an hour each
+    assert found["parts"][0]["rows"] == ["cosine", "static"]
+
+
+def averaged_of(number: int) -> dict:
+    """The view at the first seeds alone."""
+    view = averaged(UPS)["resnet"]["static_averaged"]
+    for metric in view["metrics"].values():
+        metric["values"] = dict(list(metric["values"].items())[:number])
+    return {"resnet": {"static_averaged": view}}
+
+
+def test_without_static_there_is_no_average_to_beat():
+    found = judged("dynamic_beats_averaged", study({"resnet": {"cosine": cell([0.7])}}))
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
+    assert found["run"]["command"].startswith("dvc exp run -S 'schedule=[static,step,exponential,cosine]'")
 
 
 # Planned looks
@@ -771,6 +896,44 @@ def test_monitoring_is_judged_by_the_test_loss_which_the_monitor_does_not_see(ch
     assert (
         "overfitting -0.1 nats; generalization_gap -1.00 points; test/accuracy +1.00 points" in found["why"]
     )
+
+
+def test_monitoring_says_whether_there_was_overfitting_to_mitigate():
+    before = [0.10 + seed / 100 for seed in range(8)]
+    after = [value - 0.05 * (1 + seed / 10) for seed, value in enumerate(before)]
+    comparison = monitored(before, after)
+    found = judged("monitoring_mitigates_overfitting", comparison)
+    assert "the validation loss of static ended risen in 8 of 8 runs" in found["why"]
+    rises = comparison["cells"]["resnet"]["static"]["metrics"]["overfitting"]["values"]
+    rises.update(dict.fromkeys("12345", 0.0))
+    found = judged("monitoring_mitigates_overfitting", comparison)
+    assert "the validation loss of static ended risen in 3 of 8 runs" in found["why"]
+    rises.update(dict.fromkeys(rises))
+    found = judged("monitoring_mitigates_overfitting", comparison)
+    assert found["verdict"] == "supported"  # of the test loss
+    assert "whether static overfit is not defined for fewer than four epochs" in found["why"]
+
+
+def test_a_monitor_that_never_acted_tests_nothing():
+    comparison = monitored([0.1 + seed / 100 for seed in range(8)], [0.1 + seed / 100 for seed in range(8)])
+    row = comparison["cells"]["resnet"]["static_monitored"]
+    row["interventions"] = dict.fromkeys("12345678", 0)
+    found = judged("monitoring_mitigates_overfitting", comparison)
+    assert (found["verdict"], found["n"]) == ("not tested", 0)
+    assert "validation_monitor never intervened in static_monitored" in found["why"]
+    row["interventions"]["3"] = 1
+    assert judged("monitoring_mitigates_overfitting", comparison)["n"] == 8
+
+
+def test_seeds_at_which_a_row_diverged_have_no_test_loss_and_are_named():
+    before = [0.10 + seed / 100 for seed in range(9)]
+    comparison = monitored(before, [value - 0.05 * (1 + value) for value in before])
+    static = comparison["cells"]["resnet"]["static"]
+    static["diverged"] = [9]
+    static["metrics"]["test/loss"]["values"]["9"] = None
+    found = judged("monitoring_mitigates_overfitting", comparison)
+    assert (found["verdict"], found["n"]) == ("supported", 8)
+    assert "8 seeds; without seed 9, where static diverged" in found["why"]
 
 
 def test_monitoring_is_undecided_with_few_seeds_and_not_tested_where_no_row_ran_both_ways():

@@ -9,9 +9,7 @@ import pytest
 
 from known_study import ORIGIN, SETTINGS, cells, identity, trained_elsewhere, tuning
 from lrstudy.comparison import TESTED, compare, curves, dynamic_rows, lr_range, metrics_by_seed, moves
-from lrstudy.errors import StudyError
 from lrstudy.evaluation import NO_SCORES
-from lrstudy.stages.compare import read_evaluated
 from lrstudy.statistics import seeds_and_examples_interval, signed_rank_p, standardized_mean, t_interval
 
 
@@ -81,6 +79,14 @@ def test_a_cell_says_what_it_is(compared):
         "diverged": [],
         "base_lr": 0.125,
         "parameters": {"min_factor": 0.0},
+        "by_search": {
+            "1": {
+                "seeds": [1, 2, 3],
+                "values": {"base_lr": 0.125},
+                "base_lr": 0.125,
+                "parameters": {"min_factor": 0.0},
+            }
+        },
         "warmup_epochs": 0.0,
         "optimizer": "sgd",
         "controller": "none",
@@ -103,10 +109,20 @@ def test_a_cell_says_what_it_is(compared):
         "dataset": "imdb",
         "tuning": {
             name: found
-            for name, found in tuning("cosine").items()
-            if name not in ("source", "study", "trials")
+            for name, found in tuning("lstm", "cosine").items()
+            if name not in ("source", "model", "schedule")
         }
         | {
+            "searches": [
+                {
+                    "sampler_seed": 0,
+                    "values": {"base_lr": 0.125},
+                    "objective": 0.75,
+                    "best_trial": 3,
+                    "exhausted": False,
+                    "num_tried": 8,
+                }
+            ],
             "largest_rise": {
                 "parameter": "base_lr",
                 "side": "half",
@@ -121,6 +137,50 @@ def test_a_cell_says_what_it_is(compared):
 def test_the_parameter_and_side_that_cost_most_stand_out(compared):
     rise = compared["resnet"]["exponential"]["tuning"]["largest_rise"]
     assert (rise["parameter"], rise["side"], rise["change"]) == ("decay_rate", "double", 0.2)
+
+
+def with_two_searches(cell: dict) -> None:
+    """Say that a cell's seed 2 took the values of a second search, which found twice the base rate."""
+    run = cell["training"]["seeds"]["2"]
+    run |= {"search": 2, "values": {"base_lr": 0.25}, "base_lr": 0.25}
+    run["parameters"] = run["parameters"] | {"min_factor": 0.5}
+    cell["history"] = [row | {"lr": 2 * row["lr"]} if row["seed"] == 2 else row for row in cell["history"]]
+    found = cell["tuning"]["searches"]
+    found.append(found[0] | {"sampler_seed": 1, "trials": found[0]["trials"][:5]})
+
+
+def test_with_two_searches_a_cell_says_which_seeds_took_which_values():
+    study = cells()
+    with_two_searches(study["lstm"]["cosine"])
+    cell = compared_cells(study)["lstm"]["cosine"]
+    assert cell["by_search"] == {
+        "1": {
+            "seeds": [1, 3],
+            "values": {"base_lr": 0.125},
+            "base_lr": 0.125,
+            "parameters": {"min_factor": 0.0},
+        },
+        "2": {
+            "seeds": [2],
+            "values": {"base_lr": 0.25},
+            "base_lr": 0.25,
+            "parameters": {"min_factor": 0.5},
+        },
+    }
+    assert (cell["base_lr"], cell["parameters"]) == (0.125, {"min_factor": 0.0})
+    # trials that there were: the second search's space had no more
+    assert [search["num_tried"] for search in cell["tuning"]["searches"]] == [8, 5]
+
+
+def test_two_base_rates_of_two_searches_are_no_movement():
+    study = cells()
+    static = study["lstm"]["static"]
+    static["history"] = [row | {"lr": 0.125} for row in static["history"]]
+    with_two_searches(static)
+    assert not moves(compared_cells(study)["lstm"]["static"])
+    with_two_searches(study["lstm"]["cosine"])
+    found = compared_cells(study)["lstm"]["cosine"]
+    assert found["lr_range"][0] == close(found["lr_range"][1] / 2)
 
 
 def test_a_cell_that_took_the_defaults_unsearched_has_no_tuning():
@@ -178,14 +238,13 @@ def test_a_diverged_run_counts_as_a_loss(compared):
 
 def test_an_epoch_that_was_held_up_changes_no_time():
     study = cells()
-    static, cosine = study["resnet"]["static"], study["resnet"]["cosine"]
+    cosine = study["resnet"]["cosine"]
     cosine["training"]["seeds"]["1"]["compute_seconds"] = [1.5, 600.0]
-    found = metrics_by_seed(cosine, static)
+    found = metrics_by_seed(cosine)
     assert found["seconds_per_epoch"]["1"] == 1.5
-    assert found["seconds_to_target"]["1"] == 1.5
     assert found["epoch_slowdown"]["1"] == close(300.75 / 1.5 - 1)
     cosine["training"]["seeds"]["1"]["compute_seconds"] = [1.5]
-    assert metrics_by_seed(cosine, static)["epoch_slowdown"]["1"] is None
+    assert metrics_by_seed(cosine)["epoch_slowdown"]["1"] is None
 
 
 def test_a_run_whose_predictions_are_not_numbers_has_diverged_however_it_ended():
@@ -345,13 +404,38 @@ def test_the_comparison_is_json_without_nan_and_the_same_every_time(whole):
     assert text == json.dumps(compare(cells(), SETTINGS), allow_nan=False)
 
 
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+def test_a_measure_that_is_no_finite_number_is_undefined_and_no_mean_has_it(wrong):
+    study = cells()
+    cell = study["resnet"]["exponential"]
+    cell["scores"]["1"]["last"]["loss"] = wrong
+    cell["history"][3]["validation/loss"] = wrong  # seed 2, the last epoch
+    cell["training"]["seeds"]["3"]["final"]["validation_ema/loss"] = wrong
+    found = compare(study, SETTINGS)
+    metrics = found["cells"]["resnet"]["exponential"]["metrics"]
+    for name, seed, others in (
+        ("test/loss", "1", [0.27, 0.21]),
+        ("generalization_gap_loss", "1", [0.135, 0.105]),
+        ("validation/loss", "2", [0.61, 0.63]),
+        ("validation_ema/loss", "3", [0.5, 0.5]),
+    ):
+        metric = metrics[name]
+        assert metric["values"][seed] is None
+        assert metric["mean"] == close(np.mean(others))
+        assert seed not in metric["difference"]["values"]
+    # it works all the same: accuracy is what it was
+    assert found["cells"]["resnet"]["exponential"]["diverged"] == []
+    assert metrics["test/accuracy"]["values"]["1"] == 0.73
+    json.dumps(found, allow_nan=False)
+
+
 def test_every_metric_has_a_value_for_every_seed():
     for schedules in cells().values():
         for cell in schedules.values():
             assert {tuple(values) for values in metrics_by_seed(cell).values()} == {("1", "2", "3")}
 
 
-# --- turning points and time to target ---
+# --- turning points ---
 
 
 def test_two_epochs_show_no_turn(compared):
@@ -406,7 +490,6 @@ def test_the_averaged_reference_is_a_view_of_its_trainings_and_no_training_of_it
         "generalization_gap",
         "best_epoch",
         "turning_epoch",
-        "epochs_to_target",
     ):
         assert metrics[name]["mean"] is None, name
 
@@ -442,51 +525,6 @@ def test_without_the_reference_there_is_no_view():
     changed = cells()
     del changed["resnet"]["static"]
     assert compare(changed, SETTINGS)["views"]["resnet"] == {}
-
-
-def test_the_time_to_target_is_the_first_epoch_at_the_references_final_value(compared):
-    def target(model, schedule):
-        metrics = compared[model][schedule]["metrics"]
-        return metrics["epochs_to_target"]["values"], metrics["seconds_to_target"]["values"]
-
-    # static gets to its own final value when it ends
-    assert target("resnet", "static") == ({"1": 2.0, "2": 2.0, "3": 2.0}, {"1": 3.0, "2": 3.0, "3": 3.0})
-    # 0.63, 0.63, 0.69 after one epoch are below 0.70, 0.72, 0.74
-    assert target("resnet", "exponential")[0] == {"1": 2.0, "2": 2.0, "3": 2.0}
-    # 0.72 and 0.77 are above them already; the run between them diverged
-    assert target("resnet", "cosine") == ({"1": 1.0, "2": None, "3": 1.0}, {"1": 1.5, "2": None, "3": 1.5})
-    # F1 ends at 0.79, 0.80, 0.82; static's at 0.79, 0.81, 0.80: seed 2 never gets there
-    assert target("lstm", "exponential") == ({"1": 2.0, "2": None, "3": 2.0}, {"1": 3.0, "2": None, "3": 3.0})
-    faster = compared["lstm"]["cosine"]["metrics"]["seconds_to_target"]["difference"]
-    assert faster["values"] == {"1": -1.5, "2": -1.5, "3": -1.5}
-    assert faster["interval"] == close((-1.5, -1.5))
-    assert compared["resnet"]["cosine"]["metrics"]["epochs_to_target"]["difference"]["values"] == {
-        "1": -1.0,
-        "3": -1.0,
-    }
-
-
-@pytest.mark.parametrize(
-    ("model", "decides"), [("resnet", "validation/accuracy"), ("lstm", "validation/f1_macro")]
-)
-def test_the_target_is_of_the_papers_metric(model, decides):
-    study = cells()
-    for name in ("validation/accuracy", "validation/f1_macro"):
-        changed = copy.deepcopy(study[model]["exponential"])
-        changed["history"][0][name] = 1.0  # seed 1, epoch 1
-        found = metrics_by_seed(changed, study[model]["static"])["epochs_to_target"]["1"]
-        assert found == (1.0 if name == decides else 2.0)
-
-
-def test_without_a_reference_that_works_there_is_no_target():
-    study = cells()
-    exponential, cosine = study["resnet"]["exponential"], study["resnet"]["cosine"]
-    nothing = {"1": None, "2": None, "3": None}
-    assert metrics_by_seed(exponential)["epochs_to_target"] == nothing
-    assert metrics_by_seed(exponential)["seconds_to_target"] == nothing
-    # of cosine, seed 2 diverged; its 0.75 and 0.80 are out of reach
-    assert metrics_by_seed(exponential, cosine)["epochs_to_target"] == nothing
-    assert metrics_by_seed(cosine, exponential)["epochs_to_target"] == {"1": 2.0, "2": None, "3": 2.0}
 
 
 # --- ranks within a model ---
@@ -705,9 +743,6 @@ def test_a_pair_in_two_dtypes_is_left_out_and_the_test_is_that_of_the_others(com
     assert difference["mixed"] == {}
     assert difference["mean"] == close(0.04)
     assert difference["interval"] == t_interval(list(difference["values"].values()))
-    # and nobody asks when it reached what another dtype ended with
-    reached = found["resnet"]["exponential"]["metrics"]["epochs_to_target"]["values"]
-    assert reached == {"1": 2.0, "2": None, "3": 2.0}
     assert found["lstm"] == compared["lstm"]
     assert found["resnet"]["static"] == compared["resnet"]["static"]
 
@@ -785,25 +820,9 @@ def test_pairs_from_two_kinds_of_machine_are_compared_but_in_seconds(whole):
     }
     metrics, before = (c["cells"]["lstm"]["cosine"]["metrics"] for c in (found, whole))
     assert metrics["test/f1_macro"]["difference"] == before["test/f1_macro"]["difference"] | {"mixed": mixed}
-    assert metrics["epochs_to_target"]["values"] == before["epochs_to_target"]["values"]
-    for name, seconds in (("seconds_per_epoch", 0.0), ("seconds_to_target", -1.5)):
-        difference = metrics[name]["difference"]
-        assert difference["values"] == {"3": seconds}
-        assert (difference["left_out"], difference["mixed"]) == (mixed, {})
-
-
-def test_a_cell_that_does_not_say_where_it_was_trained_is_one_clear_error(tmp_path):
-    path, cell = tmp_path / "metrics.json", cells()["lstm"]["cosine"]
-    path.write_text(json.dumps(cell))
-    assert read_evaluated(path, "lstm-cosine")["training"] == cell["training"]
-    for seed in "13":
-        del cell["training"]["seeds"][seed]["origin"]
-    path.write_text(json.dumps(cell))
-    with pytest.raises(
-        StudyError,
-        match=r"metrics\.json: does not say where seed 1, 3 was trained and what was measured in the end: .*`dvc repro evaluate@lstm-cosine`",
-    ):
-        read_evaluated(path, "lstm-cosine")
+    difference = metrics["seconds_per_epoch"]["difference"]
+    assert difference["values"] == {"3": 0.0}
+    assert (difference["left_out"], difference["mixed"]) == (mixed, {})
 
 
 # --- curves ---

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lrstudy.figures import budget_figure, rank_figure
+from lrstudy.figures import budget_figure, profile_figure, rank_figure
 
 
 def bars(panel) -> list[tuple[float, float]]:
@@ -67,3 +67,36 @@ def test_a_budgets_figure_has_a_panel_for_every_model_and_a_line_for_every_sched
         assert drawn == curves
         assert axes.get_xscale() == "log"
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2"]
+
+
+def test_a_profiles_lines_are_steps_that_go_on_to_the_panels_end_in_one_style_everywhere():
+    panels = {
+        "all models, by epochs": ({"cosine": ([1, 2], [0.5, 1.0])}, "times the fewest epochs"),
+        "lstm": (
+            {"static": ([1, 4], [0.25, 0.75]), "cosine": ([1, 4], [0.5, 0.5])},
+            "times the fewest epochs",
+        ),
+        "resnet": ({"cosine": ([1], [0.0])}, "times the fewest seconds"),
+        "transformer": ({"static": ([1], [1.0])}, "times the fewest epochs"),
+    }
+    figure = profile_figure(panels)
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title(loc="left") for axes in shown] == list(panels)
+    assert [axes.get_xlabel() for axes in shown] == [label for _, label in panels.values()]
+    lines = {line.get_label(): line for line in shown[1].lines}
+    assert lines["static"].get_drawstyle() == "steps-post"
+    assert list(lines["static"].get_xdata()) == pytest.approx([1, 4, 4.4])
+    assert list(lines["static"].get_ydata()) == [0.25, 0.75, 0.75]
+    styles = {
+        name: {
+            (line.get_color(), line.get_linestyle())
+            for axes in shown
+            for line in axes.lines
+            if line.get_label() == name
+        }
+        for name in ("static", "cosine")
+    }
+    assert all(len(found) == 1 for found in styles.values())
+    assert styles["static"] != styles["cosine"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cosine", "static"]

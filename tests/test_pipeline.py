@@ -320,6 +320,8 @@ WRONG = [
     ("CUDA without a GPU", {"parallel": ON_RAY, "train.device": "cuda"}, "params.yaml: train.device is cuda and parallel.num_gpus is 0;"),
     ("a GPU that is not used", {"parallel": ON_RAY | {"num_gpus": 0.5}, "train.device": "cpu"}, "params.yaml: train.device is cpu and parallel.num_gpus is 0.5;"),
     ("looks that do not grow", {"compare.looks": [8, 12, 12]}, "params.yaml: compare.looks: the numbers of seeds at which the study looks must grow"),
+    ("a target of a model that is not there", {"compare.targets": {"lst": 0.8}}, "params.yaml: compare.targets: 'lst' is not a model of the study; choose one of lstm, resnet, transformer. Did you mean 'lstm'?"),
+    ("a target in percent", {"compare.targets": {"lstm": 88.0}}, "params.yaml: compare.targets.lstm: found 88.0; input should be less than 1"),
     ("confidence of 1", {"compare.confidence": 1.0}, "params.yaml: compare.confidence: found 1.0;"),
 ]  # fmt: skip
 

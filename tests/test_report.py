@@ -14,9 +14,11 @@ from lrstudy.errors import StudyError
 from lrstudy.report import (
     _state,
     budgets,
+    differences,
     document,
     findings,
     main,
+    profiles,
     read_comparison,
     render_html,
     render_markdown,
@@ -154,6 +156,58 @@ def test_every_number_of_the_tables_is_in_the_json(num_seeds):
     assert found["resnet on CIFAR-10"][0]["parameters"] == "none"
 
 
+def test_every_table_holds_the_schedules_against_the_averaged_reference():
+    """A view of static's own trainings, which cost nothing more: the rival that every decay must beat."""
+    for number in (3, 8):
+        study = comparison(with_seeds(number))
+        found = tables(render_markdown(study))
+        for model, title in (("resnet", "resnet on CIFAR-10"), ("lstm", "lstm on IMDB")):
+            name = study["protocol"]["headline"][{"resnet": "cifar10", "lstm": "imdb"}[model]]
+            for row in found[title]:
+                shown = (
+                    row["difference to static_averaged"],
+                    row["p against static_averaged (Holm)"],
+                )
+                if row["schedule"] in ("static", "static_averaged"):
+                    assert shown == ("", "")
+                    continue
+                metric = study["cells"][model][row["schedule"]]["metrics"][name]
+                difference = metric["difference_to_averaged"]
+                low, high = (f"{100 * bound:+.2f}" for bound in difference["interval"])
+                assert shown[0] == f"{100 * difference['mean']:+.2f} ({low} to {high})"
+                expected = f"{difference['p']:.3g} ({difference['p_holm']:.3g})" if number == 8 else ""
+                assert shown[1] == expected
+        assert list(differences(study)["lstm"]) == ["exponential", "cosine", "static_averaged"]
+        rows = found["Each schedule against static_averaged"]
+        assert [row["schedule"] for row in rows] == ["exponential", "cosine"]
+        assert "against static_averaged" in rows[0]["why"]
+
+
+def test_the_values_of_two_searches_are_told_with_their_seeds():
+    study = known()
+    cell = study["cells"]["lstm"]["exponential"]
+    first = cell["by_search"]["1"] | {"seeds": [1, 3]}
+    second = {
+        "values": {"base_lr": 0.25, "decay_rate": 0.5},
+        "base_lr": 0.25,
+        "parameters": {"decay_rate": 0.5},
+    }
+    cell["by_search"] = {"1": first, "2": second | {"seeds": [2]}}
+    cell["tuning"]["searches"].append(cell["tuning"]["searches"][0] | {"num_tried": 5})
+    study["protocol"]["searches"] = 2
+    found = tables(render_markdown(study))
+    row = found["lstm on IMDB"][1]
+    assert row["base rate"] == "0.125 (seeds 1 and 3); 0.25 (seed 2)"
+    assert row["parameters"] == "decay_rate 0.25 (seeds 1 and 3); decay_rate 0.5 (seed 2)"
+    rate, decay = (row for row in found["lstm on IMDB: the values found"] if row["schedule"] == "exponential")
+    assert rate["chosen"] == "0.125 (seeds 1 and 3); 0.25 (seed 2)"
+    assert decay["chosen"] == "0.25 per epoch (seeds 1 and 3); 0.5 per epoch (seed 2)"
+    assert section(study, "What tuning found").text[2] == (
+        "2 searches, each with a sampler of its own, take turns in giving the seeds their values, so that the spread "
+        "over seeds has the luck of the search in it. Fewer trials, since the space has no more: lstm-exponential 5."
+    )
+
+
 def test_a_changed_number_changes_the_report():
     given = known()
     given["cells"]["resnet"]["static"]["metrics"]["test/accuracy"]["mean"] = 0.654321
@@ -240,12 +294,15 @@ def test_the_first_screen_has_a_sentence_a_model_on_the_schedule_that_validation
     few, many = findings(known()), findings(comparison(with_seeds(8)))
     assert few == [
         "**resnet on CIFAR-10**: validation chose exponential, +3.00 points of test/accuracy from static (95% "
-        "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8.",
+        "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8; -1.00 points from static_averaged.",
         "**lstm on IMDB**: validation chose exponential, +0.33 points of test/f1_macro from static (95% interval -3.46 "
-        "to +4.13); undecided: 3 seeds, and a test needs 8.",
+        "to +4.13); undecided: 3 seeds, and a test needs 8; -3.67 points from static_averaged.",
     ]
     # resnet: 2 / 2^8, twice after Holm over the two models
-    assert many[0].endswith("; better than static (p 0.00781, 0.0156 after Holm over the models; 8 seeds).")
+    sentence, rival = many[0].split("; 8 seeds); ")
+    assert sentence.endswith("; better than static (p 0.00781, 0.0156 after Holm over the models")
+    # -1, -3 and +1 points, and +1.4 to +1.8 at the five seeds added
+    assert rival == "+0.63 points from static_averaged, undecided (p 0.266)."
     assert "chance, whatever its size" not in render_markdown(known())
 
 
@@ -285,7 +342,7 @@ def test_an_interval_over_seeds_and_examples_is_told_where_it_is_known():
 
 def test_from_a_single_seed_nothing_is_concluded():
     text = render_markdown(comparison(with_seeds(1)))
-    assert "+0.00 points of test/f1_macro from static; undecided: 1 seed, and a test needs 8." in text
+    assert "+0.00 points of test/f1_macro from static; undecided: 1 seed, and a test needs 8; " in text
     assert "1 seed, 2 epochs" in text
     rows = tables(text)["lstm on IMDB"]
     assert [row["spread over seeds"] for row in rows] == ["none"] * 4
@@ -324,9 +381,11 @@ def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
     assert re.split(r"\s{2,}|\s(?=schedule|metric)", header) == [
         "model", "schedule", "metric", "mean", "spread", "seeds", "data",
     ]  # fmt: skip
-    assert len(lines) == 6 + 2  # and a line for each data set's linear reference
+    # and a line for each model's averaged reference and each data set's linear one
+    assert len(lines) == 6 + 2 + 2
     assert lines[0].split() == ["resnet", "static", "test/accuracy", "72.00", "2.00", "3", "CIFAR-10"]
-    assert lines[5].split() == ["lstm", "cosine", "test/f1_macro", "85.00", "1.00", "3", "IMDB"]
+    assert lines[3].split()[1:4] == ["static_averaged", "test/accuracy", "76.00"]
+    assert lines[6].split() == ["lstm", "cosine", "test/f1_macro", "85.00", "1.00", "3", "IMDB"]
     for word, figure in (("mean", "72.00"), ("spread", "2.00")):
         assert header.index(word) + len(word) == lines[0].index(f" {figure} ") + len(figure) + 1
 
@@ -365,6 +424,70 @@ def test_controllers_are_named_and_reconstructions_labelled():
     line = next(row for row in render_markdown(study).splitlines() if row.startswith("Controller"))
     assert "`gradient_modulated` (our reconstruction after the abstract of arXiv 2409.16769" in line
     assert line.endswith("was on resnet-cosine: 3 interventions in all.")
+
+
+# --- time to target ---
+
+
+def test_the_time_to_target_is_told_with_the_runs_that_never_got_there():
+    study = known()
+    found = section(study, "Time to target")
+    assert found.text[0] == (
+        "Until the validation metric first was at least the target, which is one for all schedules and seeds of a "
+        "model. resnet: validation/accuracy of 71.00 (what static ended with in its search, a mean over the tuning "
+        "seeds); lstm: validation/f1_macro of 79.50 (what static ended with in its search, a mean over the tuning "
+        "seeds)."
+    )
+    rows = tables(render_markdown(study))["Time to target"]
+    assert [row["cell"] for row in rows] == _names(study)
+    assert [row["seeds that got there"] for row in rows] == [
+        "2 of 3", "3 of 3", "2 of 3", "2 of 3", "2 of 3", "3 of 3",
+    ]  # fmt: skip
+    assert [row["median epochs"] for row in rows] == ["2", "2", "1", "2", "2", "1"]
+    assert {row["95% interval of epochs"] for row in rows} == {"none"}  # three seeds
+    for schedule in ("exponential", "cosine"):
+        study["time_to_target"]["models"]["lstm"]["schedules"][schedule]["epochs"] |= {
+            "median": "inf", "interval": [2.0, "inf"],
+        }  # fmt: skip
+    row = tables(render_markdown(study))["Time to target"][4]
+    assert (row["median epochs"], row["95% interval of epochs"]) == ("inf", "2 to inf")
+
+
+def test_a_model_without_a_target_is_said_to_have_none():
+    changed = cells()
+    changed["resnet"]["static"]["tuning"] = {"source": "defaults"}
+    study = comparison(changed)
+    found = section(study, "Time to target")
+    assert "resnet: none (static was not searched, and compare.targets has none); lstm: val" in found.text[0]
+    assert len(found.tables[0].rows) == 3
+    assert list(profiles(study)) == ["lstm on IMDB, by epochs", "lstm on IMDB, by seconds"]
+    changed["lstm"]["static"]["tuning"] = {"source": "defaults"}
+    found = section(comparison(changed), "Time to target")
+    assert (found.figures, found.tables) == ([], [])
+
+
+def test_profiles_are_drawn_of_all_models_and_of_each():
+    study = known()
+    drawn = profiles(study)
+    assert list(drawn) == [
+        "all models, by epochs", "all models, by seconds", "resnet on CIFAR-10", "lstm on IMDB",
+    ]  # fmt: skip
+    curves, label = drawn["resnet on CIFAR-10"]
+    assert label == "times the fewest epochs"
+    assert curves["exponential"] == ([1.0, 2.0], [pytest.approx(1 / 3), 1.0])
+    (figure,) = section(study, "Time to target").figures
+    assert figure.cells == _names(study)
+    assert figure.caption.endswith("All models: 6 seeds of models that all of these schedules ran.")
+    changed = cells()
+    del changed["resnet"]["exponential"]
+    for cell in changed["lstm"].values():
+        for row in cell["history"]:
+            row["validation/f1_macro"] = 0.1
+    (figure,) = section(comparison(changed), "Time to target").figures
+    assert figure.caption.endswith(
+        "All models: 6 seeds of models that all of these schedules ran, at 3 of which none got there; without "
+        "exponential, which did not run on every model."
+    )
 
 
 # --- what stands behind the cells ---
@@ -549,6 +672,7 @@ def test_what_a_budget_buys_is_a_figure_of_every_schedule():
     assert [figure.name for figure in found.figures] == ["budget.svg"]
     assert set(found.figures[0].cells) == set(_names(study))
     assert "Trials are not measured on test data." in found.text[1]
+    assert found.text[2] == "One search stands behind all seeds of a row: its luck is in no interval."
     # What may all have diverged has no expectation, and of a single trial there is no figure.
     for schedules in study["cells"].values():
         for cell in schedules.values():
@@ -559,7 +683,7 @@ def test_what_a_budget_buys_is_a_figure_of_every_schedule():
             cell["tuning"]["budget"] = [{"num_trials": 1, "loss": 0.5}]
     assert budgets(study) == {}
     found = section(study, "What tuning found")
-    assert (found.figures, len(found.text)) == ([], 1)
+    assert (found.figures, len(found.text)) == ([], 2)
 
 
 def test_without_confirmation_the_lowest_loss_decided():
@@ -700,7 +824,9 @@ def test_the_claims_and_the_gaps_stand_in_the_report():
     assert (
         document(study)
         .answer[0]
-        .startswith("**Undecided**: Dynamic schedules generalize better than a static one. ")
+        .startswith(
+            "**Undecided**: A dynamic schedule, chosen on validation data, generalizes better than a static one. "
+        )
     )
 
 
@@ -756,6 +882,6 @@ def test_a_cell_that_is_done_in_part_says_so_wherever_its_numbers_stand():
     )
     names = [row["schedule"] for row in tables(text)["resnet on CIFAR-10"]]
     assert names == ["static", "exponential", "cosine (2 of 3 seeds)", "static_averaged"]
-    assert findings(given)[0].endswith("undecided: 2 of 3 planned seeds so far.")
+    assert "; undecided: 2 of 3 planned seeds so far;" in findings(given)[0]
     assert "resnet-cosine                     2 of 3 planned seeds" in text_table(given)
     assert "Not there yet" not in render_markdown(known())

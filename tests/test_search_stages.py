@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from lrstudy.config import load_params
 from lrstudy.data import read_meta
 from lrstudy.ledger import Ledger
 from lrstudy.study import DESCRIBED, data_folder
+from lrstudy.time_to_target import target
 from lrstudy.tuning import values_for
 from tiny_data import write_dataset
 
@@ -62,7 +64,23 @@ def test_the_seeds_are_trained_with_the_values_of_their_searches(workspace, sche
     ledger = Ledger(workspace / "ledger")
     for seed in ("1", "2"):
         record = ledger.find(trained["seeds"][seed]["identity"])
-        assert record.settings["optimizer"]["base_lr"] == trained["seeds"][seed]["values"]["base_lr"]
+        told = trained["seeds"][seed]
+        assert record.settings["optimizer"]["base_lr"] == told["values"]["base_lr"] == told["base_lr"]
+        assert record.settings["schedule"]["parameters"] == told["parameters"]
+
+
+def test_the_target_is_what_the_ledger_has_of_the_chosen_trials(workspace):
+    """Of both searches: the mean over the tuning seeds of macro F1 on validation data, at the last epoch."""
+    params, tuned = load_params(), read(workspace, "tuned", "static", "best.json")
+    ledger, reached = Ledger(workspace / "ledger"), []
+    for search in tuned["searches"]:
+        trial = search["trials"][search["best_trial"]]
+        parts = [trial[phase] for phase in ("search", "confirmation") if trial[phase] is not None]
+        records = [ledger.find(name) for part in parts for name in part["identities"]]
+        reached.append(np.mean([record.history["validation/f1_macro"][-1] for record in records]))
+    found = target("lstm", {"tuning": tuned}, "test/f1_macro", params.compare)
+    assert found["value"] == pytest.approx(np.mean(reached))
+    assert found["source"].startswith("what static ended with in its search")
 
 
 def test_best_json_says_how_the_values_were_found(workspace):

@@ -19,8 +19,11 @@ from lrstudy.statistics import (
     equivalence_p,
     friedman_p,
     holm,
+    median_interval,
+    median_time,
     nemenyi_p,
     not_told_apart,
+    performance_profile,
     probability_of_improvement,
     seeds_and_examples_interval,
     signed_rank_p,
@@ -608,6 +611,121 @@ def test_schedules_that_are_all_told_apart_make_no_group():
 
 
 # --- what is refused ---
+
+
+# Times to a target
+
+
+INF = math.inf
+
+
+@pytest.mark.parametrize(
+    ("times", "median"),
+    [
+        ([3], 3),
+        ([INF], INF),
+        ([5, 2, 9], 5),
+        ([4, 2, INF, INF], 4),  # half got there: by epoch 4
+        ([4, INF, INF], INF),  # more than half did not
+        ([1, 1, 1, INF, INF], 1),
+    ],
+)
+def test_the_median_is_the_time_by_which_half_got_there(times, median):
+    assert median_time(times) == median
+
+
+times = st.lists(st.one_of(st.integers(1, 20), st.just(INF)), min_size=1, max_size=25)
+
+
+@given(times)
+def test_no_run_that_never_got_there_is_left_out_of_the_median(found):
+    median = median_time(found)
+    assert (median == INF) == (2 * sum(time == INF for time in found) > len(found))
+    assert 2 * sum(time <= median for time in found) >= len(found)
+    assert median <= median_time([*found, INF, INF])
+
+
+@pytest.mark.parametrize(
+    ("times", "interval"),
+    [
+        # 2 P(none of n below the median) = 2 / 2^n: 0.0625 at five, 0.031 at six
+        ([1, 2, 3, 4, 5], None),
+        ([1, 2, 3, 4, 5, 6], (1, 6)),
+        # at ten the second from both sides: 2 (1 + 10) / 2^10 = 0.021; the third would be 2 x 56 / 2^10 = 0.11
+        ([10, 9, 8, 7, 6, 5, 4, 3, 2, 1], (2, 9)),
+        ([10, 9, INF, 7, 6, 5, 4, 3, 2, INF], (3, INF)),
+        ([INF] * 8, (INF, INF)),
+    ],
+)
+def test_the_interval_of_the_median_is_from_the_order_alone(times, interval):
+    assert median_interval(times) == interval
+
+
+def test_the_interval_of_the_median_covers_it_as_often_as_it_says_whatever_never_got_there():
+    """A geometric number of epochs of which those above 12 count as never: the median is 7."""
+    rng = np.random.default_rng(0)
+    drawn = rng.geometric(0.1, size=(1000, 10)).astype(float)
+    drawn[drawn > 12] = INF
+    bounds = [median_interval(sample) for sample in drawn]
+    assert np.mean([low <= 7 <= high for low, high in bounds]) >= 0.95
+
+
+def test_a_performance_profile_is_the_one_worked_by_hand():
+    costs = [
+        [2, 4, INF],  # ratios 1, 2, never
+        [6, 3, 3],  # 2, 1, 1
+        [INF, 5, 10],  # never, 1, 2
+        [INF, INF, INF],  # solved by none, and still a problem
+    ]
+    found = performance_profile(costs)
+    assert found.factors.tolist() == [1, 2]
+    assert found.shares.tolist() == [[0.25, 0.5, 0.25], [0.5, 0.75, 0.5]]
+
+
+def test_a_profile_of_problems_that_nobody_solves_is_zero():
+    found = performance_profile([[INF, INF], [INF, INF]])
+    assert (found.factors.tolist(), found.shares.tolist()) == ([1], [[0, 0]])
+
+
+costs = st.lists(
+    st.tuples(*[st.one_of(st.floats(0.01, 1e6), st.just(INF))] * 3), min_size=1, max_size=12
+).map(np.array)
+
+
+@given(costs)
+def test_a_profile_grows_to_the_share_that_is_solved_and_somebody_is_the_cheapest(found):
+    profile = performance_profile(found)
+    assert profile.factors[0] == 1
+    assert (np.diff(profile.factors) > 0).all()
+    assert (np.diff(profile.shares, axis=0) >= 0).all()
+    assert profile.shares[-1] == pytest.approx(np.isfinite(found).mean(axis=0))
+    somebody = np.isfinite(found).any(axis=1).mean()
+    assert profile.shares[0].sum() >= somebody - 1e-12
+
+
+@given(costs, st.floats(0.1, 10))
+def test_a_profile_knows_no_unit_of_cost(found, factor):
+    one, other = performance_profile(found), performance_profile(found * factor)
+    assert other.shares[[0, -1]] == pytest.approx(one.shares[[0, -1]])
+
+
+@given(costs, st.randoms())
+def test_a_profile_follows_its_schedules_in_any_order(found, random):
+    order = random.sample(range(3), 3)
+    assert (performance_profile(found[:, order]).shares == performance_profile(found).shares[:, order]).all()
+
+
+@pytest.mark.parametrize("wrong", [[], [[]], [[0.0, 1.0]], [[math.nan, 1.0]], [[-1.0, 1.0]], [1.0, 2.0]])
+def test_what_is_no_cost_has_no_profile(wrong):
+    with pytest.raises(ValueError, match="expected a matrix of costs above 0"):
+        performance_profile(wrong)
+
+
+@pytest.mark.parametrize("function", [median_time, median_interval])
+@pytest.mark.parametrize("wrong", [[], [math.nan], [[1.0]]])
+def test_what_is_no_time_has_no_median(function, wrong):
+    with pytest.raises(ValueError, match="expected"):
+        function(wrong)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def gaps(comparison: dict) -> list[dict[str, Any]]:
         have given a value and did not run) and ``text``. A value has ``cell``, ``name``, ``value``, ``unit``,
         ``interval`` (the range that tuning found to be as good, or Student's interval of a metric),
         ``identities`` (of the trainings behind it) and ``key``: where it stands in comparison.json, names
-        joined by dots.
+        (and positions in a list, from 0) joined by dots.
     """
     return [
         _parameter_gap(comparison, "reduction factor", "section 3.2, Step Decay", "step", "gamma"),
@@ -206,7 +206,7 @@ def _specs() -> list[dict[str, Any]]:
 def _turning(
     spec: dict, model: str, schedules: dict, comparison: dict, curves: list[dict]
 ) -> list[_Part] | str:
-    """Has the validation loss turned by ``epoch`` while the training loss goes on falling?"""
+    """Has the smoothed validation loss turned by ``epoch`` while the training loss goes on falling?"""
     from scipy.stats import binom
 
     row, epoch = spec["baseline"], spec["epoch"]
@@ -216,23 +216,25 @@ def _turning(
     num_epochs = cell["num_epochs"]
     if num_epochs <= epoch:
         return f"{num_epochs} epochs are not more than {epoch}"
-    if "turning_epoch" not in cell["metrics"]:
-        return "turning_epoch was not measured"
-    turned = _finished(cell, "turning_epoch", keep_none=True)
+    finished, rises = _finished(cell, "turning_epoch", keep_none=True), _finished(cell, "overfitting")
+    # A loss that never turned has no epoch and a rise of 0; where the rise has no value neither is defined.
+    turned = {seed: found for seed, found in finished.items() if seed in rises}
     losses = {
         int(point["epoch"]): float(point["train/loss"])
         for point in curves
         if point["model"] == model and point["schedule"] == row
     }
-    if not turned:
+    if not finished:
         return "every run diverged"
+    if not turned:
+        return "a turn is defined for no run: it takes four epochs"
     if epoch not in losses or num_epochs not in losses:
         return "its curves are missing"
     n, seeds = len(turned), list(turned)
     ran = _ran(spec, model, schedules, [row], comparison)
     early = [value is not None and value <= epoch for value in turned.values()]
     never = [value is None for value in turned.values()]
-    # Epochs told apart by noise alone are the lowest equally often.
+    # Were every epoch the lowest equally often, and every rise one that counts, as many would turn by then.
     chance = max(0.5, epoch / num_epochs)
     falls = losses[num_epochs] < losses[epoch]
     if sum(early) / n > chance and falls:
@@ -256,11 +258,12 @@ def _turning(
     return [
         _Part(
             model,
-            f"{model}'s validation loss was lowest by epoch {epoch} of {num_epochs} and higher after in "
-            f"{sum(early)} of {n} runs and lowest at the last epoch in {sum(never)}, while the training loss "
-            f"went from {losses[epoch]:.3g} to {losses[num_epochs]:.3g}",
+            f"{model}'s smoothed validation loss had turned, to rise by more than twice its standard error, "
+            f"by epoch {epoch} of {num_epochs} in {sum(early)} of {n} runs, and did not rise by as much in "
+            f"{sum(never)}, while the mean training loss went from {losses[epoch]:.3g} to "
+            f"{losses[num_epochs]:.3g}",
             [],
-            np.array(list(_finished(cell, "overfitting").values())),
+            np.array(list(rises.values())),
             n,
             _of_all_looks(p_of, seeds, comparison, ran) if lean else 1.0,
             lean,
@@ -280,6 +283,11 @@ def _paired(
     if isinstance(rows, str):
         return rows
     treated, control = rows
+    if spec.get("averaged"):
+        control = [f"{row}_averaged" for row in control]
+    schedules = schedules | comparison["views"][model]
+    if absent := [row for row in control if row not in schedules]:
+        return f"{_listed(absent)} is not known"
     metric, *beside = (
         _metric_name(name, schedules[control[0]], comparison)
         for name in [spec["metric"], *spec.get("beside", [])]
@@ -299,6 +307,8 @@ def _paired(
     others = {name: _differences(schedules, treated, control, name, comparison)[0] for name in beside}
     details = [f"{_listed(treated)} against {_listed(control)}", _seeds(len(values)), *_without(left_out)]
     details += [f"{name} {_show(other.mean(), name)}" for name, other in others.items() if len(other)]
+    if "overfitting" in beside:
+        details.append(_overfitted(schedules, control))
     return [
         _signed_rank_part(
             model,
@@ -309,7 +319,8 @@ def _paired(
             seeds,
             _ran(spec, model, schedules, [*treated, *control], comparison),
             comparison,
-            [*treated, *control],
+            # A view's trainings are those of its schedule.
+            [schedules[row].get("view_of", row) for row in (*treated, *control)],
             _keys(schedules, model, [*treated, *control], [metric, *beside]),
             spec.get("equivalence"),
         )
@@ -518,7 +529,12 @@ def _monitored(spec: dict, schedules: dict) -> _Rows | str:
             if plain:
                 treated.append(name)
                 control.append(max(plain, key=len))
-    return (treated, control) if treated else f"no row ran with {spec['controller']} and without"
+    if not treated:
+        return f"no row ran with {spec['controller']} and without"
+    interventions = [count for row in treated for count in schedules[row]["interventions"].values()]
+    if interventions and not any(interventions):
+        return f"{spec['controller']} never intervened in {_listed(treated)}"
+    return treated, control
 
 
 def _late_decay(spec: dict, schedules: dict) -> _Rows | str:
@@ -840,7 +856,7 @@ def _level(comparison: dict) -> float:
 
 def _keys(schedules: dict, model: str, rows: list[str], metrics: list[str]) -> list[str]:
     return [
-        f"cells.{model}.{row}.metrics.{metric}.values"
+        f"{'views' if 'view_of' in schedules[row] else 'cells'}.{model}.{row}.metrics.{metric}.values"
         for metric in metrics
         for row in rows
         if metric in schedules[row]["metrics"]
@@ -862,6 +878,15 @@ def _metric_values(cell: dict, metric: str) -> dict[str, float]:
     """A metric by seed where it is known."""
     values = cell["metrics"].get(metric, {}).get("values", {})
     return {seed: value for seed, value in values.items() if value is not None}
+
+
+def _overfitted(schedules: dict, rows: list[str]) -> str:
+    """Whether there was any overfitting to lower: in how many runs of ``rows`` the validation loss rose."""
+    rises = [rise for row in rows for rise in _finished(schedules[row], "overfitting").values()]
+    if not rises:
+        return f"whether {_listed(rows)} overfit is not defined for fewer than four epochs"
+    risen = f"{sum(map(bool, rises))} of {len(rises)} runs"
+    return f"the validation loss of {_listed(rows)} ended risen in {risen}"
 
 
 def _unsteady(schedules: dict, rows: list[str], margin: float) -> str | None:
@@ -888,8 +913,8 @@ def _differences(
 ) -> tuple[np.ndarray, list[str], dict[str, dict]]:
     """(num_seeds,): mean over ``treated`` minus mean over ``control`` (of logarithms for ratios); the seeds.
 
-    The seeds are those at which all the rows have a value, without those that are not compared, which come
-    with the reasons.
+    The seeds are those at which all the rows have a value, without those that are not compared. The latter,
+    and those at which a row diverged and so has no value, come with the reasons.
     """
     rows = [*treated, *control]
     values = {row: _metric_values(schedules[row], metric) for row in rows}
@@ -897,6 +922,10 @@ def _differences(
     cells, across_dtypes = [schedules[row] for row in rows], comparison["protocol"]["across_dtypes"]
     left_out = {seed: why for seed in seeds if (why := not_compared(cells, seed, metric, across_dtypes))}
     seeds = [seed for seed in seeds if seed not in left_out]
+    for row in rows:
+        for seed in map(str, schedules[row]["diverged"]):
+            if seed not in values[row]:
+                left_out.setdefault(seed, {}).setdefault("diverged", []).append(row)
     one, other = (
         np.array([[values[row][seed] for seed in seeds] for row in rows], dtype=np.float64)
         for rows in (treated, control)
@@ -910,15 +939,28 @@ def _differences(
 
 
 def _without(left_out: dict[str, dict]) -> list[str]:
-    if not left_out:
-        return []
-    what = _differing(left_out)
-    seeds = f"{'seed' if len(left_out) == 1 else 'seeds'} {_listed(list(left_out))}"
-    return [f"without {seeds}, where the {_listed(what)} {'differs' if len(what) == 1 else 'differ'}"]
+    diverged = {seed: why["diverged"] for seed, why in left_out.items() if "diverged" in why}
+    unlike = {seed: why for seed, why in left_out.items() if seed not in diverged}
+    said = []
+    if unlike:
+        what = _differing(unlike)
+        differ = "differs" if len(what) == 1 else "differ"
+        said.append(f"without {_seeds_named(unlike)}, where the {_listed(what)} {differ}")
+    if diverged:
+        rows = list(dict.fromkeys(row for found in diverged.values() for row in found))
+        said.append(f"without {_seeds_named(diverged)}, where {_listed(rows)} diverged")
+    return said
+
+
+def _seeds_named(seeds: Iterable[object]) -> str:
+    """As in ``seeds 1, 2 and 3``."""
+    names = [str(seed) for seed in seeds]
+    return f"{'seed' if len(names) == 1 else 'seeds'} {_listed(names)}"
 
 
 def _no_seed(metric: str, rows: list[str], left_out: dict[str, dict]) -> str:
-    same = f" and the same {_listed(_differing(left_out))}" if left_out else ""
+    unlike = {seed: why for seed, why in left_out.items() if "diverged" not in why}
+    same = f" and the same {_listed(_differing(unlike))}" if unlike else ""
     return f"no seed has {metric}{same} for {'both' if len(rows) == 2 else 'all of'} {_listed(rows)}"
 
 
@@ -973,9 +1015,16 @@ def _parameter_gap(comparison: dict, gap: str, where: str, schedule: str, parame
         if not moves(cell):
             constant.append(name)
             continue
-        value, as_good = cell["parameters"][parameter], _as_good(cell, parameter)
-        values.append(_value(name, gap, value, unit, as_good, [cell], f"{at}.parameters.{parameter}"))
-        said.append(f"{value:.4g} for {name}{_first_drop(cell, parameter)}, {_how_found(cell, parameter)}")
+        as_good, several = _as_good(cell, parameter), len(cell["by_search"]) > 1
+        for number, found in cell["by_search"].items():
+            value, whose, key = found["parameters"][parameter], name, f"{at}.parameters.{parameter}"
+            trained = {s: which for s, which in cell["identities"].items() if int(s) in found["seeds"]}
+            if several:
+                whose = f"{name} ({_seeds_named(found['seeds'])})"
+                key = f"{at}.by_search.{number}.parameters.{parameter}"
+            values.append(_value(name, gap, value, unit, as_good, [{"identities": trained}], key))
+            drop = _first_drop(cell, found["parameters"], parameter)
+            said.append(f"{value:.4g} for {whose}{drop}, {_how_found(cell, parameter, int(number))}")
     again = {model for model, _, cell, _, _ in _cells(comparison) if "tuned_as" in cell}
     missing = [
         name
@@ -993,9 +1042,9 @@ def _parameter_gap(comparison: dict, gap: str, where: str, schedule: str, parame
     return _gap(comparison, gap, where, values, missing, text)
 
 
-def _first_drop(cell: dict, parameter: str) -> str:
+def _first_drop(cell: dict, parameters: dict, parameter: str) -> str:
     """When the rate dropped first, where that was not after one interval."""
-    parameters, warmup = cell["parameters"], cell["warmup_epochs"]
+    warmup = cell["warmup_epochs"]
     if parameter != "step_size" or "first_drop" not in parameters:
         return ""
     length = cell["num_epochs"] - warmup
@@ -1005,18 +1054,20 @@ def _first_drop(cell: dict, parameter: str) -> str:
     )
 
 
-def _how_found(cell: dict, parameter: str) -> str:
-    """Whether a value is the default or was found, and what else was tried."""
+def _how_found(cell: dict, parameter: str, number: int) -> str:
+    """Whether a value is the default or was found by search ``number`` (from 1), and what else it tried."""
     tuning = cell["tuning"]
     if tuning is None:
         return "the default; no other tried"
     if all(term["parameter"] != parameter for term in tuning["terms"]):
         return "given, not searched"
-    others = tuning["num_trials"] - 1
-    if tuning["best_trial"] == 0:
-        return f"the default; {others} {'other' if others == 1 else 'others'} tried, none better"
+    search = tuning["searches"][number - 1]
+    others = search["num_tried"] - 1
+    if search["best_trial"] == 0:
+        tried = f"{others} {'other' if others == 1 else 'others'} tried, none better"
+        return f"the default; {tried if others else 'no other tried'}"
     as_good = _as_good(cell, parameter)
-    words = f"found by search, the best of {tuning['num_trials']}"
+    words = f"found by search, the best of {search['num_tried']}"
     return f"{words} ({as_good[0]:.3g} to {as_good[1]:.3g} as good)" if as_good else words
 
 
@@ -1027,13 +1078,16 @@ def _performance_gap(comparison: dict) -> dict[str, Any]:
         if "tuned_as" in cell:
             continue  # nothing was minimized for it
         metric = _metric_name("headline", cell, comparison)
-        objective = (cell.get("tuning") or {}).get("objective")
-        if objective is None:
-            reached = "no search"
-        else:
-            label = "validation loss reached by the search"
-            values.append(_value(name, label, objective, "nats", None, [cell], f"{at}.tuning.objective"))
-            reached = f"a validation loss of {objective:.3f} nats"
+        tuning = cell["tuning"]
+        searches = tuning["searches"] if tuning else []
+        objectives = {i: found["objective"] for i, found in enumerate(searches)}
+        objectives = {i: value for i, value in objectives.items() if value is not None}
+        for place, objective in objectives.items():
+            label = "validation loss reached by the search" + (f" {place + 1}" if len(searches) > 1 else "")
+            key = f"{at}.tuning.searches.{place}.objective"
+            values.append(_value(name, label, objective, "nats", None, [cell], key))
+        losses = _listed([f"{value:.3f}" for value in objectives.values()]) if objectives else ""
+        reached = f"a validation loss of {losses} nats" if objectives else "no search"
         scores = _means(name, at, cell, [metric])
         said += [f"{name} {reached} and a {metric} of {100 * score['value']:.2f}%" for score in scores]
         values += scores

@@ -285,6 +285,8 @@ def of_training(record: Record, values: dict, search: int) -> dict:
         "identity": record.identity,
         "search": search,
         "values": values,
+        "base_lr": record.settings["optimizer"]["base_lr"],
+        "parameters": record.settings["schedule"]["parameters"],
         "status": record.status,
         "best_epoch": record.best_epoch,
         "num_parameters": record.num_parameters,

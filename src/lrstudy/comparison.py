@@ -60,7 +60,7 @@ _OF_WORKING = (
         for name in _VALIDATED
     ),
     "train_evaluated/loss", "train_evaluated/accuracy", "best_epoch", "turning_epoch", "overfitting",
-    "epochs_to_target", "seconds_to_target", "seconds_per_epoch", "epoch_slowdown",
+    "seconds_per_epoch", "epoch_slowdown",
 )  # fmt: skip
 """Metrics that are undefined without a working model."""
 
@@ -86,7 +86,8 @@ def compare(
             are shown.
 
     Returns:
-        ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr``, ``parameters``,
+        ``cells``: by model and schedule: ``seeds``, ``diverged``, ``base_lr`` and ``parameters`` (those of
+        the first search, if there are several), ``by_search`` (:func:`by_search`),
         ``identities`` (by seed, the training's name in the ledger), ``origins`` (:func:`origins`),
         ``tuning``, ``tuned_as`` (the model whose values it takes, where they are not its own), ``lr_range``
         (:func:`lr_range`), ``compute_seconds`` (by seed, of all epochs) and
@@ -115,11 +116,11 @@ def compare(
     studied = studied if planned is None else [str(seed) for seed in planned]
     for model, schedules in cells.items():
         reference = schedules.get(settings.reference)
-        described = {name: _describe(cell, reference, settings) for name, cell in schedules.items()}
+        described = {name: _describe(cell, settings) for name, cell in schedules.items()}
         compared[model], views[model] = described, {}
         if reference is None:
             continue
-        view = _describe(averaged_view(reference), None, settings)
+        view = _describe(averaged_view(reference), settings)
         views[model][f"{settings.reference}_averaged"] = view
         base = described[settings.reference]
         num_missing = sum(name == model for name, _ in missing)
@@ -228,9 +229,7 @@ def _unlike(cells: list[dict], seed: str, names: Collection[str]) -> dict[str, l
     return {name: values for name, values in found.items() if len(set(values)) > 1}
 
 
-def metrics_by_seed(
-    cell: dict, reference: dict | None = None, across_dtypes: bool = False
-) -> dict[str, dict[str, float | None]]:
+def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
     """Every compared metric of a cell: name -> seed -> value.
 
     A run that diverged has no working model: its accuracy and F1 count as 0, a loss against any that works;
@@ -249,54 +248,37 @@ def metrics_by_seed(
       more than twice its standard error, and how much higher it ended if by more than that, else 0
       (:func:`lrstudy.measures.turn`). Both None for fewer than four epochs. A monitor that steers by
       validation loss is judged by ``test/loss``.
-    - ``epochs_to_target``, ``seconds_to_target``: the first epoch at whose end the headline metric on
-      validation data is at least what ``reference`` ended with at the same seed, and the product of these
-      epochs and ``seconds_per_epoch``; None where that never happened or there is no such reference. One in
-      another dtype is a reference only with ``across_dtypes``.
     - ``seconds_per_epoch``: of the run's cheapest epoch, in seconds of computing
       (:func:`lrstudy.devices.compute_clock`). Whatever else the machine did can only have added to it, and a
       schedule has no epochs that cost less than the others.
     - ``epoch_slowdown``: how much more than that the median epoch cost, as a share; large where the machine
       did other work, None for a single epoch.
     """
-    target_name = HEADLINE[cell["training"]["dataset"]].replace("test/", "validation/")
-    targets = _last_values(reference, target_name) if reference is not None else {}
-    histories = _by_seed(cell["history"])
+    histories = epochs_by_seed(cell["history"])
     runs = cell["training"]["seeds"]
-    if not across_dtypes:
-        targets = {
-            seed: value
-            for seed, value in targets.items()
-            if seed in runs and runs[seed]["dtype"] == reference["training"]["seeds"][seed]["dtype"]
-        }
     values: dict[str, dict[str, float | None]] = {}
     for seed, scores in cell["scores"].items():
         run, rows = runs[seed], histories[seed]
-        works = _works(cell, seed)
+        worked = works(cell, seed)
         found: dict[str, float | None] = {}
         is_view = "view_of" in cell
         for weights, prefix in TEST_PREFIX.items():
             for name in SCORES:
-                value = scores[weights][name] if works else _OF_DIVERGED[name]
+                value = scores[weights][name] if worked else _OF_DIVERGED[name]
                 found[f"{prefix}/{name}"] = None if is_view and weights != "last" else value
         found |= dict.fromkeys(_OF_WORKING)
-        if works:
+        if worked:
             cheapest = float(min(run["compute_seconds"]))
             found["seconds_per_epoch"] = cheapest
             if len(run["compute_seconds"]) > 1:
                 found["epoch_slowdown"] = float(np.median(run["compute_seconds"])) / cheapest - 1
-        if works and is_view:
+        if worked and is_view:
             found |= {
                 f"validation/{name}": run["final"][f"validation_{AVERAGED}/{name}"] for name in _VALIDATED
             }
-        elif works:
+        elif worked:
             found |= _of_history(rows) | _of_the_end(run["final"], scores["last"])
             found["best_epoch"] = float(run["best_epoch"])
-            if seed in targets:
-                reached = next((row["epoch"] for row in rows if row[target_name] >= targets[seed]), None)
-                if reached is not None:
-                    found["epochs_to_target"] = reached
-                    found["seconds_to_target"] = reached * cheapest
         for name, value in found.items():
             values.setdefault(name, {})[seed] = value if _is_number(value) else None
     return values
@@ -452,18 +434,32 @@ MOVES = 0.1
 
 
 def lr_range(cell: dict) -> list[float]:
-    """[lowest, highest] learning rate of a cell's trainings: the base rate and that of each epoch's end.
+    """[lowest, highest] learning rate of the training whose rate moves most: base rate and epochs' ends.
 
-    Without the epochs of warmup, in which a static rate moves, too, and without runs that diverged.
+    Without the epochs of warmup, in which a static rate moves, too. Of one training, since two searches give
+    two base rates, and a rate that is constant in both does not move.
     """
-    chosen = cell["training"]["settings"]
-    rates = [
-        row["lr"]
-        for row in cell["history"]
-        if row["epoch"] >= chosen["schedule"]["warmup_epochs"] and np.isfinite(row["lr"])
-    ]
-    rates.append(chosen["optimizer"]["base_lr"])
-    return [float(min(rates)), float(max(rates))]
+    warmup = cell["training"]["settings"]["schedule"]["warmup_epochs"]
+    rows = epochs_by_seed(cell["history"])
+    ranges = []
+    for seed, run in cell["training"]["seeds"].items():
+        rates = [row["lr"] for row in rows[seed] if row["epoch"] >= warmup and np.isfinite(row["lr"])]
+        rates.append(run["base_lr"])
+        ranges.append([float(min(rates)), float(max(rates))])
+    return max(ranges, key=lambda found: (found[1] - found[0]) / found[1])
+
+
+def by_search(runs: dict[str, dict]) -> dict[str, dict]:
+    """By number of the search the ``seeds`` that took its ``values``, ``base_lr`` and all ``parameters``.
+
+    Args:
+        runs: by seed, what ``train`` wrote of it.
+    """
+    found: dict[str, dict] = {}
+    for seed, run in sorted(runs.items(), key=lambda item: int(item[0])):
+        told = {name: run[name] for name in ("values", "base_lr", "parameters")} | {"seeds": []}
+        found.setdefault(str(run["search"]), told)["seeds"].append(int(seed))
+    return dict(sorted(found.items()))
 
 
 def moves(cell: dict) -> bool:
@@ -541,23 +537,18 @@ def curves(cells: dict[str, dict[str, dict]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _works(cell: dict, seed: str) -> bool:
+def works(cell: dict, seed: str) -> bool:
+    """Whether the training of a seed ended with a network that works: it finished, and predicts numbers."""
     finished = cell["training"]["seeds"][seed]["status"] == "finished"
     return finished and cell["scores"][seed]["last"]["accuracy"] is not None
 
 
-def _by_seed(history: list[dict]) -> dict[str, list[dict]]:
+def epochs_by_seed(history: list[dict]) -> dict[str, list[dict]]:
     """The rows of each seed, first epoch first."""
     grouped: dict[str, list[dict]] = {}
     for row in sorted(history, key=lambda row: row["epoch"]):
         grouped.setdefault(str(int(row["seed"])), []).append(row)
     return grouped
-
-
-def _last_values(cell: dict, name: str) -> dict[str, float]:
-    """By seed, what a column of the history ended with; without seeds that diverged."""
-    histories = _by_seed(cell["history"])
-    return {seed: histories[seed][-1][name] for seed in cell["scores"] if _works(cell, seed)}
 
 
 def _headline_values(cells: list[dict]) -> tuple[np.ndarray, list[str]]:
@@ -572,24 +563,26 @@ def _is_number(value: float | None) -> bool:
     return value is not None and bool(np.isfinite(value))
 
 
-def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> dict:
+def _describe(cell: dict, settings: CompareParams) -> dict:
     training = cell["training"]
     metrics = {}
-    for name, by_seed in metrics_by_seed(cell, reference, settings.across_dtypes).items():
-        values = [value for value in by_seed.values() if value is not None]
-        metrics[name] = {"values": by_seed, "mean": None, "spread": None, "interval": None}
+    for name, found in metrics_by_seed(cell).items():
+        values = [value for value in found.values() if value is not None]
+        metrics[name] = {"values": found, "mean": None, "spread": None, "interval": None}
         if values:
             metrics[name] |= {
                 "mean": float(np.mean(values)),
                 "spread": spread(values),
                 "interval": t_interval(values, settings.confidence),
             }
-    chosen = training["settings"]
+    chosen, searched = training["settings"], by_search(training["seeds"])
+    first = next(iter(searched.values()))
     return {
         "seeds": [int(seed) for seed in training["seeds"]],
-        "diverged": [int(seed) for seed in training["seeds"] if not _works(cell, seed)],
-        "base_lr": chosen["optimizer"]["base_lr"],
-        "parameters": chosen["schedule"]["parameters"],
+        "diverged": [int(seed) for seed in training["seeds"] if not works(cell, seed)],
+        "base_lr": first["base_lr"],
+        "parameters": first["parameters"],
+        "by_search": searched,
         "warmup_epochs": chosen["schedule"]["warmup_epochs"],
         "optimizer": chosen["optimizer"]["name"],
         "controller": chosen["controller"]["name"],
@@ -611,7 +604,11 @@ def _describe(cell: dict, reference: dict | None, settings: CompareParams) -> di
 
 
 def _tuning(best: dict | None) -> dict | None:
-    """What the search found, without its single trials; None where there was none for this cell."""
+    """What the search found, without its single trials; None where there was none for this cell.
+
+    ``num_trials`` are those that were asked for; ``num_tried`` of each search those that there were, which
+    are fewer where the space has no more.
+    """
     if best is None or best["source"] == "defaults":
         return None
     best_of_search = ("sampler_seed", "values", "objective", "best_trial", "exhausted")
@@ -620,7 +617,10 @@ def _tuning(best: dict | None) -> dict | None:
         "objective", "best_trial", "search_objective", "defaults_objective", "within_the_noise",
         "sensitivity", "budget",
     )  # fmt: skip
-    searches = [{name: found[name] for name in best_of_search} for found in best["searches"]]
+    searches = [
+        {name: found[name] for name in best_of_search} | {"num_tried": len(found["trials"])}
+        for found in best["searches"]
+    ]
     return {name: best[name] for name in kept} | {
         "searches": searches,
         "largest_rise": largest_rise(best["sensitivity"]),

@@ -83,6 +83,7 @@ class CompareParams(_Section):
 
     reference: str
     looks: list[Count]
+    targets: dict[str, Annotated[float, Field(gt=0, lt=1)]]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     num_resamples: Annotated[int, Field(ge=100)]
     across_dtypes: bool
@@ -410,6 +411,9 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
                 raise StudyError(
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
                 )
+    for name in params.compare.targets:
+        if name not in params.model:
+            raise unknown(f"{where}: compare.targets", name, params.model, "a model of the study")
     for section in ("train", "theory"):
         for name in ("seeds", "confirm_seeds"):
             overlap = sorted(set(getattr(params, section).seeds) & set(getattr(params.tune, name)))

@@ -283,6 +283,30 @@ def budget_figure(panels: Mapping[str, Mapping[str, Curve]]) -> "Figure":
     return figure
 
 
+def profile_figure(panels: Mapping[str, tuple[Mapping[str, Curve], str]]) -> "Figure":
+    """Performance profiles, a panel each: what is solved within a factor of the lowest cost.
+
+    Args:
+        panels: title -> (schedule -> (factors from 1, shares of the problems), what the x axis says). A
+            schedule has the same style in every panel, and its line goes on to the panel's end.
+
+    Source: Dolan and More 2002.
+    """
+    names = _names(curves for curves, _ in panels.values())
+    figure, axes = _grid(list(panels), 2.1)
+    for panel, (curves, label) in zip(axes, panels.values(), strict=True):
+        end = 1.1 * max(max(x) for x, _ in curves.values())
+        for name, (x, y) in curves.items():
+            style_of = line_style(names.index(name))
+            panel.plot([*x, end], [*y, y[-1]], drawstyle="steps-post", label=name, **style_of)
+        panel.set_xlim(1, end)
+        panel.set_ylim(0, 1.03)
+        panel.set_xlabel(label)
+    _label_left(axes, "share that got there")
+    _legend_above(figure, axes)
+    return figure
+
+
 def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Figure":
     """Critical-difference diagrams, one above the other: average ranks, those not told apart joined by a bar.
 

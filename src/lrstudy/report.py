@@ -8,7 +8,7 @@ import html
 import json
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,8 @@ class Document:
 
 
 _SECTIONS = (
-    "data", "protocol", "progress", "missing", "cells", "models", "across_models", "gaps", "claims", "theory",
+    "data", "protocol", "progress", "missing", "cells", "models", "across_models", "time_to_target", "gaps",
+    "claims", "theory",
 )  # fmt: skip
 
 
@@ -127,9 +128,12 @@ def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]
 
 
 def differences(comparison: dict) -> dict[str, dict[str, tuple]]:
-    """The main figure in points: model -> schedule -> (values by seed, mean, interval or None)."""
+    """The main figure in points: model -> schedule -> (values by seed, mean, interval or None).
+
+    With the reference's averaged weights, the rival that costs no training.
+    """
     found: dict[str, dict[str, tuple]] = {}
-    for model, schedule, cell in _cells(comparison):
+    for model, schedule, cell in _rows(comparison):
         difference = _difference(comparison, cell)
         if difference:
             found.setdefault(model, {})[schedule] = (
@@ -163,6 +167,35 @@ def budgets(comparison: dict) -> dict[str, dict[str, tuple[list[int], list[float
     return found
 
 
+def profiles(comparison: dict) -> dict[str, tuple[dict[str, tuple[list[float], list[float]]], str]]:
+    """The profile figure: title -> (schedule -> (factors, shares), what the factors are of).
+
+    All models together by epochs and by seconds, then each model by epochs; a single model by both.
+    """
+    found = comparison["time_to_target"]
+    models = [model for model, timed in found["models"].items() if timed["schedules"]]
+    if len(models) == 1:
+        title, whole = model_title(comparison, models[0]), found["models"][models[0]]["profiles"]
+    else:
+        title, whole = "all models", found["profiles"]
+    panels = {f"{title}, by {cost}": (whole, cost) for cost in _TIMES}
+    if len(models) > 1:
+        panels |= {
+            model_title(comparison, name): (found["models"][name]["profiles"], "epochs") for name in models
+        }
+    return {
+        title: (
+            {name: (profile[cost]["factors"], shares) for name, shares in profile[cost]["shares"].items()},
+            f"times the fewest {cost}",
+        )
+        for title, (profile, cost) in panels.items()
+        if profile[cost]["shares"]
+    }
+
+
+_TIMES = ("epochs", "seconds")
+
+
 def models_beyond_the_paper(comparison: dict) -> list[str]:
     """The models that the reference trained for more epochs than the paper's figures show."""
     reference = comparison["protocol"]["reference"]
@@ -178,10 +211,12 @@ def document(comparison: dict) -> Document:
     sample = comparison["protocol"]["source"] == "sample"
     title = "Do dynamic learning-rate schedules generalize better than static ones?"
     everything = [f"{model}-{schedule}" for model, schedule, _ in _cells(comparison)]
+    reference = comparison["protocol"]["reference"]
     main_figure = Figure(
         "differences.svg",
-        f"Test metric minus that of {comparison['protocol']['reference']} at the same seed, in points: "
-        f"dots are seeds, bars the mean with its {_percent_of(comparison)} interval.",
+        f"Test metric minus that of {reference} at the same seed, in points: dots are seeds, bars the mean "
+        f"with its {_percent_of(comparison)} interval. {reference}_averaged is no schedule: its are the "
+        f"trainings of {reference} with their weights averaged.",
         "comparison.json",
         everything,
     )
@@ -210,8 +245,9 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _rank_diagrams(comparison)
     yield _across(comparison)
     yield _other_metrics(comparison)
+    yield _time_to_target(comparison)
     yield _claims(comparison)
-    yield _alone(comparison)
+    yield from _alone(comparison)
     yield _theory(comparison)
     yield _gaps(comparison)
     yield from _search(comparison)
@@ -220,14 +256,16 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _sources(comparison)
 
 
-def _main_claim(comparison: dict) -> dict[str, Any] | None:
-    claims = comparison.get("claims", [])
-    return next((claim for claim in claims if claim["id"] == "dynamic_generalizes"), None)
+MAIN_CLAIM, AVERAGED_CLAIM = "dynamic_generalizes", "dynamic_beats_averaged"
+
+
+def _claim(comparison: dict, name: str = MAIN_CLAIM) -> dict[str, Any] | None:
+    return next((claim for claim in comparison.get("claims", []) if claim["id"] == name), None)
 
 
 def _verdict(comparison: dict) -> list[str]:
     """The question's own claim with its verdict; nothing if claims were not judged."""
-    claim = _main_claim(comparison)
+    claim = _claim(comparison)
     if claim is None:
         return []
     words = f"**{claim['verdict'].capitalize()}**: {claim['claim']}"
@@ -248,11 +286,15 @@ _DECIDES = {
 
 
 def findings(comparison: dict) -> list[str]:
-    """One sentence per model: the schedule that validation chose, how far from the reference, verdict."""
-    reference, claim = comparison["protocol"]["reference"], _main_claim(comparison)
+    """One sentence per model: the schedule that validation chose, how far from the reference, verdict.
+
+    And how far from the reference's averaged weights.
+    """
+    reference, claim = comparison["protocol"]["reference"], _claim(comparison)
     if claim is None:
         return []
     parts = {part["model"]: part for part in claim["parts"]}
+    rivals = {part["model"]: part for part in _claim(comparison, AVERAGED_CLAIM)["parts"]}
     why = {model: reason for reason, models in claim["untested"].items() for model in models}
     said = []
     for model, schedules in comparison["cells"].items():
@@ -277,6 +319,12 @@ def findings(comparison: dict) -> list[str]:
             if part["p_holm"] != part["p"]:
                 words += f", {part['p_holm']:.3g} after Holm over the models"
             words += f"; {_count(part['n'])})"
+        if model in rivals:
+            rival, averaged = rivals[model], f"{reference}_averaged"
+            words += f"; {100 * rival['effect']:+.2f} points from {averaged}"
+            if rival["n"] >= MIN_SEEDS:
+                decided = _DECIDES[rival["decides"]].format(reference=averaged)
+                words += f", {decided} (p {rival['p']:.3g})"
         said.append("; ".join([words, *part["notes"]]) + ".")
     return said
 
@@ -285,7 +333,7 @@ def text_table(comparison: dict) -> str:
     """Model x schedule for a terminal: metric, mean over seeds, spread."""
     wide = max([12, *(len(model) for model, _, _ in _cells(comparison))])
     lines = [f"{'model':<{wide}} {'schedule':<20} {'metric':<14} {'mean':>7} {'spread':>7}  seeds  data"]
-    for model, schedule, cell in _cells(comparison):
+    for model, schedule, cell in _rows(comparison):
         metric = headline(comparison, cell)
         found = cell["metrics"][metric]
         label = comparison["data"][cell["dataset"]]["label"]
@@ -398,7 +446,8 @@ def _view_words(comparison: dict) -> list[str]:
     reference = comparison["protocol"]["reference"]
     return [
         f"{reference}_averaged is no training of its own: it shows the trainings of {reference} with the "
-        "mean of their weights over the last fifth of the updates."
+        "mean of their weights over the last fifth of the updates. It is the rival that every decay must "
+        "beat: the differences to it are tests of their own, adjusted among themselves."
     ]
 
 
@@ -446,7 +495,7 @@ def _plan(comparison: dict) -> str:
 def _table(comparison: dict, model: str) -> Table:
     schedules = comparison["cells"][model] | comparison["views"][model]
     metric = headline(comparison, next(iter(schedules.values())))
-    percent = _percent_of(comparison)
+    percent, reference = _percent_of(comparison), comparison["protocol"]["reference"]
     rows = []
     for schedule, cell in schedules.items():
         found = cell["metrics"][metric]
@@ -463,10 +512,11 @@ def _table(comparison: dict, model: str) -> Table:
                 _interval(difference["interval"], "+") if difference else "",
                 _p(difference, "p"),
                 _p(difference, "p_holm"),
+                *_to_averaged(found.get("difference_to_averaged")),
                 _percent(cell["metrics"]["generalization_gap"]["mean"]),
                 _number(cell["metrics"]["best_epoch"]["mean"]),
-                f"{cell['base_lr']:.4g}",
-                ", ".join(f"{name} {_number(value)}" for name, value in cell["parameters"].items()) or "none",
+                _by_search(cell, lambda search: f"{search['base_lr']:.4g}"),
+                _by_search(cell, lambda search: _parameters(search["parameters"])),
             ]
         )
     header = [
@@ -474,10 +524,12 @@ def _table(comparison: dict, model: str) -> Table:
         metric,
         "spread over seeds",
         f"{percent} interval",
-        f"difference to {comparison['protocol']['reference']}",
+        f"difference to {reference}",
         f"{percent} interval",
         "p",
         "p (Holm)",
+        f"difference to {reference}_averaged",
+        f"p against {reference}_averaged (Holm)",
         "generalization gap",
         "lowest validation loss at epoch",
         "base rate",
@@ -493,6 +545,29 @@ def _table(comparison: dict, model: str) -> Table:
         for found in _references(comparison, model)
     ]
     return Table(header, rows, grey)
+
+
+def _to_averaged(difference: dict | None) -> list[str]:
+    """A row's mean difference to the averaged reference with its interval, and its p's."""
+    if difference is None or difference["mean"] is None:
+        return ["", ""]
+    mean = f"{100 * difference['mean']:+.2f}"
+    if difference["interval"] is not None:
+        mean += f" ({_interval(difference['interval'], '+')})"
+    p = _p(difference, "p")
+    return [mean, f"{p} ({_p(difference, 'p_holm')})" if p else ""]
+
+
+def _by_search(cell: dict, said: Callable[[dict], str]) -> str:
+    """What is said of the values of each search that a cell's seeds took; with the seeds where it differs."""
+    found: dict[str, list[int]] = {}
+    for search in cell["by_search"].values():
+        found.setdefault(said(search), []).extend(search["seeds"])
+    return _with_seeds(found)
+
+
+def _parameters(found: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in found.items()) or "none"
 
 
 def _references(comparison: dict, model: str) -> list[dict]:
@@ -623,25 +698,20 @@ def _other_metrics(comparison: dict) -> Section:
                 _number(metrics["test/loss"]["mean"]),
                 _reached(metrics["turning_epoch"]),
                 _number(metrics["overfitting"]["mean"]),
-                _reached(metrics["epochs_to_target"]),
-                _number(metrics["seconds_to_target"]["mean"]),
                 _number(metrics["seconds_per_epoch"]["mean"]),
                 _percent(metrics["epoch_slowdown"]["mean"]),
                 str(sum(cell["interventions"].values())),
             ]
         )
-    reference = comparison["protocol"]["reference"]
     return Section(
         "Other measures",
         text=[
             "Means over seeds. The validation loss, smoothed by medians of three epochs, turns at the epoch "
             "of its lowest value if it rises later by more than twice its standard error; overfitting is how "
-            "much higher it ends, if by more than that, else 0 (fewer than four epochs show neither). Time "
-            f"to target: until validation accuracy (macro F1 of IMDB) first reached what {reference} had at "
-            "its end at the same seed. Seconds are those of the "
-            "run's cheapest epoch, on the machine that ran it, and of as many such epochs: processor "
-            "time on a CPU, by the clock on a GPU. Beside them, how much more the median epoch cost, which "
-            "is much where the machine did other work."
+            "much higher it ends, if by more than that, else 0 (fewer than four epochs show neither). "
+            "Seconds are those of the run's cheapest epoch, on the machine that ran it: processor time on a "
+            "CPU, by the clock on a GPU. Beside them, how much more the median epoch cost, which is much "
+            "where the machine did other work."
         ],
         tables=[
             Table(
@@ -652,8 +722,6 @@ def _other_metrics(comparison: dict) -> Section:
                     "test loss",
                     "validation loss turns at epoch",
                     "overfitting",
-                    f"epochs to {reference}'s end",
-                    f"seconds to {reference}'s end",
                     "seconds per epoch",
                     "median epoch slower by, %",
                     "interventions",
@@ -662,6 +730,61 @@ def _other_metrics(comparison: dict) -> Section:
             )
         ],
     )
+
+
+def _time_to_target(comparison: dict) -> Section:
+    """How soon each schedule's runs reached one target per model; runs that never did are in every number."""
+    models, percent = comparison["time_to_target"]["models"], _percent_of(comparison)
+    targets, rows = [], []
+    for model, timed in models.items():
+        value, words = timed["target"]["value"], "none"
+        if value is not None:
+            words = f"{timed['target']['metric']} of {_percent(value)}"
+        targets.append(f"{model}: {words} ({timed['target']['source']})")
+        for schedule, times in timed["schedules"].items():
+            number = len(times["epochs"]["values"])
+            row = [f"{model}-{schedule}", f"{number - times['unreached']} of {number}"]
+            for cost in _TIMES:
+                row += [_number(times[cost]["median"]), _range(times[cost]["interval"])]
+            rows.append(row)
+    header = [words for cost in _TIMES for words in (f"median {cost}", f"{percent} interval of {cost}")]
+    figure = Figure(
+        "time_to_target.svg",
+        "Share of the seeds at which a schedule reached the target within so many times what the fastest "
+        "schedule needed (performance profile). At 1: how often it was the fastest; at the right: how often "
+        f"it got there at all.{_profiled(comparison)}",
+        "comparison.json",
+        [row[0] for row in rows],
+    )
+    return Section(
+        "Time to target",
+        text=[
+            "Until the validation metric first was at least the target, which is one for all schedules and "
+            f"seeds of a model. {'; '.join(targets)}.",
+            "A run that never got there, or diverged, took infinitely long (inf) and is left out of nothing: "
+            "the median is the time by which half of the runs had got there, and inf where more than half "
+            "never did. Intervals are of the median, from the order of the times alone; fewer than 6 seeds "
+            "have none. Seconds are as many of the run's cheapest epochs.",
+        ],
+        figures=[figure] if profiles(comparison) else [],
+        tables=[Table(["cell", "seeds that got there", *header], rows)] if rows else [],
+    )
+
+
+def _profiled(comparison: dict) -> str:
+    """Which schedules and seeds the profile over all models is of; nothing where there is one model."""
+    found = comparison["time_to_target"]
+    models = {model: timed["schedules"] for model, timed in found["models"].items() if timed["schedules"]}
+    whole = found["profiles"]["epochs"]
+    if len(models) < 2:
+        return ""
+    words = f" All models: {whole['num_problems']} seeds of models that all of these schedules ran"
+    if whole["num_unsolved"]:
+        words += f", at {whole['num_unsolved']} of which none got there"
+    some = list(dict.fromkeys(name for timed in models.values() for name in timed))
+    if partly := [name for name in some if name not in whole["schedules"]]:
+        words += f"; without {_and(partly)}, which did not run on every model"
+    return words + "."
 
 
 def _claims(comparison: dict) -> Section | None:
@@ -689,26 +812,30 @@ def _claims(comparison: dict) -> Section | None:
     )
 
 
-def _alone(comparison: dict) -> Section | None:
-    """The main claim for each schedule by itself."""
-    claim = _main_claim(comparison)
-    if claim is None or not claim["by_schedule"]:
-        return None
-    return Section(
-        "Each schedule by itself",
-        3,
-        text=[
-            f"Does it generalize better than {comparison['protocol']['reference']}? Every row is a question "
-            "of its own, with no adjustment for the others: of twenty schedules without an effect one would "
-            "seem to have one."
-        ],
-        tables=[
-            Table(
-                ["schedule", "verdict", "why"],
-                [[row, found["verdict"], found["why"]] for row, found in claim["by_schedule"].items()],
-            )
-        ],
-    )
+def _alone(comparison: dict) -> Iterator[Section]:
+    """The claims on the chosen schedule for each one by itself: against the reference and its average."""
+    reference = comparison["protocol"]["reference"]
+    for name, title, rival in (
+        (MAIN_CLAIM, "Each schedule by itself", reference),
+        (AVERAGED_CLAIM, f"Each schedule against {reference}_averaged", f"{reference}_averaged"),
+    ):
+        claim = _claim(comparison, name)
+        if claim is None or not claim["by_schedule"]:
+            continue
+        yield Section(
+            title,
+            3,
+            text=[
+                f"Does it generalize better than {rival}? Every row is a question of its own, with no "
+                "adjustment for the others: of twenty schedules without an effect one would seem to have one."
+            ],
+            tables=[
+                Table(
+                    ["schedule", "verdict", "why"],
+                    [[row, found["verdict"], found["why"]] for row, found in claim["by_schedule"].items()],
+                )
+            ],
+        )
 
 
 def _would_decide(claim: dict) -> str:
@@ -831,7 +958,7 @@ def _search(comparison: dict) -> Iterator[Section]:
     """What tuning found for every model's schedules, and what a value off by a factor of 2 costs each."""
     protocol = comparison["protocol"]
     tuned = {
-        model: {name: cell["tuning"] for name, cell in schedules.items() if cell["tuning"]}
+        model: {name: cell for name, cell in schedules.items() if cell["tuning"]}
         for model, schedules in comparison["cells"].items()
     }
     tuned = {model: found for model, found in tuned.items() if found}
@@ -855,9 +982,10 @@ def _search(comparison: dict) -> Iterator[Section]:
             "standard error, which the noise between seeds tells. Half and twice: how much the validation "
             "loss would change if that value alone were off by a factor of 2, as a Gaussian process fitted "
             "to the trials has it, with the 95% of its own uncertainty; wide intervals mean few trials. "
-            "Costs compare by trainings; minutes are theirs, with whatever else the machine did."
-        ]
-        + ([_BUDGET] if drawn else []),
+            "Costs compare by trainings; minutes are theirs, with whatever else the machine did.",
+            *([_BUDGET] if drawn else []),
+            _searches(comparison),
+        ],
         figures=[
             Figure(
                 "budget.svg",
@@ -870,8 +998,8 @@ def _search(comparison: dict) -> Iterator[Section]:
         else [],
     )
     sides = {"half": "halved", "double": "doubled"}
-    for model, searches in tuned.items():
-        rows = []
+    for model, cells in tuned.items():
+        rows, searches = [], {name: cell["tuning"] for name, cell in cells.items()}
         for schedule, tuning in searches.items():
             for term in tuning["terms"]:
                 known = tuning["sensitivity"]["parameters"].get(term["parameter"], {})
@@ -879,7 +1007,7 @@ def _search(comparison: dict) -> Iterator[Section]:
                     [
                         schedule,
                         term["term"],
-                        f"{_number(term['value'])} {term['unit']}".strip(),
+                        _by_search(cells[schedule], lambda search, term=term: _chosen(term, search)),
                         _range(term["as_good"]),
                         *(_change(known.get(side)) for side in ("half", "double")),
                     ]
@@ -930,6 +1058,32 @@ def _search(comparison: dict) -> Iterator[Section]:
                 )
             ],
         )
+
+
+def _searches(comparison: dict) -> str:
+    """How many searches stand behind the seeds, and which of them had fewer trials than were asked for."""
+    protocol = comparison["protocol"]
+    if protocol["searches"] == 1:
+        words = "One search stands behind all seeds of a row: its luck is in no interval."
+    else:
+        words = (
+            f"{protocol['searches']} searches, each with a sampler of its own, take turns in giving the "
+            "seeds their values, so that the spread over seeds has the luck of the search in it."
+        )
+    few = [
+        f"{model}-{schedule} {min(tried)}"
+        for model, schedule, cell in _cells(comparison)
+        if cell["tuning"]
+        and min(tried := [search["num_tried"] for search in cell["tuning"]["searches"]])
+        < protocol["num_trials"]
+    ]
+    return words + (f" Fewer trials, since the space has no more: {', '.join(few)}." if few else "")
+
+
+def _chosen(term: dict, search: dict) -> str:
+    """A term's value in a search, with its unit."""
+    value = (search["parameters"] | search["values"])[term["parameter"]]
+    return f"{_number(value)} {term['unit']}".strip()
 
 
 def _curves(comparison: dict) -> Section:
@@ -1163,6 +1317,13 @@ def _marks(text: str):
 def _cells(comparison: dict) -> Iterator[tuple[str, str, dict]]:
     for model, schedules in comparison["cells"].items():
         for schedule, cell in schedules.items():
+            yield model, schedule, cell
+
+
+def _rows(comparison: dict) -> Iterator[tuple[str, str, dict]]:
+    """The cells, and after each model's the views of its reference."""
+    for model, schedules in comparison["cells"].items():
+        for schedule, cell in (schedules | comparison["views"][model]).items():
             yield model, schedule, cell
 
 

@@ -18,6 +18,7 @@ from lrstudy.files import write_atomically, write_json
 from lrstudy.ledger import Ledger
 from lrstudy.stages import run_stage
 from lrstudy.study import REPORTS, ledger_folder, read_json, reference_file
+from lrstudy.time_to_target import time_to_target
 
 THEORY = ("late_decay", "level_sets")
 """The experiments of the theory, each a stage that leaves reports/<name>.json."""
@@ -76,6 +77,7 @@ def main() -> None:
     }
     rows = curves(cells)
     comparison |= {
+        "time_to_target": time_to_target(cells, comparison["cells"], params.compare),
         "gaps": gaps(comparison),
         "claims": claims(comparison, rows),
         "theory": theory(),

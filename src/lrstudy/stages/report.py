@@ -11,6 +11,7 @@ from lrstudy.figures import (
     curve_figure,
     difference_figure,
     loss_figure,
+    profile_figure,
     rank_figure,
     save_figure,
     style,
@@ -22,6 +23,7 @@ from lrstudy.report import (
     differences,
     model_title,
     models_beyond_the_paper,
+    profiles,
     ranks,
     read_comparison,
     render_html,
@@ -80,6 +82,8 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
             )
         if bought := budgets(comparison):
             drawn["budget"] = budget_figure({titles[model]: found for model, found in bought.items()})
+        if panels := profiles(comparison):
+            drawn["time_to_target"] = profile_figure(panels)
         if ranked := ranks(comparison):
             drawn["ranks"] = rank_figure({titles[model]: found for model, found in ranked.items()})
         return [
