@@ -120,6 +120,14 @@ class OptimizerParams(_OpenSection):
     search: Search
 
 
+class TimingParams(_Section):
+    """How many updates of every row are timed, and which optimizers beside the study's own."""
+
+    rounds: Annotated[int, Field(ge=2, multiple_of=2)]
+    updates: Count
+    optimizers: dict[str, OptimizerParams]
+
+
 class _ModelParams(_Section):
     dataset: Literal["cifar10", "imdb"]
     precision: Literal["auto", "float32", "bfloat16"]
@@ -338,6 +346,7 @@ class Params(_Section):
     train: TrainParams
     tune: TuneParams
     compare: CompareParams
+    timing: TimingParams
     theory: TheoryParams
     parallel: ParallelParams
     cells: dict[str, CellParams]
@@ -498,6 +507,7 @@ def _keys_at(location: list[str]) -> list[str]:
         "train": TrainParams,
         "tune": TuneParams,
         "compare": CompareParams,
+        "timing": TimingParams,
         "cells": CellParams,
         "controller": ControllerParams,
         "optimizer": OptimizerParams,

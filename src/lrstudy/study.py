@@ -44,6 +44,11 @@ def reference_file(dataset: str) -> Path:
     return Path("artifacts/references") / f"{dataset}.json"
 
 
+def timing_file(model: str) -> Path:
+    """What an update of the model costs under each of its rows; in git, since another machine's differs."""
+    return Path("reports/timing") / f"{model}.json"
+
+
 def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
     """Read another stage's output, an object that has at least ``keys``.
 
@@ -84,19 +89,7 @@ def training_task(
     ``training_share`` of the training split is used, all of the validation split. ``auto`` becomes what it
     means where the training will run, so that the same words on two kinds of machine are two trainings.
     """
-    train = params.train
-    device, precision = _resolved(params, settings["precision"])
-    settings = settings | {
-        "precision": precision,
-        "training_share": training_share,
-        "seed": seed,
-        "threads": train.threads,
-        "device": device,
-        "augment": train.augment,
-        "gradient_clip": train.gradient_clip,
-        "compile": train.compile,
-    }
-    settings = json.loads(json.dumps(settings))  # as a record will have them
+    settings = whole_settings(params, settings, seed, training_share)
     ledger, code = Ledger(ledger_folder(root)), training_code(settings)
     identities = ledger.identities(settings, meta["fingerprint"], code)
     return {
@@ -113,6 +106,26 @@ def training_task(
         "revision": git_revision(),
         **options,
     }
+
+
+def whole_settings(params: Params, settings: dict, seed: int, training_share: float = 1.0) -> dict:
+    """A cell's settings with what all trainings share, as :func:`lrstudy.training.train` takes them.
+
+    ``auto`` becomes what it means where the training will run.
+    """
+    train = params.train
+    device, precision = _resolved(params, settings["precision"])
+    settings = settings | {
+        "precision": precision,
+        "training_share": training_share,
+        "seed": seed,
+        "threads": train.threads,
+        "device": device,
+        "augment": train.augment,
+        "gradient_clip": train.gradient_clip,
+        "compile": train.compile,
+    }
+    return json.loads(json.dumps(settings))  # as a record will have them
 
 
 DESCRIBED = ("dataset", "label", "official", "fingerprint", "num_examples")

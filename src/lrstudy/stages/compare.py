@@ -13,7 +13,7 @@ import numpy as np
 
 from lrstudy.claims import claims, gaps
 from lrstudy.comparison import HEADLINE, compare, curves
-from lrstudy.config import load_params, workspace_root
+from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.ledger import Ledger
@@ -23,9 +23,11 @@ from lrstudy.study import (
     ledger_folder,
     read_json,
     reference_file,
+    timing_file,
     train_folder,
     tuned_file,
 )
+from lrstudy.timing import with_ratios
 
 _COLUMNS = (
     "seed", "epoch", "train/loss", "train/accuracy", "validation/loss", "validation/loss_standard_error",
@@ -86,6 +88,7 @@ def main() -> None:
         ),
     }
     rows = curves(cells)
+    comparison["timing"] = timings(params, data)
     comparison |= {
         "gaps": gaps(comparison),
         "claims": claims(comparison, rows),
@@ -109,6 +112,33 @@ def main() -> None:
             for model, schedules in comparison["cells"].items()
         },
     )
+
+
+def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
+    """What an update costs, by model, as :func:`lrstudy.timing.with_ratios` has it; says which was not timed.
+
+    Args:
+        params: the study's.
+        data: by name what the compared trainings say of their data.
+
+    Raises:
+        StudyError: a model was timed on other data than it was trained on, or by another version.
+    """
+    found = {}
+    for model, settings in params.model.items():
+        path, stage = timing_file(model), f"timing@{model}"
+        if not path.exists():
+            print(f"missing: {path}: `dvc repro {stage}` makes it.", file=sys.stderr)
+            continue
+        timed = read_json(path, stage, ("schedules", "optimizers", "data", "origin", "rounds", "updates"))
+        trained_on = data.get(settings.dataset, timed["data"])
+        if timed["data"]["fingerprint"] != trained_on["fingerprint"]:
+            raise StudyError(
+                f"{path}: timed on other data (fingerprint {timed['data']['fingerprint']:.8}) than the "
+                f"trainings ({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew."
+            )
+        found[model] = with_ratios(timed, params.compare.reference, params.compare.confidence)
+    return found
 
 
 def references(data: dict[str, dict]) -> dict[str, dict]:
