@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from composed import composed_params
-from known_study import REFERENCES, cells
+from known_study import REFERENCES, cells, timing
 
 SOURCE = Path(__file__).parents[1] / "src"
 STAGES = (
     "code", "compare", "download", "evaluate", "late_decay", "level_sets", "preprocess", "publish", "references",
-    "report", "train", "tune",
+    "report", "timing", "train", "tune",
 )  # fmt: skip
 
 HEAVY = ("torch", "mlflow", "optuna", "ray")
@@ -79,6 +79,9 @@ def write_finished_cells(folder: Path) -> None:
     (folder / "artifacts/references").mkdir()
     for dataset, reference in REFERENCES.items():
         (folder / f"artifacts/references/{dataset}.json").write_text(json.dumps(reference))
+    (folder / "reports/timing").mkdir(parents=True)
+    for model in study:
+        (folder / f"reports/timing/{model}.json").write_text(json.dumps(timing(model)))
     for name, drawn in (("late_decay", ["toy.svg"]), ("level_sets", [])):
         (folder / "artifacts/theory" / name).mkdir(parents=True)
         found = {"claims": [], "models": {"lstm": {"figures": drawn}}}
@@ -94,6 +97,7 @@ def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
     comparison = json.loads((tmp_path / "reports/comparison.json").read_text())
     assert comparison["missing"] == []
     assert comparison["cells"]["lstm"]["cosine"]["metrics"]["test/accuracy"]["mean"] == pytest.approx(0.86)
+    assert comparison["timing"]["lstm"]["schedules"]["cosine"]["ratio"] == pytest.approx(1.1)
     assert list((tmp_path / "reports/figures").glob("*.svg"))
     assert (tmp_path / "reports/figures/late_decay_toy.svg").read_text() == "<svg/>"
 

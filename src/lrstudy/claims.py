@@ -124,7 +124,7 @@ class _Part:
     model: str
     seen: str  # in words ...
     details: list[str]  # ... and what follows in parentheses
-    values: np.ndarray  # (n,): what the effect is the mean of; empty if unknown
+    values: np.ndarray  # (n,): the effect is their mean, or what centre says; empty if unknown
     n: int  # seeds
     p: float  # two-sided, of all looks so far
     lean: int  # 1: speaks for the claim, -1: against it, 0: neither
@@ -132,9 +132,9 @@ class _Part:
     rows: list[str]  # whose trainings another seed would cost
     keys: list[str]
     p_within: float = 1.0  # one-sided, that the differences lie within the margin
-    centre: Callable[[np.ndarray], float] = np.mean  # of the values: the effect
     shown: tuple[float, float] | None = None  # interval of the effect
     notes: list[str] = field(default_factory=list)
+    centre: Callable[[np.ndarray], float] = np.mean
 
     @property
     def effect(self) -> float | None:
@@ -372,8 +372,8 @@ def _timed(
                 [row, *control],
                 [f"timing.{model}.{kind}.{name}.seconds" for name in [row, *control]],
                 equivalence_p(values, margin) if enough else 1.0,
-                np.median,
                 interval and (math.expm1(interval[0]), math.expm1(interval[1])),
+                centre=np.median,
             )
         )
     return parts

@@ -13,6 +13,7 @@ controller's decision.
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -122,6 +123,7 @@ def time_rows(task: dict) -> dict[str, Any]:
                 gc.collect()
             print(
                 f"{task['label']}: round {number} of {len(in_order)}, {time.perf_counter() - began:.0f} s",
+                file=sys.stderr,
                 flush=True,
             )
     finally:
