@@ -1153,6 +1153,7 @@ def test_what_would_test_a_claim_is_a_command_that_composes():
     comparison = study({"resnet": {"other": cell([0.7] * 3)}})
     commands = {c["id"]: c["run"]["command"] for c in claims(comparison, []) if c["run"] is not None}
     assert set(commands) == set(CLAIMS)
+    assert commands["dynamic_costs_more"] == commands.pop("adaptive_optimizers_cost_more")
     for claim, command in commands.items():
         words = shlex.split(command)
         assert words[:3] == ["dvc", "exp", "run"]

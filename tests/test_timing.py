@@ -102,8 +102,8 @@ def watched(monkeypatch, one_thread):
     return seen
 
 
-def task(tmp_path, rows: dict, **changes) -> dict:
-    data = write_dataset("text", tmp_path / "data")
+def task(tmp_path, rows: dict, kind: str = "text", **changes) -> dict:
+    data = write_dataset(kind, tmp_path / "data")
     return {
         "label": "timing", "settings": rows, "data": str(data), "rounds": 4, "updates": 2, "revision": "",
     } | changes  # fmt: skip
@@ -111,24 +111,24 @@ def task(tmp_path, rows: dict, **changes) -> dict:
 
 def test_the_blocks_of_a_row_walk_its_training_from_start_to_end_and_begin_anew(watched, tmp_path):
     rows = {name: settings() for name in ("one", "other")}
-    found = time_rows(task(tmp_path, rows, rounds=8))
+    found = time_rows(task(tmp_path, rows))
     assert found["updates"] == 2
-    assert {name: len(seconds) for name, seconds in found["seconds"].items()} == {"one": 8, "other": 8}
+    assert {name: len(seconds) for name, seconds in found["seconds"].items()} == {"one": 4, "other": 4}
     assert all(value > 0 for seconds in found["seconds"].values() for value in seconds)
     assert found["diverged"] == {"one": 0, "other": 0}
     assert found["origin"]["versions"]["torch"]
     assert {(examples, validated) for _, _, examples, validated in watched} == {(2 * 16, 2)}
     # One block each before the rounds; three epochs a training, then the next seed's.
     assert [done for _, done, _, _ in watched[:2]] == [0, 0]
-    rounds = [watched[2 + 2 * number : 4 + 2 * number] for number in range(8)]
-    assert [[done for _, done, _, _ in one] for one in rounds] == [[number % 3] * 2 for number in range(8)]
+    rounds = [watched[2 + 2 * number : 4 + 2 * number] for number in range(4)]
+    assert [[done for _, done, _, _ in one] for one in rounds] == [[number % 3] * 2 for number in range(4)]
     seeds = [[chosen["seed"] for chosen, *_ in one] for one in rounds]
-    assert seeds == [[1 + number // 3] * 2 for number in range(8)]
+    assert seeds == [[1 + number // 3] * 2 for number in range(4)]
 
 
 def test_a_training_that_diverges_begins_anew_and_is_counted(watched, tmp_path):
-    rows = {"static": settings(), "wild": settings(optimizer={"name": "sgd", "base_lr": 1e30})}
-    found = time_rows(task(tmp_path, rows))
+    wild = settings("resnet", optimizer={"name": "sgd", "base_lr": 1e30})
+    found = time_rows(task(tmp_path, {"static": settings("resnet"), "wild": wild}, "image"))
     assert found["diverged"]["static"] == 0
     assert found["diverged"]["wild"] >= 2
     assert all(math.isfinite(value) for value in found["seconds"]["wild"])
