@@ -1,5 +1,7 @@
 """Networks: sizes that are known from their papers, formulas, and that padding never matters."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from lrstudy.models import (
     Transformer,
     attend_to,
     count_parameters,
+    drop_words,
     make_model,
 )
 from tiny_data import MODELS
@@ -156,14 +159,14 @@ def test_resnet18_keeps_a_small_image_large():
 def test_lstm_has_the_parameters_of_its_formula():
     vocab, e, h, classes = 50, 8, 12, 2
     gates = 4 * h * (e + h + 2) + 4 * h * (h + h + 2)  # two layers; torch has two bias vectors
-    assert count_parameters(LSTM(classes, vocab, e, h, 2, 0.0)) == vocab * e + gates + classes * (h + 1)
+    assert count_parameters(LSTM(classes, vocab, e, h, 2, 0.0, 0.0)) == vocab * e + gates + classes * (h + 1)
 
 
 def test_transformer_has_the_parameters_of_its_formula():
     vocab, length, e, f, layers, classes = 50, 20, 8, 32, 3, 2
     block = 4 * e * (e + 1) + 2 * e * f + f + e + 2 * 2 * e
     expected = (vocab + length) * e + layers * block + 2 * e + classes * (e + 1)
-    model = Transformer(classes, vocab, length, e, 2, layers, f, 0.0)
+    model = Transformer(classes, vocab, length, e, 2, layers, f, 0.0, 0.0)
     assert count_parameters(model) == expected
 
 
@@ -219,6 +222,28 @@ def test_the_padding_token_is_zero_and_is_not_trained(name):
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_dropout_acts_in_training_alone(name):
     model, inputs = text_model(name, dropout=0.5), reviews([9, 2, 5])
+    assert not torch.equal(model(*inputs), model(*inputs))
+    model.eval()
+    assert torch.equal(model(*inputs), model(*inputs))
+
+
+def test_dropped_words_are_read_as_the_unknown_word_and_padding_stays():
+    tokens, lengths = reviews([40, 1, 25, 5])
+    real = torch.arange(tokens.shape[1]) < lengths[:, None]
+    torch.testing.assert_close(drop_words(tokens, 1.0), torch.where(real, 1, 0), rtol=0, atol=0)
+    assert torch.equal(drop_words(tokens, 0.0), tokens)
+    torch.manual_seed(0)
+    many = torch.full((100, 100), 7)
+    dropped = drop_words(many, 0.3)
+    assert set(dropped.unique().tolist()) == {1, 7}
+    assert abs((dropped == 1).sum().item() - 3000) < 5 * math.sqrt(
+        10_000 * 0.3 * 0.7
+    )  # five standard deviations
+
+
+@pytest.mark.parametrize("name", TEXT_MODELS)
+def test_words_are_dropped_in_training_alone(name):
+    model, inputs = text_model(name, dropout=0.0, word_dropout=0.5), reviews([9, 2, 5])
     assert not torch.equal(model(*inputs), model(*inputs))
     model.eval()
     assert torch.equal(model(*inputs), model(*inputs))

@@ -17,6 +17,7 @@ MODELS = {
         "hidden_size": 8,
         "num_layers": 2,
         "dropout": 0.3,
+        "word_dropout": 0.2,
     },
     "transformer": {
         "architecture": "transformer",
@@ -25,6 +26,7 @@ MODELS = {
         "num_layers": 1,
         "feedforward_size": 16,
         "dropout": 0.3,
+        "word_dropout": 0.2,
     },
 }
 

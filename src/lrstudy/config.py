@@ -163,6 +163,7 @@ class LSTMParams(_ModelParams):
     hidden_size: Count
     num_layers: Count
     dropout: Probability
+    word_dropout: Probability
 
 
 class TransformerParams(_ModelParams):
@@ -174,6 +175,7 @@ class TransformerParams(_ModelParams):
     num_layers: Count
     feedforward_size: Count
     dropout: Probability
+    word_dropout: Probability
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "TransformerParams":

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from lrstudy.errors import unknown
 
+PADDING, UNKNOWN = 0, 1
+"""Token ids, as ``preprocess`` gives them."""
+
 
 class BasicBlock(nn.Module):
     """relu(x + BN(conv(relu(BN(conv(x)))))), a 1x1 projection where the shape changes (He et al. 2016)."""
@@ -85,10 +88,22 @@ def make_embedding(vocab_size: int, embedding_size: int) -> nn.Embedding:
     return embedding
 
 
+def drop_words(tokens: Tensor, probability: float) -> Tensor:
+    """Token ids (batch, length) with each word made the unknown word with ``probability``; padding stays.
+
+    Word dropout: Bowman et al. 2016, arXiv 1511.06349. It keeps a network from resting on single rare words.
+    """
+    if probability == 0:
+        return tokens
+    dropped = torch.rand(tokens.shape, device=tokens.device) < probability
+    return tokens.masked_fill(dropped & (tokens != PADDING), UNKNOWN)
+
+
 class LSTM(nn.Module):
     """Embedding, left-to-right LSTM, maximum over the review's positions, linear classifier.
 
-    Padding stands at the end, so no real position has seen it, and the maximum leaves it out.
+    Padding stands at the end, so no real position has seen it, and the maximum leaves it out. In training
+    words are dropped (:func:`drop_words`).
     """
 
     def __init__(
@@ -99,8 +114,10 @@ class LSTM(nn.Module):
         hidden_size: int,
         num_layers: int,
         dropout: float,
+        word_dropout: float,
     ):
         super().__init__()
+        self.word_dropout = word_dropout
         self.embedding = make_embedding(vocab_size, embedding_size)
         self.lstm = nn.LSTM(
             embedding_size,
@@ -113,6 +130,7 @@ class LSTM(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_classes)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        tokens = drop_words(tokens, self.word_dropout if self.training else 0)
         features, _ = self.lstm(self.dropout(self.embedding(tokens)))
         padded = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
         features = features.masked_fill(padded[..., None], float("-inf"))
@@ -166,7 +184,8 @@ class EncoderBlock(nn.Module):
 class Transformer(nn.Module):
     """Token and position embeddings, pre-norm encoder blocks, mean over the review's positions, classifier.
 
-    Padded positions are masked as keys and left out of the mean.
+    Padded positions are masked as keys and left out of the mean. In training words are dropped
+    (:func:`drop_words`).
     """
 
     def __init__(
@@ -179,8 +198,10 @@ class Transformer(nn.Module):
         num_layers: int,
         feedforward_size: int,
         dropout: float,
+        word_dropout: float,
     ):
         super().__init__()
+        self.word_dropout = word_dropout
         self.embedding = make_embedding(vocab_size, embedding_size)
         self.position = nn.Embedding(max_length, embedding_size)
         nn.init.normal_(self.position.weight, std=embedding_size**-0.5)
@@ -194,6 +215,7 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         real = positions < lengths[:, None]
+        tokens = drop_words(tokens, self.word_dropout if self.training else 0)
         x = self.dropout(self.embedding(tokens) + self.position(positions))
         for block in self.blocks:
             x = block(x, real[:, None, None, :])

@@ -69,6 +69,7 @@ _SIZES: dict[str, tuple[Any, Any]] = {
     "num_layers": (2, 1),
     "feedforward_size": (16, 12),
     "dropout": (0.3, 0.0),
+    "word_dropout": (0.2, 0.0),
 }
 """Two values for each size of a network."""
 
