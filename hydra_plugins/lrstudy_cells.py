@@ -54,10 +54,15 @@ def study_searches(cells: DictConfig) -> DictConfig:
     )
 
 
+def study_timed(cells: DictConfig) -> DictConfig:
+    """Of each model that searches for its own values a cell: what an update costs does not depend on the length."""
+    return OmegaConf.create({cell.model: cell for cell in study_searches(cells).values()})
+
+
 def study_datasets(cells: DictConfig) -> ListConfig:
     """The data sets that the cells read, sorted, each once."""
     return OmegaConf.create(sorted({cell.dataset for cell in cells.values()}))
 
 
-for _resolver in (study_cells, study_searches, study_datasets):
+for _resolver in (study_cells, study_searches, study_timed, study_datasets):
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

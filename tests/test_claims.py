@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from composed import composed_params
+from lrstudy import claims as claims_module
 from lrstudy.claims import claims, gaps
 from lrstudy.comparison import chosen_by_validation
 from lrstudy.schedules import resolve_parameters
 from lrstudy.statistics import chance_to_decide, equivalence_p, signed_rank_p, t_interval
+from lrstudy.timing import orders
 
 GAPS = [
     "reduction factor",
@@ -52,8 +54,6 @@ def cell(
     accuracy,
     *,
     parameters=None,
-    seconds=None,
-    slowdown=None,
     diverged=(),
     dataset="cifar10",
     controller="none",
@@ -77,8 +77,6 @@ def cell(
         "test/accuracy": accuracy,
         "test/f1": accuracy,
         "generalization_gap": [0.9 - value for value in accuracy],
-        "seconds_per_epoch": seconds or [100.0] * len(accuracy),
-        "epoch_slowdown": slowdown or [0.01] * len(accuracy),
     }
     return {
         "seeds": seeds,
@@ -773,7 +771,7 @@ def test_five_seeds_of_the_old_study_are_undecided_since_a_test_needs_eight(old)
         pytest.approx(effect, abs=5e-5) for effect in (0.0227, 0.0013, -0.0002)
     ]
     tested = {claim["id"] for claim in claims(old, []) if claim["verdict"] != "not tested"}
-    assert tested == {"dynamic_generalizes", "dynamic_costs_more"}
+    assert tested == {"dynamic_generalizes"}
 
 
 def test_the_seeds_that_are_asked_for_do_not_contradict_the_old_study(old):
@@ -947,74 +945,185 @@ def test_monitoring_is_undecided_with_few_seeds_and_not_tested_where_no_row_ran_
 # Cost
 
 
-def timed(ratios, **options) -> dict:
-    static = [100.0 + seed for seed in range(len(ratios))]
-    other = [seconds * ratio for seconds, ratio in zip(static, ratios, strict=True)]
+def timing(rows: dict[str, list[float]], kind="schedules", control=("static",), **described) -> dict:
+    """What the stage writes of rows whose pairs of rounds cost so many times what ``control`` does.
+
+    A pair's two rounds are off by a tenth to either side, which its mean does away with.
+    """
+    count = len(next(iter(rows.values())))
+    base = [0.02 * (1 + pair / 100) for pair in range(count)]
+    ratios = {name: [1.0] * count for name in control} | rows
     return {
-        "static": cell([0.7] * len(ratios), parameters={}, seconds=static),
-        "cosine": cell([0.7] * len(ratios), seconds=other, **options),
+        "dataset": "cifar10",
+        "data": {"label": "CIFAR-10 (JPEG copy)"},
+        "precision": "float32",
+        "rounds": 2 * count,
+        "updates": 4,
+        "took": 360.0,
+        "origin": {"accelerator": None, "processor": "AMD EPYC"},
+        "schedules": {},
+        "optimizers": {},
+    } | {
+        kind: {
+            name: {
+                "optimizer": name if kind == "optimizers" else "nesterov",
+                "controller": "none",
+                "moves": kind == "schedules" and name not in control,
+                "diverged": 0,
+                "seconds": [
+                    seconds * ratio * off
+                    for seconds, ratio in zip(base, found, strict=True)
+                    for off in (1.1, 1 / 1.1)
+                ],
+            }
+            | described.get(name, {})
+            for name, found in ratios.items()
+        }
     }
 
 
+def timed(**timings: dict) -> dict:
+    """A study with a cell that says nothing of cost, and the timings by model."""
+    return study({"resnet": {"static": cell([0.7], parameters={})}}, timing=timings)
+
+
+DEARER = [1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15]
+ALIKE = [1.01, 1.02, 1.00, 0.99, 1.03, 0.98, 1.015, 0.97]
+CHEAPER = [1 / ratio for ratio in DEARER]
+EITHER = [1.01, 1.09, 0.97, 1.08, 1.03, 0.96, 1.02, 1.00]
+"""Pairs of rounds: all 8% dearer or more, all within 3%, all 7% cheaper or more, on both sides of 5%."""
+
+
 @pytest.mark.parametrize(
     ("ratios", "verdict"),
     [
-        ([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15], "supported"),
-        ([1.01, 1.02, 1.00, 0.99, 1.03, 0.98, 1.015, 0.97], "contradicted"),
-        ([1.10, 1.11, 1.12], "undecided"),
-        ([1.01, 1.09, 1.00, 1.12, 1.03, 1.06, 1.02, 1.10], "undecided"),  # on both sides of 5%
+        (DEARER, "supported"),
+        (ALIKE, "equivalent"),
+        (CHEAPER, "contradicted"),
+        (EITHER, "undecided"),
+        (DEARER[:7], "undecided"),
+        (ALIKE[:7], "undecided"),
     ],
+    ids=["dearer", "alike", "cheaper", "either", "dearer in 7 pairs", "alike in 7 pairs"],
 )
-def test_dynamic_schedules_cost_more_if_it_is_more_than_five_percent(ratios, verdict):
-    found = judged("dynamic_costs_more", study({"resnet": timed(ratios)}))
+def test_dynamic_schedules_cost_more_if_an_update_takes_more_than_five_percent_longer(ratios, verdict):
+    comparison = timed(resnet=timing({"cosine": ratios}))
+    found = judged("dynamic_costs_more", comparison)
     assert found["verdict"] == verdict
-    assert found["effect"] == close(np.mean(ratios) - 1)
+    assert (found["n"], found["counted"], found["unit"]) == (len(ratios), "pairs of rounds", "fraction")
+    assert found["effect"] == close(np.median(ratios) - 1)
+    [part] = found["parts"]
+    values = np.log(ratios)
+    if len(ratios) == 8:  # with 8 pairs the exact interval of the median is their range
+        assert part["interval"] == close([min(ratios) - 1, max(ratios) - 1])
+        assert part["p_within"] == close(equivalence_p(values, math.log(1.05)))
+    else:
+        assert (part["p"], part["p_within"]) == (1.0, 1.0)
+        assert "not enough pairs of rounds for a test, which needs 8" in found["why"]
+    if verdict == "supported":
+        assert part["p"] == close(signed_rank_p(values - math.log(1.05))) == close(2 / 2**8)
+    if verdict == "contradicted":
+        assert part["p"] == close(signed_rank_p(values + math.log(1.05))) == close(2 / 2**8)
 
 
-def test_cost_is_per_epoch_and_leaves_out_runs_whose_time_is_unknown():
-    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.10, 1.12, 1.15])
-    rows["cosine"]["metrics"]["seconds_per_epoch"]["values"]["9"] = None  # diverged
-    found = judged("dynamic_costs_more", study({"resnet": rows}))
-    assert (found["verdict"], found["n"]) == ("supported", 8)
-    rows = timed([1.0] * 8, num_epochs=20)  # twice the epochs
-    assert judged("dynamic_costs_more", study({"resnet": rows}))["effect"] == close(0.0)
-
-
-def test_times_of_a_busy_machine_decide_nothing():
-    rows = timed([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15], slowdown=[0.2] * 8)
-    rows["static"]["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("12345678", 0.1)
-    found = judged("dynamic_costs_more", study({"resnet": rows}))
-    assert (found["verdict"], found["n"]) == ("not tested", 0)
+def test_each_row_counts_for_itself_so_that_a_dear_one_is_not_lost_in_a_mean():
+    comparison = timed(resnet=timing({"cosine": ALIKE, "step": ALIKE, "sparse": DEARER}))
+    found = judged("dynamic_costs_more", comparison)
+    assert found["verdict"] == "mixed"
     assert (
-        "median epoch cost 15% more seconds than its cheapest, more than the 5% in question" in found["why"]
+        "for it resnet (sparse), no difference beyond the margin resnet (cosine) and resnet (step)"
+        in found["why"]
     )
-    for row in rows.values():
-        row["metrics"]["epoch_slowdown"]["values"] = dict.fromkeys("12345678")
-    found = judged("dynamic_costs_more", study({"resnet": rows}))
-    assert found["n"] == 0
-    assert "no run has two epochs" in found["why"]
+    assert found["effect"] == close(np.median(DEARER) - 1)
+    assert "resnet, against static: cosine +0.5% (-3.0% to +3.0%; p 1; p " in found["why"]
+    assert "8 pairs of rounds of 4 updates in float32 on AMD EPYC" in found["why"]
+
+
+def test_a_row_costs_as_dynamic_if_its_rate_moves_or_a_controller_acts():
+    rows = timing({"cosine": ALIKE, "monitored": ALIKE, "constant": DEARER})
+    rows["schedules"]["monitored"] |= {"controller": "validation_monitor", "moves": False}
+    rows["schedules"]["constant"]["moves"] = False
+    found = judged("dynamic_costs_more", timed(resnet=rows))
+    assert [part["rows"] for part in found["parts"]] == [["cosine", "static"], ["monitored", "static"]]
+
+
+def test_cost_needs_no_training_and_says_what_was_not_timed():
+    comparison = timed(lstm=timing({"cosine": ALIKE}) | {"dataset": "imdb", "data": {"label": "IMDB"}})
+    found = judged("dynamic_costs_more", comparison)
+    assert found["verdict"] == "equivalent"
+    assert found["untested"] == {"its updates were not timed": ["resnet"]}
+    assert found["why"].startswith("On IMDB: lstm, against static")
+    for nothing in (timed(), study({"resnet": pair(UPS)})):
+        found = judged("dynamic_costs_more", nothing)
+        assert (found["verdict"], found["n"]) == ("not tested", 0)
+        assert found["run"] == {"command": "dvc exp run -S timing=minutes", "core_hours": None}
+    alone = timing({"other": ALIKE})
+    alone["schedules"]["other"]["moves"] = False
+    found = judged("dynamic_costs_more", timed(resnet=alone))
+    assert found["untested"] == {"no dynamic schedule was timed beside static": ["resnet"]}
+    found = judged("dynamic_costs_more", timed(resnet=timing({"cosine": ALIKE}, control=("other",))))
+    assert found["untested"] == {"static was not timed": ["resnet"]}
+
+
+def test_the_planned_looks_of_the_seeds_are_none_at_the_cost():
+    comparison = timed(resnet=timing({"cosine": ALIKE}))
+    comparison["protocol"] |= {"looks": [8, 20], "seeds": [1]}
+    assert judged("dynamic_costs_more", comparison)["verdict"] == "equivalent"
+
+
+def test_an_undecided_cost_asks_for_pairs_of_rounds_timed_anew():
+    found = judged("dynamic_costs_more", timed(resnet=timing({"cosine": EITHER})))
+    assert found["verdict"] == "undecided"
+    values = np.log(EITHER)
+    needed = found["seeds_needed"]
+    inside = [
+        claims_module._chance_within(values, pairs, 0.05, math.log(1.05)) for pairs in (needed - 1, needed)
+    ]
+    assert inside[0] < 0.8 <= inside[1] == close(found["chance"])
+    assert found["core_hours"] == close(needed * 360 / 8 / 3600)  # 360 s for 8 pairs
+    assert f"and {needed} pairs of rounds (" in found["why"]
 
 
 @pytest.mark.parametrize(
     ("ratios", "verdict"),
-    [
-        ([1.10, 1.11, 1.12, 1.09, 1.13, 1.14, 1.08, 1.15], "supported"),
-        ([1.01, 1.02, 1.00, 0.99, 1.03, 0.98, 1.015, 0.97], "contradicted"),
-        ([1.10, 1.11], "undecided"),
-    ],
+    [(DEARER, "supported"), (ALIKE, "equivalent"), (CHEAPER, "contradicted"), (DEARER[:2], "undecided")],
+    ids=["dearer", "alike", "cheaper", "two pairs"],
 )
-def test_adaptive_optimizers_are_timed_against_plain_ones(ratios, verdict):
-    rows = timed(ratios, optimizer="adamw")
-    assert judged("adaptive_optimizers_cost_more", study({"resnet": rows}))["verdict"] == verdict
+def test_adaptive_optimizers_are_timed_against_the_plain_ones(ratios, verdict):
+    plain = ("sgd", "momentum", "nesterov")
+    rows = timing({"adam": ratios, "adamw": ratios}, kind="optimizers", control=plain)
+    found = judged("adaptive_optimizers_cost_more", timed(resnet=rows))
+    assert found["verdict"] == verdict
+    assert found["effect"] == close(np.median(ratios) - 1)
+    assert [part["rows"] for part in found["parts"]] == [["adam", *plain], ["adamw", *plain]]
 
 
-def test_one_optimizer_for_a_model_says_nothing_of_the_cost_of_others():
-    models = {"resnet": timed([1.0] * 8), "lstm": pair(UPS, dataset="imdb", optimizer="adamw")}
-    found = judged("adaptive_optimizers_cost_more", study(models))
-    assert (found["verdict"], found["n"], found["run"]) == ("not tested", 0, None)
-    assert "only a timing of updates can tell" in found["why"]
-    assert "resnet could not be tested (all rows ran with nesterov)" in found["why"]
-    assert "lstm could not be tested (all rows ran with adamw)" in found["why"]
+def test_plain_optimizers_count_by_their_geometric_mean():
+    control = {"sgd": [0.9] * 8, "momentum": [1 / 0.9] * 8}
+    rows = timing({"adam": DEARER} | control, kind="optimizers", control=())
+    assert judged("adaptive_optimizers_cost_more", timed(resnet=rows))["effect"] == close(
+        np.median(DEARER) - 1
+    )
+    for missing in ("adam", "sgd", "momentum"):
+        del rows["optimizers"][missing]
+        found = judged("adaptive_optimizers_cost_more", timed(resnet=rows))
+        if missing == "adam":
+            assert found["untested"] == {"no adaptive optimizer was timed": ["resnet"]}
+    assert found["verdict"] == "not tested"
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3, -0.3], ids=["steady", "slower and slower", "faster and faster"])
+def test_a_machine_that_drifts_makes_no_row_dearer(drift):
+    """Where the orders were not reversed, the row that comes last would cost what the drift adds."""
+    names, rounds = ["static", "cosine"], 16
+    found = timing({"cosine": [1.0] * (rounds // 2)})
+    for row in found["schedules"].values():
+        row["seconds"] = []
+    blocks = [name for order in orders(names, rounds) for name in order]
+    for place, name in enumerate(blocks):
+        found["schedules"][name]["seconds"].append(0.02 * math.exp(drift * place))
+    claim = judged("dynamic_costs_more", timed(resnet=found))
+    assert (claim["verdict"], claim["effect"]) == ("equivalent", close(0.0))
 
 
 # Late decay
@@ -1092,14 +1201,10 @@ def test_windows_in_two_dtypes_are_not_compared():
     assert [part["n"] for part in found["parts"]] == [10, 9, 9]
 
 
-def test_costs_are_compared_on_one_kind_of_machine_and_accuracies_on_any():
+def test_accuracies_are_compared_on_any_kinds_of_machine():
     rows = pair(UPS[:7])
-    rows["cosine"] = cell([0.8] * 7, seconds=[110.0] * 4 + [10.0] * 3)
     rows["cosine"]["origins"]["processor"] = {"AMD EPYC": [1, 2, 3, 4], "NVIDIA H100": [5, 6, 7]}
     comparison = study({"resnet": rows})
-    costs = judged("dynamic_costs_more", comparison)
-    assert (costs["n"], costs["effect"]) == (4, close(0.1))
-    assert "without seeds 5, 6 and 7, where the kind of processor differs" in costs["why"]
     assert judged("dynamic_generalizes", comparison)["n"] == 7
 
 
@@ -1232,18 +1337,17 @@ def test_what_compare_writes_has_what_the_claims_read():
     from lrstudy.comparison import curves
 
     study = cells()
-    for schedules in study.values():
-        for one in schedules.values():
-            for run in one["training"]["seeds"].values():
-                run["compute_seconds"] = [1.5, 1.52]
     compared = json.loads(json.dumps(comparison(study)))
     found = {claim["id"]: claim for claim in claims(compared, curves(study))}
     # validation chose exponential, as a run of resnet's cosine diverged, and by the order of rows in the lstm
     resnet, lstm = found["dynamic_generalizes"]["parts"]
     assert resnet["effect"] == close((0.03 + 0.01 + 0.05) / 3)
     assert lstm["effect"] == close((0.0 - 0.01 + 0.02) / 3)
-    assert found["dynamic_costs_more"]["parts"][0]["n"] == 2  # without the seed that diverged
-    assert {claim["verdict"] for claim in found.values()} == {"undecided", "not tested"}
+    assert found["dynamic_costs_more"]["verdict"] == "mixed"
+    assert [part["n"] for part in found["dynamic_costs_more"]["parts"]] == [8] * 4
+    assert found["adaptive_optimizers_cost_more"]["verdict"] == "supported"
+    others = {claim["verdict"] for name, claim in found.items() if "cost" not in name}
+    assert others == {"undecided", "not tested"}
     for claim in found.values():
         assert all(at(compared, key) for key in claim["keys"])
     for gap in gaps(compared):
@@ -1256,12 +1360,16 @@ def test_what_would_test_a_claim_is_a_command_that_composes():
 
     comparison = study({"resnet": {"other": cell([0.7] * 3)}})
     commands = {c["id"]: c["run"]["command"] for c in claims(comparison, []) if c["run"] is not None}
-    assert set(commands) == set(CLAIMS) - {"adaptive_optimizers_cost_more"}
+    assert set(commands) == set(CLAIMS)
+    assert commands["dynamic_costs_more"] == commands.pop("adaptive_optimizers_cost_more")
     for claim, command in commands.items():
         words = shlex.split(command)
         assert words[:3] == ["dvc", "exp", "run"]
         assert words[3::2] == ["-S"] * len(words[4::2])
         params = composed_params(*words[4::2])
+        if "cost" in claim:  # which is no matter of seeds
+            assert params["timing"]["rounds"] >= 2 * 8
+            continue
         assert params["train"]["seeds"] == [1, 2, 3, 4, 5, 6, 7, 8]
         if claim == "late_decay_generalizes":
             assert len({row["start"] for row in params["schedule"].values()}) == 2

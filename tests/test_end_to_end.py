@@ -108,6 +108,7 @@ def test_the_whole_walk_runs_and_reports(study):
     expected = {f"{stage}@{cell}" for stage in ("tune", "train", "evaluate") for cell in cells}
     of_data = ("download", "preprocess", "references")
     expected |= {f"{stage}@{data}" for stage in of_data for data in ("cifar10", "imdb")}
+    expected |= {f"timing@{model}" for model in ("resnet", "lstm")}
     assert ran == expected | {"code", "late_decay", "level_sets", "compare", "report", "publish"}
     comparison = study.json("reports/comparison.json")
     assert comparison["missing"] == []
@@ -117,7 +118,13 @@ def test_the_whole_walk_runs_and_reports(study):
     assert {m: set(s) for m, s in comparison["cells"].items()} == {
         "resnet": {"static", "exponential"}, "lstm": {"static", "exponential"},
     }  # fmt: skip
+    timing = comparison["timing"]["lstm"]
+    assert set(timing["schedules"]) == {"static", "exponential"}
+    assert all(
+        len(row["seconds"]) == 2 and row["seconds_per_update"] > 0 for row in timing["optimizers"].values()
+    )
     report = (study.folder / "reports/report.md").read_text()
+    assert "What an update costs" in report
     assert "embedded sample" in report.splitlines()[0]
     for picture in ("losses.svg", "validation_loss.svg", "rates.svg", "train_accuracy.svg"):
         assert f"figures/{picture}" in report

@@ -11,13 +11,14 @@ import yaml
 
 from composed import composed_params
 from filled_ledger import fill
+from known_study import timing
 from lrstudy.config import check_params
 from lrstudy.files import write_json
 
 SOURCE = Path(__file__).parents[1] / "src"
 STAGES = (
     "code", "compare", "download", "evaluate", "late_decay", "level_sets", "preprocess", "publish", "references",
-    "report", "train", "tune",
+    "report", "timing", "train", "tune",
 )  # fmt: skip
 
 HEAVY = ("torch", "mlflow", "optuna", "ray")
@@ -69,10 +70,12 @@ def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
             )
         for file in drawn:
             (tmp_path / "artifacts/theory" / name / file).write_text("<svg/>")
+    write_json(tmp_path / "reports/timing/lstm.json", timing("lstm"))
     run_light(tmp_path, "compare", "report")
     comparison = json.loads((tmp_path / "reports/comparison.json").read_text())
     assert comparison["missing"] == []
     assert comparison["cells"]["lstm"]["cosine"]["metrics"]["test/accuracy"]["mean"] == pytest.approx(0.86)
+    assert comparison["timing"]["lstm"]["schedules"]["cosine"]["ratio"] == pytest.approx(1.1)
     assert list((tmp_path / "reports/figures").glob("*.svg"))
     assert (tmp_path / "reports/figures/late_decay_toy.svg").read_text() == "<svg/>"
 

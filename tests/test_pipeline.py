@@ -25,27 +25,26 @@ STAGES = {name: stage.get("do", stage) for name, stage in DVC.items()}
 
 
 WALK = [
-    "download", "preprocess", "tune", "train", "evaluate", "references", "late_decay", "level_sets", "compare",
-    "report", "publish",
+    "download", "preprocess", "tune", "train", "evaluate", "references", "timing", "late_decay", "level_sets",
+    "compare", "report", "publish",
 ]  # fmt: skip
 OF_CELLS = ["tune", "train", "evaluate"]
+OF_MODELS = ["timing"]
+OVER = dict.fromkeys(OF_CELLS, "${cells}") | {"tune": "${searches}"} | dict.fromkeys(OF_MODELS, "${timed}")
 
 
 @pytest.mark.parametrize("name", WALK)
 def test_a_stage_depends_on_what_its_code_means_and_on_no_module_by_itself(name):
     """The stage `code` writes these files: see tests/test_identity.py."""
-    own = (
-        f"artifacts/code/{name}/${{item.model}}-${{item.schedule}}.json"
-        if name in OF_CELLS
-        else f"artifacts/code/{name}.json"
-    )
+    of_cell = "/${item.model}-${item.schedule}"
+    item = {"${cells}": of_cell, "${searches}": of_cell, "${timed}": "/${key}"}
+    own = f"artifacts/code/{name}{item.get(OVER.get(name), '')}.json"
     deps = STAGES[name]["deps"]
     assert own in deps
     assert [dep for dep in deps if dep.startswith("artifacts/code")] == [own]
     assert [dep for dep in deps if dep.endswith(".py")] == []
-    runs_over = {"tune": "${searches}", "train": "${cells}", "evaluate": "${cells}"}
     of_data = dict.fromkeys(["download", "preprocess", "references"], "${datasets}")
-    assert DVC[name].get("foreach") == (runs_over | of_data).get(name)
+    assert DVC[name].get("foreach") == (OVER | of_data).get(name)
 
 
 def test_the_code_is_written_down_again_whenever_the_source_or_what_is_proven_equal_changes():
@@ -64,8 +63,9 @@ def test_every_cell_has_the_code_of_its_trainings_and_every_stage_its_own(tmp_pa
     monkeypatch.chdir(ROOT)
     files = written_code(tmp_path, "model=[resnet,lstm]", "schedule=[static,cosine]")
     cells = ["resnet-static", "resnet-cosine", "lstm-static", "lstm-cosine"]
-    whole = [f"{name}.json" for name in WALK if name not in OF_CELLS]
-    assert set(files) == {f"{name}/{cell}.json" for name in OF_CELLS for cell in cells} | set(whole)
+    whole = [f"{name}.json" for name in WALK if name not in OVER]
+    of_models = [f"{name}/{model}.json" for name in OF_MODELS for model in ("resnet", "lstm")]
+    assert set(files) == {f"{name}/{cell}.json" for name in OF_CELLS for cell in cells} | {*whole, *of_models}
     for name in OF_CELLS:
         of = {cell: files[f"{name}/{cell}.json"] for cell in cells}
         assert {frozenset(one) for one in of.values()} == {
@@ -76,6 +76,18 @@ def test_every_cell_has_the_code_of_its_trainings_and_every_stage_its_own(tmp_pa
         assert of["resnet-cosine"]["schedule"] != of["resnet-static"]["schedule"]
         assert of["resnet-cosine"]["network"] != of["lstm-cosine"]["network"]
     assert len({files[f"{name}/lstm-cosine.json"]["stage"] for name in OF_CELLS}) == 3
+
+
+def test_a_timing_has_the_code_of_all_that_it_times(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    files = written_code(tmp_path, "model=[resnet,lstm]", "schedule=[static,cosine]")
+    resnet, lstm = files["timing/resnet.json"], files["timing/lstm.json"]
+    optimizers = check_params(compose()).timing.optimizers
+    assert resnet.keys() == lstm.keys() == {
+        "stage", "schedules.static", "schedules.cosine", *(f"optimizers.{name}" for name in optimizers)
+    }  # fmt: skip
+    assert resnet["stage"] == lstm["stage"]
+    assert all(resnet[name] != lstm[name] for name in resnet.keys() - {"stage"})  # the network's code
 
 
 def test_a_theory_stage_has_the_code_of_what_it_trains(tmp_path, monkeypatch):
@@ -168,10 +180,12 @@ def test_every_key_of_params_is_declared_by_some_stage(preset):
     for name, stage in STAGES.items():
         items = DVC[name].get("foreach", "")
         for declaration in stage.get("params", []):
-            if items in ("${cells}", "${searches}"):
+            if items in ("${cells}", "${searches}", "${timed}"):
                 declared |= {
-                    re.sub(r"\$\{item\.(\w+)\}", lambda key, c=c: c[key[1]], declaration)
-                    for c in params[items[2:-1]].values()
+                    re.sub(r"\$\{item\.(\w+)\}", lambda key, c=c: c[key[1]], declaration).replace(
+                        "${key}", of
+                    )
+                    for of, c in params[items[2:-1]].items()
                 }
             else:
                 declared.add(declaration)
@@ -234,6 +248,17 @@ def test_every_optimizer_and_every_controller_composes_to_its_own_section():
         )
         assert found["optimizer"] == section_of("optimizer", optimizer)
         assert found["controller"] == section_of("controller", controller)
+
+
+def test_the_timed_optimizers_are_those_of_conf_and_the_claim_finds_both_kinds_among_them():
+    from lrstudy.claims import _specs
+
+    timed = compose("optimizer=adagrad")["timing"]["optimizers"]
+    assert timed == {name: section_of("optimizer", name) for name in timed}
+    [claim] = [spec for spec in _specs() if spec.get("contrast") == "optimizer"]
+    assert set(timed) < {*claim["adaptive"], *claim["plain"]}
+    assert {"adagrad", "rmsprop", "adam", "adamw", "nadam"} < set(claim["adaptive"]) & set(timed)
+    assert {*claim["adaptive"], *claim["plain"]} == set(OPTIMIZERS) - {"per_model"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -309,6 +334,10 @@ WRONG = [
     ("dropout of 1", {"model.lstm.dropout": 1.0}, "params.yaml: model.lstm.dropout: found 1.0;"),
     ("a rate of 0", {"model.lstm.optimizer.base_lr": 0.0}, "params.yaml: model.lstm.optimizer.base_lr: found 0.0;"),
     ("a rate that is not a number", {"model.lstm.optimizer.base_lr": float("nan")}, "params.yaml: model.lstm.optimizer.base_lr: found nan;"),
+    ("rounds without their reverse", {"timing.rounds": 7}, "params.yaml: timing.rounds: found 7; input should be a multiple of 2"),
+    ("no updates", {"timing.updates": 0}, "params.yaml: timing.updates: found 0; input should be greater than or equal to 1"),
+    ("an unknown key of the timing", {"timing.round": 8}, "params.yaml: timing: 'round' is not a known key; choose one of optimizers, rounds, updates. Did you mean 'rounds'?"),
+    ("an optimizer that is timed without a rate", {"timing.optimizers.sgd": {"name": "sgd", "search": {}}}, "params.yaml: timing.optimizers.sgd.base_lr is missing"),
     ("an unknown data source", {"data.source": "web"}, "params.yaml: data.source: found 'web';"),
     ("an unknown device", {"train.device": "tpu"}, "params.yaml: train.device: found 'tpu';"),
     ("an unknown backend", {"parallel.backend": "dask"}, "params.yaml: parallel: found {'backend': 'dask'}; input tag 'dask'"),

@@ -15,6 +15,9 @@ A part is one test: a model, or a model and a pair of rows. A claim is general:
 The tests are exact, need :data:`lrstudy.statistics.MIN_SEEDS` seeds and look as often as was planned
 (:mod:`lrstudy.looks`). Runs are not pooled over models: one model's seeds tell nothing about another model.
 Nor are a seed's runs compared where :func:`lrstudy.comparison.not_compared` has a reason.
+
+What an update costs is no matter of seeds: it is timed (:mod:`lrstudy.timing`), and a claim on cost is tested
+over pairs of rounds, each row by itself.
 """
 
 import itertools
@@ -33,10 +36,12 @@ from lrstudy.statistics import (
     chance_to_decide,
     equivalence_p,
     holm,
+    median_interval,
     signed_rank_p,
     smallest_p,
     t_interval,
 )
+from lrstudy.timing import log_ratios
 
 POWER = 0.8
 """The chance of a decision that ``seeds_needed`` asks for."""
@@ -59,20 +64,24 @@ def claims(comparison: dict, curves: list[dict]) -> list[dict[str, Any]]:
     """The verdict on every claim of claims.yaml, in its order.
 
     Args:
-        comparison: what reports/comparison.json holds: ``data``, ``protocol``, ``missing``, ``cells``.
+        comparison: what reports/comparison.json holds: ``data``, ``protocol``, ``missing``, ``cells``; where
+            updates were timed, ``timing``: by model what the stage wrote.
         curves: the rows of reports/curves.csv.
 
     Returns:
         Per claim ``id``, ``claim``, ``source``, ``test``, ``verdict`` (supported, contradicted, mixed,
         equivalent, undecided, not tested), ``why``, ``effect`` (mean over the parts of the mean over seeds;
-        for an equivalence that of the pair of rows that differs most), ``unit``, ``n`` (seeds of the test
-        that has fewest; 0 if nothing could be tested), ``keys`` (paths inside comparison.json) and ``parts``:
-        the tests, each with its effect, Student's ``interval`` and what it ``decides``; ``untested``: by
-        reason the models that have none.
+        for an equivalence that of the pair of rows that differs most, for a cost that of the row that differs
+        most), ``unit``, ``n`` (seeds, or for a cost pairs of rounds, of the test that has fewest; 0 if
+        nothing could be tested), ``counted``: which of these in words, ``keys`` (paths inside
+        comparison.json) and ``parts``: the tests, each with its effect, its ``interval`` (Student's, and of a
+        cost :func:`lrstudy.statistics.median_interval`) and what it ``decides``; ``untested``: by reason the
+        models that have none.
 
-        Where undecided: ``seeds_needed``, the ``chance`` that they decide, the ``core_hours`` of the further
-        ones, and ``seeds_needed_by``: how these were estimated; None if not computable. Where not tested:
-        ``run``: the ``command`` that would run it and its ``core_hours`` (None if not known).
+        Where undecided: ``seeds_needed`` (for a cost: pairs of rounds), the ``chance`` that they decide, the
+        ``core_hours`` of the further ones (for a cost of all, timed anew), and ``seeds_needed_by``: how these
+        were estimated; None if not computable. Where not tested: ``run``: the ``command`` that would run it
+        and its ``core_hours`` (None if not known).
 
         The main claim has ``by_schedule`` too: the same for each dynamic schedule by itself, a question of
         its own that no other row has a part in.
@@ -116,7 +125,7 @@ class _Part:
     model: str
     seen: str  # in words ...
     details: list[str]  # ... and what follows in parentheses
-    values: np.ndarray  # (n,): what the effect is the mean of; empty if unknown
+    values: np.ndarray  # (n,): the effect is their mean, or what centre says; empty if unknown
     n: int  # seeds
     p: float  # two-sided, of all looks so far
     lean: int  # 1: speaks for the claim, -1: against it, 0: neither
@@ -126,15 +135,22 @@ class _Part:
     p_within: float = 1.0  # one-sided, that the differences lie within the margin
     shown: tuple[float, float] | None = None  # interval of the effect
     notes: list[str] = field(default_factory=list)
-    ran: list[str] = field(default_factory=list)  # seeds with which all that the test depends on has run
+    # Seeds with which all that the test depends on has run; None where planned looks do not bear on it.
+    ran: list[str] | None = None
+    centre: Callable[[np.ndarray], float] = np.mean
+
+    @property
+    def effect(self) -> float | None:
+        return float(self.centre(self.values)) if len(self.values) else None
 
 
 def _tests(spec: dict, comparison: dict, curves: list[dict]) -> tuple[list[_Part], dict[str, list[str]]]:
     """The parts of a claim, and why there are none for which models."""
-    deciders = {"turning": _turning, "paired": _paired, "equivalent": _equivalent}
+    deciders = {"turning": _turning, "paired": _paired, "equivalent": _equivalent, "timed": _timed}
     parts, untested = [], {}
-    for model, schedules in comparison["cells"].items():
-        row = spec.get("row")
+    timed = comparison.get("timing", {}) if spec["decide"] == "timed" else {}
+    for model in dict.fromkeys([*comparison["cells"], *timed]):
+        schedules, row = comparison["cells"].get(model, {}), spec.get("row")
         if row is not None and row not in schedules and f"{model}-{row}" not in comparison["missing"]:
             continue  # the study has no such cell, so it is no question to this model
         found = deciders[spec["decide"]](spec, model, schedules, comparison, curves)
@@ -185,7 +201,7 @@ def _ran(spec: dict, model: str, schedules: dict, rows: Iterable[str], compariso
 
 def _waits(part: _Part, comparison: dict) -> str:
     """How many of the first planned look's seeds have run; nothing once it was reached: the test is due."""
-    if _looks_so_far(comparison, part.ran):
+    if part.ran is None or _looks_so_far(comparison, part.ran):
         return ""
     planned = _planned(comparison)
     first = (comparison["protocol"]["looks"] or [len(planned)])[0]
@@ -278,7 +294,7 @@ def _turning(
 def _paired(
     spec: dict, model: str, schedules: dict, comparison: dict, curves: list[dict]
 ) -> list[_Part] | str:
-    """Do some rows of a model differ from others, seed by seed, by more than the margin?"""
+    """Do some rows of a model differ from others, seed by seed?"""
     rows = _CONTRASTS[spec["contrast"]](spec, schedules)
     if isinstance(rows, str):
         return rows
@@ -292,18 +308,10 @@ def _paired(
         _metric_name(name, schedules[control[0]], comparison)
         for name in [spec["metric"], *spec.get("beside", [])]
     )
-    ratio, margin = spec.get("scale") == "ratio", spec.get("margin", 0.0)
-    if metric == "seconds_per_epoch":
-        unsteady = _unsteady(schedules, [*treated, *control], margin)
-        if unsteady:
-            return unsteady
-    values, seeds, left_out = _differences(schedules, treated, control, metric, comparison, ratio)
-    named = metric if "/" in metric else metric.replace("_", " ")
+    values, seeds, left_out = _differences(schedules, treated, control, metric, comparison)
     if not len(values):
-        return _no_seed(named, [*treated, *control], left_out)
+        return _no_seed(metric, [*treated, *control], left_out)
     sign = 1 if spec["favours"] == "higher" else -1
-    beyond = sign * values - (math.log1p(margin) if ratio else margin)
-    effects = np.expm1(values) if ratio else values
     others = {name: _differences(schedules, treated, control, name, comparison)[0] for name in beside}
     details = [f"{_listed(treated)} against {_listed(control)}", _seeds(len(values)), *_without(left_out)]
     details += [f"{name} {_show(other.mean(), name)}" for name, other in others.items() if len(other)]
@@ -312,10 +320,10 @@ def _paired(
     return [
         _signed_rank_part(
             model,
-            f"{model} {_show(effects.mean(), metric)} of {named}",
+            f"{model} {_show(values.mean(), metric)} of {metric}",
             details,
-            effects,
-            beyond,
+            values,
+            sign * values,
             seeds,
             _ran(spec, model, schedules, [*treated, *control], comparison),
             comparison,
@@ -370,6 +378,52 @@ def _equivalent(
                 _keys(schedules, model, [one, other], [metric]),
                 shown=t_interval(values, comparison["protocol"]["confidence"]),
                 ran=ran,
+            )
+        )
+    return parts
+
+
+def _timed(
+    spec: dict, model: str, schedules: dict, comparison: dict, curves: list[dict]
+) -> list[_Part] | str:
+    """Does an update of each row of a model cost more than one of others, by more than the margin?
+
+    A part each: in a mean over the rows one that costs much would be lost among those that cost nothing.
+    """
+    timing = comparison.get("timing", {}).get(model)
+    if timing is None:
+        return "its updates were not timed"
+    rows = _TIMED[spec["contrast"]](spec, timing)
+    if isinstance(rows, str):
+        return rows
+    kind, treated, control = rows
+    seconds = {name: row["seconds"] for name, row in timing[kind].items()}
+    margin = math.log1p(spec["margin"])
+    parts = []
+    for row in treated:
+        values = log_ratios(seconds, [row], control)
+        n, centre = len(values), float(np.median(values))
+        side = (centre > margin) - (centre < -margin)
+        beyond = (side or 1) * values - margin
+        enough = n >= MIN_SEEDS
+        interval = median_interval(values, comparison["protocol"]["confidence"])
+        parts.append(
+            _Part(
+                model,
+                f"{row} {100 * math.expm1(centre):+.1f}%",
+                [f"against {_listed(control)}"],
+                np.expm1(values),
+                n,
+                signed_rank_p(beyond) if side and enough else 1.0,
+                side if _lean(beyond) > 0 else 0,
+                lambda n, level, values=values, beyond=beyond, side=side: (
+                    _chance(beyond, n, level) if side else _chance_within(values, n, level, margin)
+                ),
+                [row, *control],
+                [f"timing.{model}.{kind}.{name}.seconds" for name in [row, *control]],
+                equivalence_p(values, margin) if enough else 1.0,
+                interval and (math.expm1(interval[0]), math.expm1(interval[1])),
+                centre=np.median,
             )
         )
     return parts
@@ -506,14 +560,6 @@ def _row(spec: dict, schedules: dict) -> _Rows | str:
     return f"{row} is not dynamic" if {base, row} <= set(schedules) else f"{row} or {base} did not run"
 
 
-def _dynamic(spec: dict, schedules: dict) -> _Rows | str:
-    base = spec["baseline"]
-    if base not in schedules:
-        return f"{base} did not run"
-    rows = dynamic_rows(schedules, base)
-    return (rows, [base]) if rows else f"no dynamic schedule ran beside {base}"
-
-
 def _monitored(spec: dict, schedules: dict) -> _Rows | str:
     treated, control = [], []
     for name, cell in schedules.items():
@@ -551,24 +597,37 @@ def _late_decay(spec: dict, schedules: dict) -> _Rows | str:
     return [latest], [earliest]
 
 
-def _optimizer(spec: dict, schedules: dict) -> _Rows | str:
+_CONTRASTS = {"chosen": _chosen, "row": _row, "monitored": _monitored, "late_decay": _late_decay}
+
+
+# Contrasts of what was timed: (spec, a model's timing) -> (kind of rows, rows, rows that they are compared
+# with), or why there is none.
+
+
+def _dynamic(spec: dict, timing: dict) -> tuple[str, list[str], list[str]] | str:
+    """The schedules whose rate moves, by themselves or by a controller; the optimizer is the model's."""
+    rows, base = timing["schedules"], spec["baseline"]
+    if base not in rows:
+        return f"{base} was not timed"
+    dynamic = [
+        name
+        for name, row in rows.items()
+        if name != base and (row["moves"] or row["controller"] != rows[base]["controller"])
+    ]
+    return ("schedules", dynamic, [base]) if dynamic else f"no dynamic schedule was timed beside {base}"
+
+
+def _optimizer(spec: dict, timing: dict) -> tuple[str, list[str], list[str]] | str:
     adaptive, plain = (
-        [name for name, cell in schedules.items() if cell["optimizer"] in spec[kind]]
+        [name for name, row in timing["optimizers"].items() if row["optimizer"] in spec[kind]]
         for kind in ("adaptive", "plain")
     )
     if adaptive and plain:
-        return adaptive, plain
-    return f"all rows ran with {_listed(sorted({cell['optimizer'] for cell in schedules.values()}))}"
+        return "optimizers", adaptive, plain
+    return f"no {'plain' if adaptive else 'adaptive'} optimizer was timed"
 
 
-_CONTRASTS = {
-    "chosen": _chosen,
-    "row": _row,
-    "dynamic": _dynamic,
-    "monitored": _monitored,
-    "late_decay": _late_decay,
-    "optimizer": _optimizer,
-}
+_TIMED = {"dynamic": _dynamic, "optimizer": _optimizer}
 
 
 def _alike(cell: dict, other: dict) -> bool:
@@ -592,10 +651,10 @@ def _judge(
         outcomes = [{"supported": "for"}.get(verdict, "equivalent")] * len(parts)
     due = not any(_waits(part, comparison) for part in parts)
     needed = _needed(spec, parts, comparison) if verdict == "undecided" and due else _Needed()
-    samples = [part.values for part in parts if len(part.values)]
-    if spec["decide"] == "equivalent":
-        # Differences of several pairs would cancel each other.
-        samples = sorted(samples, key=lambda sample: abs(np.mean(sample)))[-1:]
+    effects = [part.effect for part in parts if part.effect is not None]
+    if spec["decide"] in ("equivalent", "timed"):
+        # Differences of several pairs, or rows, would cancel each other.
+        effects = sorted(effects, key=abs)[-1:]
     run = _run(spec, comparison) if verdict == "not tested" else None
     return {
         "id": spec["id"],
@@ -604,9 +663,10 @@ def _judge(
         "test": spec["test"],
         "verdict": verdict,
         "why": _why(spec, parts, adjusted, outcomes, verdict, needed, untested, run, comparison),
-        "effect": float(np.mean([np.mean(sample) for sample in samples])) if samples else None,
-        "unit": _unit(spec.get("metric", "overfitting")),
+        "effect": float(np.mean(effects)) if effects else None,
+        "unit": "fraction" if spec["decide"] == "timed" else _unit(spec.get("metric", "overfitting")),
         "n": min((part.n for part in parts), default=0),
+        "counted": _counted(spec),
         "seeds_needed": needed.seeds,
         "chance": needed.chance,
         "core_hours": needed.core_hours,
@@ -620,7 +680,7 @@ def _judge(
                 "rows": part.rows,
                 "what": _words(part),
                 "n": part.n,
-                "effect": float(np.mean(part.values)) if len(part.values) else None,
+                "effect": part.effect,
                 "interval": part.shown and list(part.shown),
                 "p": part.p,
                 "p_holm": p,
@@ -679,7 +739,8 @@ def _needed(spec: dict, parts: list[_Part], comparison: dict) -> _Needed:
     one with the chance that it has.
     """
     level, looks = _level(comparison), comparison["protocol"]["looks"]
-    if looks:
+    timed = spec["decide"] == "timed"
+    if looks and not timed:
         levels = dict(zip(looks, bounds(tuple(looks), level), strict=True))
         reached = set.intersection(*(set(_looks_so_far(comparison, part.ran)) for part in parts))
         candidates = [look for look in looks if look not in reached]
@@ -693,10 +754,15 @@ def _needed(spec: dict, parts: list[_Part], comparison: dict) -> _Needed:
         return math.prod(part.chance(n, levels.get(n, level)) for part in parts)
 
     seeds = next(
-        (n for n in candidates if chance(n) >= POWER), candidates[-1] if looks and candidates else None
+        (n for n in candidates if chance(n) >= POWER),
+        candidates[-1] if looks and not timed and candidates else None,
     )
     if seeds is None:
         return _Needed()
+    if timed:  # anew: pairs of another day are not added
+        timings = [comparison["timing"][part.model] for part in _apart(parts)]
+        hours = [timing["took"] / (timing["rounds"] / 2) * seeds / 3600 for timing in timings]
+        return _Needed(seeds, chance(seeds), sum(hours), by)
     hours = [
         _core_hours(comparison["cells"][part.model], part.rows, seeds - part.n) for part in _apart(parts)
     ]
@@ -727,10 +793,10 @@ def _core_hours(schedules: dict, rows: Iterable[str], num_seeds: int) -> float |
     return hours
 
 
-def _run(spec: dict, comparison: dict) -> dict[str, Any] | None:
+def _run(spec: dict, comparison: dict) -> dict[str, Any]:
     """The command that would run what a claim needs, and its cost: as long as the study's own epochs take."""
-    if "run" not in spec:
-        return None
+    if "command" in spec["run"]:
+        return {"command": spec["run"]["command"], "core_hours": None}
     wanted, hours = spec["run"], 0.0
     num_seeds = max(MIN_SEEDS, len(comparison["protocol"]["seeds"]))
     overrides = [f"schedule=[{','.join(wanted['rows'])}]", *wanted.get("set", [])]
@@ -772,10 +838,13 @@ def _why(
 ) -> str:
     level = f"{_level(comparison):g}"
     models = list(dict.fromkeys(part.model for part in parts)) or list(comparison["cells"])
-    said = [
-        _words(part, *_p_words(part, p, comparison), *part.notes)
-        for part, p in zip(parts, adjusted, strict=True)
-    ]
+    if spec["decide"] == "timed":
+        said = _timed_words(spec, parts, adjusted, comparison)
+    else:
+        said = [
+            _words(part, *_p_words(part, p, comparison), *part.notes)
+            for part, p in zip(parts, adjusted, strict=True)
+        ]
     said += [f"{_listed(names)} could not be tested ({reason})" for reason, names in untested.items()]
     if comparison["missing"]:
         said.append(f"not run: {', '.join(comparison['missing'])}")
@@ -799,43 +868,74 @@ def _why(
         )
     elif verdict == "not tested":
         end = "so nothing that ran bears on it"
-        if instead := spec.get("instead"):
-            end += f": {instead}"
-        elif run is not None:
+        if run is not None:
             hours = "" if run["core_hours"] is None else f", about {run['core_hours']:.2g} core-hours,"
             end += f"; `{run['command']}`{hours} would test it"
     elif waiting:
         end = f"so {'not all of the tests were' if several else 'the test was not'} due"
     elif len(few) == len(parts):
-        end = f"so there are not enough seeds: a test needs {MIN_SEEDS}"
+        end = f"so there are not enough {_counted(spec)}: a test needs {MIN_SEEDS}"
     else:
         end = f"so {tests} did not decide at {level}"
     if verdict == "undecided" and not waiting:
-        end += _needed_words(needed, comparison)
+        end += _needed_words(spec, needed, comparison)
     return f"{_on(comparison, models)}: {'; '.join([*said, end])}."
 
 
-def _p_words(part: _Part, adjusted: float, comparison: dict) -> list[str]:
+def _p_words(part: _Part, adjusted: float, comparison: dict, counted: str = "seeds") -> list[str]:
     if waits := _waits(part, comparison):
         return [f"undecided: {waits}"]
     if part.n < MIN_SEEDS:
-        return [f"not enough seeds for a test, which needs {MIN_SEEDS}"]
+        return [f"not enough {counted} for a test, which needs {MIN_SEEDS}"]
     words = f"p {part.p:.3g}"
     if adjusted != part.p:
         words += f", {adjusted:.3g} after Holm"
     return [words, *([f"p {part.p_within:.3g} of equivalence"] if part.p_within < 1 else [])]
 
 
-def _needed_words(needed: _Needed, comparison: dict) -> str:
-    if needed.seeds is None and comparison["protocol"]["looks"]:
+def _needed_words(spec: dict, needed: _Needed, comparison: dict) -> str:
+    timed = spec["decide"] == "timed"
+    if needed.seeds is None and comparison["protocol"]["looks"] and not timed:
         return ", and the planned looks are over"
     if needed.seeds is None:
-        return f", and not even {MOST_SEEDS} seeds would, if the effects are those seen"
-    hours = "" if needed.core_hours is None else f" ({needed.core_hours:.2g} core-hours more)"
+        return f", and not even {MOST_SEEDS} {_counted(spec)} would, if the effects are those seen"
+    more = "; timing.rounds is twice that" if timed else " more"
+    hours = "" if needed.core_hours is None else f" ({needed.core_hours:.2g} core-hours{more})"
     return (
-        f", and {needed.seeds} seeds{hours} would with a chance of {100 * needed.chance:.0f}%, if the "
-        "effects are those seen"
+        f", and {needed.seeds} {_counted(spec)}{hours} would with a chance of {100 * needed.chance:.0f}%, if "
+        "the effects are those seen"
     )
+
+
+def _counted(spec: dict) -> str:
+    """What a claim's tests count."""
+    return "pairs of rounds" if spec["decide"] == "timed" else "seeds"
+
+
+def _timed_words(spec: dict, parts: list[_Part], adjusted: list[float], comparison: dict) -> list[str]:
+    """Per model, its rows and on what machine they were timed."""
+    said = []
+    for model in dict.fromkeys(part.model for part in parts):
+        timing = comparison["timing"][model]
+        mine = [(part, p) for part, p in zip(parts, adjusted, strict=True) if part.model == model]
+        rows = ", ".join(
+            f"{part.seen} ({'; '.join(_interval_words(part) + _p_words(part, p, _counted(spec)))})"
+            for part, p in mine
+        )
+        on = timing["origin"]["accelerator"] or timing["origin"]["processor"]
+        first, _ = mine[0]
+        said.append(
+            f"{model}, {first.details[0]}: {rows}; {first.n} pairs of rounds of {timing['updates']} updates "
+            f"in {timing['precision']} on {on}"
+        )
+    return said
+
+
+def _interval_words(part: _Part) -> list[str]:
+    if part.shown is None:
+        return []
+    low, high = (f"{100 * end:+.1f}%" for end in part.shown)
+    return [f"{low} to {high}"]
 
 
 def _who(part: _Part) -> str:
@@ -889,29 +989,14 @@ def _overfitted(schedules: dict, rows: list[str]) -> str:
     return f"the validation loss of {_listed(rows)} ended risen in {risen}"
 
 
-def _unsteady(schedules: dict, rows: list[str], margin: float) -> str | None:
-    """Why times can't tell rows apart by ``margin``: epochs of one run differ by more; None if they can."""
-    slowdowns = [v for row in rows for v in _metric_values(schedules[row], "epoch_slowdown").values()]
-    if not slowdowns:
-        return "no run has two epochs, which would show how steady the machine was"
-    typical = float(np.median(slowdowns))
-    if typical <= margin:
-        return None
-    return (
-        f"a run's median epoch cost {100 * typical:.0f}% more seconds than its cheapest, more than the "
-        f"{100 * margin:.0f}% in question: the machine did other work"
-    )
-
-
 def _differences(
     schedules: dict,
     treated: list[str],
     control: list[str],
     metric: str,
     comparison: dict,
-    ratio: bool = False,
 ) -> tuple[np.ndarray, list[str], dict[str, dict]]:
-    """(num_seeds,): mean over ``treated`` minus mean over ``control`` (of logarithms for ratios); the seeds.
+    """(num_seeds,): mean over ``treated`` minus mean over ``control``; the seeds.
 
     The seeds are those at which all the rows have a value, without those that are not compared. The latter,
     and those at which a row diverged and so has no value, come with the reasons.
@@ -930,8 +1015,6 @@ def _differences(
         np.array([[values[row][seed] for seed in seeds] for row in rows], dtype=np.float64)
         for rows in (treated, control)
     )
-    if ratio:
-        one, other = np.log(one), np.log(other)
     return one.mean(axis=0) - other.mean(axis=0), seeds, left_out
 
 
@@ -974,16 +1057,19 @@ def _differing(left_out: dict[str, dict]) -> list[str]:
 
 def _on(comparison: dict, models: Iterable[str]) -> str:
     """On which data; the embedded sample can't be mistaken for the study's."""
-    used = {cell["dataset"]: None for model in models for cell in comparison["cells"][model].values()}
-    labels = _listed([comparison["data"][name]["label"] for name in used])
+    used: dict[str, str] = {}
+    for model in models:
+        for cell in comparison["cells"].get(model, {}).values():
+            used[cell["dataset"]] = comparison["data"][cell["dataset"]]["label"]
+        if timing := comparison.get("timing", {}).get(model):
+            used[timing["dataset"]] = timing["data"]["label"]
+    labels = _listed(list(used.values()))
     if comparison["protocol"]["source"] == "sample":
         return f"On the embedded sample alone ({labels}), which says nothing of CIFAR-10 and IMDB"
     return f"On {labels}"
 
 
 def _show(value: float, metric: str) -> str:
-    if metric == "seconds_per_epoch":
-        return f"{100 * value:+.1f}%"
     if _unit(metric) == "fraction":
         return f"{100 * value:+.2f} points"
     return f"{value:+.3g} {_unit(metric)}"

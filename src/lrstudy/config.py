@@ -122,6 +122,14 @@ class OptimizerParams(_OpenSection):
     search: Search
 
 
+class TimingParams(_Section):
+    """How many updates of every row are timed, and which optimizers beside the study's own."""
+
+    rounds: Annotated[int, Field(ge=2, multiple_of=2)]
+    updates: Count
+    optimizers: dict[str, OptimizerParams]
+
+
 class _ModelParams(_Section):
     dataset: Literal["cifar10", "imdb"]
     optimizer: OptimizerParams
@@ -355,10 +363,12 @@ class Params(_Section):
     train: TrainParams
     tune: TuneParams
     compare: CompareParams
+    timing: TimingParams
     theory: TheoryParams
     parallel: ParallelParams
     cells: dict[str, CellParams]
     searches: dict[str, CellParams]  # of the cells those that search for their own values
+    timed: dict[str, CellParams]  # by model a cell of it, where the model searches for its own values
     datasets: list[str]
 
     @property
@@ -560,6 +570,7 @@ def _keys_at(location: list[str]) -> list[str]:
         "train": TrainParams,
         "tune": TuneParams,
         "compare": CompareParams,
+        "timing": TimingParams,
         "cells": CellParams,
         "controller": ControllerParams,
         "optimizer": OptimizerParams,

@@ -72,8 +72,8 @@ class Document:
 
 
 _SECTIONS = (
-    "data", "protocol", "progress", "missing", "cells", "models", "across_models", "time_to_target", "gaps",
-    "claims", "theory",
+    "data", "protocol", "progress", "missing", "cells", "models", "across_models", "time_to_target", "timing",
+    "gaps", "claims", "theory",
 )  # fmt: skip
 
 
@@ -246,6 +246,7 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _across(comparison)
     yield _other_metrics(comparison)
     yield _time_to_target(comparison)
+    yield _costs(comparison)
     yield _claims(comparison)
     yield from _alone(comparison)
     yield _theory(comparison)
@@ -787,6 +788,65 @@ def _profiled(comparison: dict) -> str:
     return words + "."
 
 
+def _costs(comparison: dict) -> Section | None:
+    """What an update costs under each schedule and each optimizer, per model."""
+    if not comparison["timing"]:
+        return None
+    reference, percent = comparison["protocol"]["reference"], _percent_of(comparison)
+    tables, text = [], []
+    for model, timing in comparison["timing"].items():
+        rows = [
+            (name if kind == "schedules" else f"static, {name}", row)
+            for kind in ("schedules", "optimizers")
+            for name, row in timing[kind].items()
+        ]
+        origin, threads = timing["origin"], timing["threads"]
+        on = origin["accelerator"] or f"{origin['processor']}, {threads} thread{'s' * (threads > 1)}"
+        text.append(
+            f"{model}: {timing['rounds']} rounds of {timing['updates']} updates, {timing['batch_size']} "
+            f"examples of {timing['data']['label']} each, in {timing['precision']} on {on}."
+        )
+        diverged = [f"{name} {row['diverged']} times" for name, row in rows if row["diverged"]]
+        if diverged:
+            text.append(
+                f"{model}'s loss was not finite, so that a training began anew: {', '.join(diverged)}. An "
+                "update costs the same then."
+            )
+        header = ["optimizer", "controller", "ms per update", f"more than {reference}, %"]
+        tables.append(
+            Table(
+                [f"{model}: schedule", *header, f"{percent} interval"],
+                [
+                    [
+                        name,
+                        row["optimizer"],
+                        row["controller"],
+                        f"{1000 * row['seconds_per_update']:.4g}",
+                        "" if row["ratio"] is None else f"{100 * (row['ratio'] - 1):+.1f}",
+                        "" if row["ratio"] is None else _interval(_less_one(row["interval"]), "+"),
+                    ]
+                    for name, row in rows
+                ],
+            )
+        )
+    return Section(
+        "What an update costs",
+        text=[
+            "The rows of a model were timed in turn by the study's own training loop, on a CPU in processor "
+            "time: all of them in random order in one round, in reverse in the next. Shown are the median "
+            "over the rounds and, of the ratio, the median over the pairs of such rounds with its exact "
+            "interval. This is of one machine. The search, which costs every row the same number of trials, "
+            "is not in it.",
+            *text,
+        ],
+        tables=tables,
+    )
+
+
+def _less_one(ratios: list[float] | None) -> list[float] | None:
+    return ratios and [ratio - 1 for ratio in ratios]
+
+
 def _claims(comparison: dict) -> Section | None:
     claims = comparison.get("claims") or []
     if not claims:
@@ -844,7 +904,8 @@ def _would_decide(claim: dict) -> str:
     if claim["seeds_needed"] is None:
         return ""
     chance = f"chance {100 * claim['chance']:.0f}%"
-    return f"{claim['seeds_needed']} seeds{_hours(claim['core_hours'], ' more')}, {chance}"
+    more = " more" if claim["counted"] == "seeds" else ""
+    return f"{claim['seeds_needed']} {claim['counted']}{_hours(claim['core_hours'], more)}, {chance}"
 
 
 def _hours(hours: float | None, more: str = "") -> str:

@@ -367,24 +367,24 @@ def median_time(times: ArrayLike) -> float:
     return float(times[(len(times) - 1) // 2])
 
 
-def median_interval(times: ArrayLike, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Interval of the median of times (num_seeds,), from their order alone; its ends may be infinite.
+def median_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the median of values (n,), infinite ones among them, from their order alone.
 
     From the k-th smallest to the k-th largest, with the largest k for which a binomial of n and 1/2 is below
     k with a chance of at most (1 - confidence) / 2: it covers the median at least as often as it says,
-    whatever the distribution. None where not even the smallest and the largest do: with fewer than 6 times
+    whatever the distribution. None where not even the smallest and the largest do: with fewer than 6 values
     at 95%. Source: Conover 1999, section 3.2; scipy.stats.quantile_test.
     """
     from scipy.stats import quantile_test
 
-    times = np.sort(_times(times))
-    if len(times) == 0:
-        raise ValueError("expected at least one time")
-    # The ranks of the bounds: that of infinite times would be the quantile of no number.
-    ranks = quantile_test(np.arange(len(times)), q=0, p=0.5).confidence_interval(confidence)
+    values = np.sort(_times(values))
+    if len(values) == 0:
+        raise ValueError("expected at least one value")
+    # The ranks of the bounds: that of infinite values would be the quantile of no number.
+    ranks = quantile_test(np.arange(len(values)), q=0, p=0.5).confidence_interval(confidence)
     if np.isnan(ranks.low) or np.isnan(ranks.high):
         return None
-    return float(times[int(ranks.low)]), float(times[int(ranks.high)])
+    return float(values[int(ranks.low)]), float(values[int(ranks.high)])
 
 
 class Profile(NamedTuple):

@@ -47,6 +47,11 @@ def reference_file(dataset: str) -> Path:
     return REPORTS / "references" / f"{dataset}.json"
 
 
+def timing_file(model: str) -> Path:
+    """What an update of the model costs under each of its rows; in git, since another machine's differs."""
+    return Path("reports/timing") / f"{model}.json"
+
+
 def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
     """Read another stage's output, an object that has at least ``keys``.
 
@@ -89,6 +94,36 @@ def training_task(
     means where the training will run, so that the same words on two kinds of machine are two trainings; or
     the device and the dtype ``auto``, for who asks what others have trained.
     """
+    settings = whole_settings(params, settings, seed, training_share, auto)
+    ledger, code = Ledger(ledger_folder(root)), training_code(settings)
+    identities = ledger.identities(settings, meta["fingerprint"], code)
+    return {
+        "folder": str(run_folder(root, cell.name, identities[0])),
+        "key": identities[0],
+        "identities": identities,
+        "label": label,
+        "settings": settings,
+        "code": ledger.canonical(code),
+        "data": str(data_folder(cell.dataset).resolve()),
+        "described": {key: meta[key] for key in DESCRIBED},
+        "labels": {"model": cell.model_name, "schedule": cell.schedule_name, "role": role},
+        "ledger": str(ledger.folder),
+        "revision": git_revision(),
+        **options,
+    }
+
+
+def whole_settings(
+    params: Params,
+    settings: dict,
+    seed: int,
+    training_share: float = 1.0,
+    auto: tuple[str, str] | None = None,
+) -> dict:
+    """A cell's settings with what all trainings share, as :func:`lrstudy.training.train` takes them.
+
+    ``auto`` becomes what it means where the training will run, or the device and the dtype that are given.
+    """
     train = params.train
     if auto is None:
         device, precision = _resolved(params, settings["precision"])
@@ -107,23 +142,7 @@ def training_task(
         "gradient_clip": train.gradient_clip,
         "compile": train.compile,
     }
-    settings = json.loads(json.dumps(settings))  # as a record will have them
-    ledger, code = Ledger(ledger_folder(root)), training_code(settings)
-    identities = ledger.identities(settings, meta["fingerprint"], code)
-    return {
-        "folder": str(run_folder(root, cell.name, identities[0])),
-        "key": identities[0],
-        "identities": identities,
-        "label": label,
-        "settings": settings,
-        "code": ledger.canonical(code),
-        "data": str(data_folder(cell.dataset).resolve()),
-        "described": {key: meta[key] for key in DESCRIBED},
-        "labels": {"model": cell.model_name, "schedule": cell.schedule_name, "role": role},
-        "ledger": str(ledger.folder),
-        "revision": git_revision(),
-        **options,
-    }
+    return json.loads(json.dumps(settings))  # as a record will have them
 
 
 DESCRIBED = ("dataset", "label", "official", "fingerprint", "num_examples")

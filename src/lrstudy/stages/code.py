@@ -19,6 +19,7 @@ from lrstudy.meaning import digest
 from lrstudy.stages import run_stage
 from lrstudy.study import ledger_folder
 from lrstudy.theory.paths import path_cell
+from lrstudy.timing import timed_cells
 
 FOLDER = Path("artifacts/code")
 
@@ -45,18 +46,27 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
     for stage, described in stages.items():
         if stage == "code":
             continue
-        script = f"lrstudy.stages.{stage}.main"
+        own = {"stage": digest(code_behind(f"lrstudy.stages.{stage}.main", without=LOOP))}
+        # The trainings' own code stands beside it, as far as the stage's cells use it.
         if (foreach := described.get("foreach")) in of_cells:
-            # The trainings' own code stands beside it, as far as the cell uses it.
-            own = {"stage": digest(code_behind(script, without=LOOP))}
             for name, cell in of_cells[foreach].items():
                 files[f"{stage}/{name}.json"] = own | ledger.canonical(training_code(cell.settings()))
+        elif foreach == "${timed}":
+            for model in params.timed:
+                files[f"{stage}/{model}.json"] = own | {
+                    f"{kind}.{row}": _trained_by(cell, ledger)
+                    for kind, rows in timed_cells(params, model).items()
+                    for row, cell in rows.items()
+                }
         else:
             trained = theory_cells(params, stage)
-            files[f"{stage}.json"] = {"stage": digest(code_behind(script, without=LOOP))} | {
-                cell.name: content_hash(ledger.canonical(training_code(cell.settings()))) for cell in trained
-            }
+            files[f"{stage}.json"] = own | {cell.name: _trained_by(cell, ledger) for cell in trained}
     return files
+
+
+def _trained_by(cell: Cell, ledger: Ledger) -> str:
+    """All the code that the cell's trainings use, as one hash."""
+    return content_hash(ledger.canonical(training_code(cell.settings())))
 
 
 def theory_cells(params: Params, stage: str) -> list[Cell]:

@@ -12,13 +12,14 @@ import sys
 from lrstudy.claims import claims, gaps
 from lrstudy.collect import cell_of, collect, progress
 from lrstudy.comparison import HEADLINE, compare, curves
-from lrstudy.config import load_params, workspace_root
+from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.ledger import Ledger
 from lrstudy.stages import run_stage
-from lrstudy.study import REPORTS, ledger_folder, read_json, reference_file
+from lrstudy.study import REPORTS, ledger_folder, read_json, reference_file, timing_file
 from lrstudy.time_to_target import time_to_target
+from lrstudy.timing import with_ratios
 
 THEORY = ("late_decay", "level_sets")
 """The experiments of the theory, each a stage that leaves reports/<name>.json."""
@@ -76,6 +77,7 @@ def main() -> None:
         ),
     }
     rows = curves(cells)
+    comparison["timing"] = timings(params, data)
     comparison |= {
         "time_to_target": time_to_target(cells, comparison["cells"], params.compare),
         "gaps": gaps(comparison),
@@ -100,6 +102,35 @@ def main() -> None:
             for model, schedules in comparison["cells"].items()
         },
     )
+
+
+def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
+    """What an update costs, by model, as :func:`lrstudy.timing.with_ratios` has it.
+
+    One that was not timed, or on other data, is left out and said so.
+
+    Args:
+        params: the study's.
+        data: by name what the compared trainings say of their data.
+    """
+    found = {}
+    for model, listed in params.timed.items():
+        path, stage = timing_file(model), f"timing@{model}"
+        if not path.exists():
+            print(f"compare: {path}: not there; `dvc repro {stage}` makes it", file=sys.stderr)
+            continue
+        timed = read_json(path, stage, ("schedules", "optimizers", "data", "origin", "rounds", "updates"))
+        trained_on = data.get(listed.dataset, timed["data"])
+        if timed["data"]["fingerprint"] != trained_on["fingerprint"]:
+            print(
+                f"compare: {path}: left out, for it was timed on other data "
+                f"({timed['data']['fingerprint']:.8}) than the trainings "
+                f"({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew",
+                file=sys.stderr,
+            )
+            continue
+        found[model] = with_ratios(timed, params.compare.reference, params.compare.confidence)
+    return found
 
 
 def references(data: dict[str, dict]) -> dict[str, dict]:
