@@ -55,7 +55,7 @@ def study_searches(cells: DictConfig) -> DictConfig:
 
 
 def study_timed(cells: DictConfig) -> DictConfig:
-    """Of each model that searches for its own values a cell: what an update costs does not depend on the length."""
+    """Of each model that searches for its own values a cell: an update costs the same at all lengths."""
     return OmegaConf.create({cell.model: cell for cell in study_searches(cells).values()})
 
 

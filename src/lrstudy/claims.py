@@ -919,7 +919,7 @@ def _timed_words(spec: dict, parts: list[_Part], adjusted: list[float], comparis
         timing = comparison["timing"][model]
         mine = [(part, p) for part, p in zip(parts, adjusted, strict=True) if part.model == model]
         rows = ", ".join(
-            f"{part.seen} ({'; '.join(_interval_words(part) + _p_words(part, p, _counted(spec)))})"
+            f"{part.seen} ({'; '.join(_interval_words(part) + _p_words(part, p, comparison, _counted(spec)))})"
             for part, p in mine
         )
         on = timing["origin"]["accelerator"] or timing["origin"]["processor"]
