@@ -17,6 +17,7 @@ The tests are exact, need :data:`lrstudy.statistics.MIN_SEEDS` seeds and look as
 Nor are a seed's runs compared where :func:`lrstudy.comparison.not_compared` has a reason.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -30,11 +31,12 @@ from lrstudy.looks import alpha_spent, bounds, conditional_power, p_of_all_looks
 from lrstudy.sensitivity import TERMS
 from lrstudy.statistics import (
     MIN_SEEDS,
+    binomial_chance,
+    chance_of_equivalence,
     chance_to_decide,
     equivalence_p,
     holm,
     signed_rank_p,
-    smallest_p,
     t_interval,
 )
 
@@ -158,6 +160,7 @@ def _looks_so_far(comparison: dict) -> list[int]:
     return [look for look in protocol["looks"] if look <= len(protocol["seeds"])]
 
 
+@functools.cache
 def _specs() -> list[dict[str, Any]]:
     from importlib.resources import files
 
@@ -213,10 +216,7 @@ def _turning(
         return min(1.0, 2 * float(binom.sf(count - 1, len(chosen), least)))
 
     def power(num_seeds: int, level: float) -> float:
-        if not lean or num_seeds < MIN_SEEDS:
-            return 0.0
-        critical = int(binom.isf(level / 2, num_seeds, least)) + 1
-        return float(binom.sf(critical - 1, num_seeds, share)) if critical <= num_seeds else 0.0
+        return binomial_chance(share, least, num_seeds, level) if lean else 0.0
 
     return [
         _Part(
@@ -375,18 +375,11 @@ def _chance(values: np.ndarray, num_seeds: int, level: float, margin: float | No
 
 def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: float) -> float:
     """That both one-sided tests of ``margin`` reject: what the margin adds to the test of a difference."""
-    if len(values) < 2 or num_seeds < MIN_SEEDS or smallest_p(num_seeds, "greater") > level:
+    if len(values) < 2:
         return 0.0
-    from scipy.stats import norm, t
-
-    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
-    error = spread / math.sqrt(3 * num_seeds / math.pi)  # as in chance_to_decide
-    reach = margin - t.isf(level, num_seeds - 1) * error
-    if reach <= 0:
-        return 0.0
-    if error == 0:
-        return float(abs(mean) < margin)
-    return float(norm.cdf((reach - mean) / error) - norm.cdf((-reach - mean) / error))
+    return chance_of_equivalence(
+        float(np.mean(values)), float(np.std(values, ddof=1)), num_seeds, level, margin
+    )
 
 
 def _stops(
