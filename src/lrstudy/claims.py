@@ -20,7 +20,7 @@ Nor are a seed's runs compared where :func:`lrstudy.comparison.not_compared` has
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,7 +80,7 @@ def claims(comparison: dict, curves: list[dict]) -> list[dict[str, Any]]:
         its own that no other row has a part in.
     """
     judged = []
-    for spec in _specs():
+    for spec in claim_specs():
         parts, untested = _tests(spec, comparison, curves)
         found = _judge(spec, parts, untested, comparison)
         if spec.get("contrast") == "chosen":
@@ -110,6 +110,52 @@ def gaps(comparison: dict) -> list[dict[str, Any]]:
         _performance_gap(comparison),
         _results_gap(comparison),
     ]
+
+
+@functools.cache
+def claim_specs() -> list[dict[str, Any]]:
+    """What claims.yaml says of each claim, in its order."""
+    from importlib.resources import files
+
+    import yaml
+
+    return yaml.safe_load((files("lrstudy") / "claims.yaml").read_text(encoding="utf-8"))
+
+
+def planned_rows(spec: dict, schedules: dict[str, dict]) -> list[tuple[list[str], list[str]]]:
+    """The rows that a claim's tests in one model will compare, before anything has run.
+
+    Args:
+        spec: of :func:`claim_specs`.
+        schedules: of a model's cells ``controller``, ``optimizer``, ``parameters``, ``lr_range`` and
+            ``num_epochs``, as comparison.json has them.
+
+    Returns:
+        A pair a test: rows, and the rows that they are compared with (none where a row is tested alone); no
+        pair where nothing bears on the claim. Of what validation will choose all rows that it chooses from.
+    """
+    if spec["decide"] == "turning":
+        cell = schedules.get(spec["baseline"])
+        long_enough = cell is not None and cell["num_epochs"] > spec["epoch"]
+        return [([spec["baseline"]], [])] if long_enough else []
+    if spec["decide"] == "equivalent":
+        pairs = itertools.combinations(spec["rows"], 2)
+        return [([one], [other]) for one, other in pairs] if set(spec["rows"]) <= set(schedules) else []
+    found = (_CONTRASTS | {"chosen": _dynamic})[spec["contrast"]](spec, schedules)
+    return [] if isinstance(found, str) else [found]
+
+
+def run_command(spec: dict, seeds: Collection[int], datasets: Iterable[str]) -> str | None:
+    """The command that would run what a claim needs, with enough seeds; None where no study would do."""
+    if "run" not in spec:
+        return None
+    wanted = spec["run"]
+    overrides = [f"schedule=[{','.join(wanted['rows'])}]", *wanted.get("set", [])]
+    if "epochs" in wanted:
+        overrides += [f"num_epochs.{name}={wanted['epochs']}" for name in datasets]
+    if len(seeds) < MIN_SEEDS:
+        overrides.append(f"train.seeds=[{','.join(str(seed) for seed in range(1, MIN_SEEDS + 1))}]")
+    return "dvc exp run " + " ".join(f"-S '{override}'" for override in overrides)
 
 
 @dataclass(frozen=True)
@@ -158,15 +204,6 @@ def _of_all_looks(
 def _looks_so_far(comparison: dict) -> list[int]:
     protocol = comparison["protocol"]
     return [look for look in protocol["looks"] if look <= len(protocol["seeds"])]
-
-
-@functools.cache
-def _specs() -> list[dict[str, Any]]:
-    from importlib.resources import files
-
-    import yaml
-
-    return yaml.safe_load((files("lrstudy") / "claims.yaml").read_text(encoding="utf-8"))
 
 
 # Deciders: (spec, model, its cells, comparison, curves) -> parts, or why there are none.
@@ -656,15 +693,11 @@ def _core_hours(schedules: dict, rows: Iterable[str], num_seeds: int) -> float |
 
 def _run(spec: dict, comparison: dict) -> dict[str, Any] | None:
     """The command that would run what a claim needs, and its cost: as long as the study's own epochs take."""
-    if "run" not in spec:
+    command = run_command(spec, comparison["protocol"]["seeds"], comparison["data"])
+    if command is None:
         return None
     wanted, hours = spec["run"], 0.0
     num_seeds = max(MIN_SEEDS, len(comparison["protocol"]["seeds"]))
-    overrides = [f"schedule=[{','.join(wanted['rows'])}]", *wanted.get("set", [])]
-    if "epochs" in wanted:
-        overrides += [f"num_epochs.{name}={wanted['epochs']}" for name in comparison["data"]]
-    if num_seeds > len(comparison["protocol"]["seeds"]):
-        overrides.append(f"train.seeds=[{','.join(str(seed) for seed in range(1, num_seeds + 1))}]")
     num_rows = len(wanted["rows"]) + len(wanted.get("set", []))
     for schedules in comparison["cells"].values():
         seconds = [
@@ -678,10 +711,7 @@ def _run(spec: dict, comparison: dict) -> dict[str, Any] | None:
             break
         epochs = wanted.get("epochs", max(cell["num_epochs"] for cell in schedules.values()))
         hours += num_rows * num_seeds * epochs * float(np.mean(seconds)) / 3600
-    return {
-        "command": "dvc exp run " + " ".join(f"-S '{override}'" for override in overrides),
-        "core_hours": hours,
-    }
+    return {"command": command, "core_hours": hours}
 
 
 def _why(
