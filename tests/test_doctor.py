@@ -278,7 +278,7 @@ def test_a_config_that_cannot_be_read_is_told_once(workspace):
     found = [finding for finding in doctor.examine(workspace) if finding.status != "ok"]
     assert [f.subject for f in found if f.status == "problem"] == ["config"]
     assert [f.subject for f in found if "params.yaml cannot be read" in f.found] == [
-        "processors", "device", "data", "ray"
+        "processors", "device", "design", "data", "ray"
     ]  # fmt: skip
 
 

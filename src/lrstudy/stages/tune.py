@@ -11,6 +11,7 @@ from pathlib import Path
 from lrstudy.cells import default_values, make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
+from lrstudy.design import verdict
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.identity import content_hash
@@ -50,6 +51,7 @@ def main() -> None:
     model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
     cell = make_cell(params, model, schedule)
+    print(f"{cell.name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
     meta = read_meta(data_folder(cell.dataset))
     output = tuned_file(model, schedule)
     settings = params.tune
