@@ -24,7 +24,6 @@ import argparse
 import json
 import math
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -45,7 +44,6 @@ from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.identity import content_hash
 from lrstudy.ledger.record import ALWAYS_IN_FINAL, WEIGHTS
-from lrstudy.machine import processor
 from lrstudy.schedules import make_schedule
 
 ROOT = Path(__file__).parents[1]
@@ -378,7 +376,9 @@ def tables(found: dict) -> str:
                 f"{100 * design['all_models']:.1f}",
             ]
             with_one.append(f"| {' | '.join(cells)} |")
-    return "\n".join(without) + "\n\n" + "\n".join(with_one)
+    counts = {row["effect"] == "none": row["studies"] for row in found["scenarios"]}
+    said = f"Studies of either tails: {counts.get(True, 0):,} without an effect, {counts.get(False, 0):,} with each."
+    return "\n\n".join([said, "\n".join(without), "\n".join(with_one)])
 
 
 def into_document(text: str, found: dict) -> str:
@@ -451,7 +451,6 @@ def main() -> None:
         for effect in range(len(EFFECTS) + 1)
         for tails in TAILS
     ]
-    began = time.perf_counter()
     outcomes = run(params, scenarios, WORK, arguments.resume, arguments.processes)
     found = {
         "shape": {
@@ -466,9 +465,6 @@ def main() -> None:
             "spread": GUESSED_SPREAD,
             "shared": SHARED,
             "correlation": CORRELATION,
-            "minutes": round((time.perf_counter() - began) / 60, 1),
-            "processes": arguments.processes,
-            "processor": processor(),
         },
         "scenarios": summary(outcomes, scenarios, params),
     }
