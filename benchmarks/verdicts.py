@@ -377,7 +377,8 @@ def tables(found: dict) -> str:
             ]
             with_one.append(f"| {' | '.join(cells)} |")
     counts = {row["effect"] == "none": row["studies"] for row in found["scenarios"]}
-    said = f"Studies of either tails: {counts.get(True, 0):,} without an effect, {counts.get(False, 0):,} with each."
+    without_any, with_each = counts.get(True, 0), counts.get(False, 0)
+    said = f"Studies of either tails: {without_any:,} without an effect, {with_each:,} with each."
     return "\n\n".join([said, "\n".join(without), "\n".join(with_one)])
 
 
