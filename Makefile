@@ -5,7 +5,7 @@ export PATH
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor quickstart study test check prove-equal report ui dashboard smoke sync params lock faults audit bench bench-pipeline bench-tuning experiments screenshots clean
+.PHONY: help setup doctor quickstart study test check prove-equal report ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ params: setup ## compose params.yaml from conf/ without running anything
 lock: setup ## write requirements.lock from what is installed
 	@python -m pip freeze --exclude-editable --exclude lrstudy > requirements.lock
 
+design: setup ## what can this study decide, before it trains? seeds, rows, smallest p, power, core-hours
+	@python -m lrstudy.design $(ARGS)
+
 faults: setup ## kill trainings and searches at 20 random moments each, stop MLflow's server in mid-run, and compare
 	@python tests/faults.py -o benchmarks/results/faults.json $(ARGS)
 
@@ -90,6 +93,9 @@ bench-pipeline: setup ## seconds per stage: training against everything else (AR
 bench-tuning: setup ## plain search against rungs on real data, from a pool of trainings (an hour on a CPU)
 	@dvc repro preprocess
 	@python benchmarks/tuning.py $(or $(CELLS),lstm-exponential) $(ARGS)
+
+bench-verdicts: setup ## are verdicts right, and the power what the design said? 7,000 simulated studies (ARGS=--resume goes on)
+	@python benchmarks/verdicts.py $(ARGS)
 
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build src/*.egg-info dvc_plots

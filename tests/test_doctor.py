@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -36,6 +37,11 @@ def template(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "requirements.lock", folder)
     config = folder / "conf/config.yaml"
     config.write_text(config.read_text().replace("data: hub", "data: sample"))
+    preset = folder / "conf/preset/cpu.yaml"
+    enough = f"  seeds: {list(range(1, 11))}"  # so many that the design decides something
+    preset.write_text(
+        re.sub(r"(?<=^train:\n)  seeds: \[.*?\]", enough, preset.read_text(), flags=re.MULTILINE)
+    )
     compose(folder, folder / "params.yaml", [])
     for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "first")):
         who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
@@ -278,7 +284,7 @@ def test_a_config_that_cannot_be_read_is_told_once(workspace):
     found = [finding for finding in doctor.examine(workspace) if finding.status != "ok"]
     assert [f.subject for f in found if f.status == "problem"] == ["config"]
     assert [f.subject for f in found if "params.yaml cannot be read" in f.found] == [
-        "processors", "device", "data", "ray"
+        "processors", "device", "design", "data", "ray"
     ]  # fmt: skip
 
 

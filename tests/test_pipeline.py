@@ -429,6 +429,13 @@ def test_what_does_not_fit_a_cell_gets_one_clear_error(changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("written", ["5e-05", "5E-5", "5.0e-05", "0.00005"])
+def test_a_number_with_an_exponent_is_a_number_with_and_without_a_point(tmp_path, written):
+    text = yaml.safe_dump(compose()).replace("low: 5.0e-05", f"low: {written}")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").timing.optimizers["rmsprop"].search["base_lr"].low == 5e-5
+
+
 def test_params_that_are_not_yaml_are_named_with_their_line(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("train:\n  seeds: [1\n  threads: 1\n")

@@ -13,7 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from lrstudy.statistics import (
     average_ranks,
+    binomial_chance,
     bootstrap_interval,
+    chance_of_equivalence,
     chance_to_decide,
     critical_difference,
     equivalence_p,
@@ -283,6 +285,40 @@ def test_the_one_sided_p_counts_the_ranks_on_one_side():
     values = np.random.default_rng(2).normal(0.2, 1.0, size=20)
     exact = wilcoxon(values, method="exact", alternative="greater").pvalue
     assert signed_rank_p(values, "greater") == pytest.approx(exact, rel=1e-9)
+
+
+@given(
+    st.floats(-2, 2), st.floats(0.1, 3), st.integers(8, 40), st.sampled_from([0.05, 0.01]), st.floats(0.1, 3)
+)
+def test_what_decides_is_a_difference_or_equivalence(mean, spread, num_seeds, level, margin):
+    """A mean that is beyond chance and within the margin is one decision, so the chances add up to more."""
+    difference = chance_to_decide(mean, spread, num_seeds, level)
+    within = chance_of_equivalence(mean, spread, num_seeds, level, margin)
+    both = chance_to_decide(mean, spread, num_seeds, level, margin)
+    assert max(difference, within) - 1e-12 <= both <= difference + within + 1e-12
+
+
+def test_the_chance_of_equivalence_is_that_of_a_mean_within_reach():
+    from scipy.stats import norm, t
+
+    # 10 seeds of spread 0.6 points against half a point, differences 0
+    error = 0.006 / math.sqrt(30 / math.pi)
+    reach = 0.005 - t.ppf(0.95, 9) * error
+    expected = 2 * norm.cdf(reach / error) - 1
+    assert chance_of_equivalence(0.0, 0.006, 10, 0.05, 0.005) == pytest.approx(expected, rel=1e-9)
+    assert chance_of_equivalence(0.0, 0.006, 7, 0.05, 0.005) == 0.0  # too few seeds
+    assert chance_of_equivalence(0.0, 0.02, 10, 0.05, 0.005) == 0.0  # no mean is near enough
+    assert chance_of_equivalence(0.001, 0.0, 10, 0.05, 0.005) == 1.0
+    assert chance_of_equivalence(0.006, 0.0, 10, 0.05, 0.005) == 0.0
+    assert chance_of_equivalence(0.0, 0.001, 8, 0.001, 0.005) == 0.0  # 1 / 2^8 is more than the level
+
+
+def test_the_binomial_chance_is_that_of_enough_events():
+    # against one half, 9 of 10 have 11 / 1024 and 8 of 10 have 56 / 1024: only 9 or 10 reach 0.025
+    expected = 10 * 0.8**9 * 0.2 + 0.8**10
+    assert binomial_chance(0.8, 0.5, 10, 0.05) == pytest.approx(expected, rel=1e-12)
+    assert binomial_chance(1.0, 0.5, 7, 0.05) == 0.0  # too few seeds, whatever the share
+    assert binomial_chance(1.0, 0.9, 10, 0.05) == 0.0  # 10 of 10 have 0.35 by chance
 
 
 @given(st.lists(st.integers(-40, 40).map(lambda count: count / 64), min_size=1, max_size=9))

@@ -20,6 +20,7 @@ What an update costs is no matter of seeds: it is timed (:mod:`lrstudy.timing`),
 over pairs of rounds, each row by itself.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -33,12 +34,13 @@ from lrstudy.looks import alpha_spent, bounds, conditional_power, looks_reached,
 from lrstudy.sensitivity import TERMS
 from lrstudy.statistics import (
     MIN_SEEDS,
+    binomial_chance,
+    chance_of_equivalence,
     chance_to_decide,
     equivalence_p,
     holm,
     median_interval,
     signed_rank_p,
-    smallest_p,
     t_interval,
 )
 from lrstudy.timing import log_ratios
@@ -87,7 +89,7 @@ def claims(comparison: dict, curves: list[dict]) -> list[dict[str, Any]]:
         its own that no other row has a part in.
     """
     judged = []
-    for spec in _specs():
+    for spec in claim_specs():
         parts, untested = _tests(spec, comparison, curves)
         found = _judge(spec, parts, untested, comparison)
         if spec.get("contrast") == "chosen":
@@ -118,6 +120,57 @@ def gaps(comparison: dict) -> list[dict[str, Any]]:
         _performance_gap(comparison),
         _results_gap(comparison),
     ]
+
+
+@functools.cache
+def claim_specs() -> list[dict[str, Any]]:
+    """What claims.yaml says of each claim, in its order."""
+    from importlib.resources import files
+
+    import yaml
+
+    return yaml.safe_load((files("lrstudy") / "claims.yaml").read_text(encoding="utf-8"))
+
+
+def planned_rows(spec: dict, schedules: dict[str, dict]) -> list[tuple[list[str], list[str]]]:
+    """The rows that a claim's tests in one model will compare, before anything has run.
+
+    Args:
+        spec: of :func:`claim_specs`.
+        schedules: of a model's cells ``controller``, ``optimizer``, ``parameters``, ``lr_range`` and
+            ``num_epochs``, as comparison.json has them.
+
+    Returns:
+        A pair a test: rows, and the rows that they are compared with (none where a row is tested alone); no
+        pair where nothing bears on the claim. Of what validation will choose all rows that it chooses from.
+    """
+    if spec["decide"] == "turning":
+        cell = schedules.get(spec["baseline"])
+        long_enough = cell is not None and cell["num_epochs"] > spec["epoch"]
+        return [([spec["baseline"]], [])] if long_enough else []
+    if spec["decide"] == "equivalent":
+        pairs = itertools.combinations(spec["rows"], 2)
+        return [([one], [other]) for one, other in pairs] if set(spec["rows"]) <= set(schedules) else []
+    if spec["decide"] == "timed":
+        return []
+    if spec["contrast"] == "chosen":
+        rows, base = dynamic_rows(schedules, spec["baseline"]), spec["baseline"]
+        return [(rows, [f"{base}_averaged" if spec.get("averaged") else base])] if rows else []
+    found = _CONTRASTS[spec["contrast"]](spec, schedules)
+    return [] if isinstance(found, str) else [found]
+
+
+def run_command(spec: dict, seeds: Collection[int], datasets: Iterable[str]) -> str:
+    """The command that would run what a claim needs, with enough seeds."""
+    wanted = spec["run"]
+    if "command" in wanted:
+        return wanted["command"]
+    overrides = [f"schedule=[{','.join(wanted['rows'])}]", *wanted.get("set", [])]
+    if "epochs" in wanted:
+        overrides += [f"num_epochs.{name}={wanted['epochs']}" for name in datasets]
+    if len(seeds) < MIN_SEEDS:
+        overrides.append(f"train.seeds=[{','.join(str(seed) for seed in range(1, MIN_SEEDS + 1))}]")
+    return "dvc exp run " + " ".join(f"-S '{override}'" for override in overrides)
 
 
 @dataclass(frozen=True)
@@ -208,14 +261,6 @@ def _waits(part: _Part, comparison: dict) -> str:
     return f"{len(set(planned[:first]) & set(part.ran))} of {first} planned seeds so far"
 
 
-def _specs() -> list[dict[str, Any]]:
-    from importlib.resources import files
-
-    import yaml
-
-    return yaml.safe_load((files("lrstudy") / "claims.yaml").read_text(encoding="utf-8"))
-
-
 # Deciders: (spec, model, its cells, comparison, curves) -> parts, or why there are none.
 
 
@@ -266,10 +311,7 @@ def _turning(
         return min(1.0, 2 * float(binom.sf(count - 1, len(chosen), least)))
 
     def power(num_seeds: int, level: float) -> float:
-        if not lean or num_seeds < MIN_SEEDS:
-            return 0.0
-        critical = int(binom.isf(level / 2, num_seeds, least)) + 1
-        return float(binom.sf(critical - 1, num_seeds, share)) if critical <= num_seeds else 0.0
+        return binomial_chance(share, least, num_seeds, level) if lean else 0.0
 
     return [
         _Part(
@@ -481,18 +523,11 @@ def _chance(values: np.ndarray, num_seeds: int, level: float, margin: float | No
 
 def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: float) -> float:
     """That both one-sided tests of ``margin`` reject: what the margin adds to the test of a difference."""
-    if len(values) < 2 or num_seeds < MIN_SEEDS or smallest_p(num_seeds, "greater") > level:
+    if len(values) < 2:
         return 0.0
-    from scipy.stats import norm, t
-
-    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
-    error = spread / math.sqrt(3 * num_seeds / math.pi)  # as in chance_to_decide
-    reach = margin - t.isf(level, num_seeds - 1) * error
-    if reach <= 0:
-        return 0.0
-    if error == 0:
-        return float(abs(mean) < margin)
-    return float(norm.cdf((reach - mean) / error) - norm.cdf((-reach - mean) / error))
+    return chance_of_equivalence(
+        float(np.mean(values)), float(np.std(values, ddof=1)), num_seeds, level, margin
+    )
 
 
 def _stops(
@@ -577,7 +612,7 @@ def _monitored(spec: dict, schedules: dict) -> _Rows | str:
                 control.append(max(plain, key=len))
     if not treated:
         return f"no row ran with {spec['controller']} and without"
-    interventions = [count for row in treated for count in schedules[row]["interventions"].values()]
+    interventions = [c for row in treated for c in schedules[row].get("interventions", {}).values()]
     if interventions and not any(interventions):
         return f"{spec['controller']} never intervened in {_listed(treated)}"
     return treated, control
@@ -795,15 +830,11 @@ def _core_hours(schedules: dict, rows: Iterable[str], num_seeds: int) -> float |
 
 def _run(spec: dict, comparison: dict) -> dict[str, Any]:
     """The command that would run what a claim needs, and its cost: as long as the study's own epochs take."""
-    if "command" in spec["run"]:
-        return {"command": spec["run"]["command"], "core_hours": None}
+    command = run_command(spec, comparison["protocol"]["seeds"], comparison["data"])
+    if command == spec["run"].get("command"):
+        return {"command": command, "core_hours": None}
     wanted, hours = spec["run"], 0.0
     num_seeds = max(MIN_SEEDS, len(comparison["protocol"]["seeds"]))
-    overrides = [f"schedule=[{','.join(wanted['rows'])}]", *wanted.get("set", [])]
-    if "epochs" in wanted:
-        overrides += [f"num_epochs.{name}={wanted['epochs']}" for name in comparison["data"]]
-    if num_seeds > len(comparison["protocol"]["seeds"]):
-        overrides.append(f"train.seeds=[{','.join(str(seed) for seed in range(1, num_seeds + 1))}]")
     num_rows = len(wanted["rows"]) + len(wanted.get("set", []))
     for schedules in comparison["cells"].values():
         if any("tuned_as" in cell for cell in schedules.values()):
@@ -819,10 +850,7 @@ def _run(spec: dict, comparison: dict) -> dict[str, Any]:
             break
         epochs = wanted.get("epochs", max(cell["num_epochs"] for cell in schedules.values()))
         hours += num_rows * num_seeds * epochs * float(np.mean(seconds)) / 3600
-    return {
-        "command": "dvc exp run " + " ".join(f"-S '{override}'" for override in overrides),
-        "core_hours": hours,
-    }
+    return {"command": command, "core_hours": hours}
 
 
 def _why(
@@ -918,8 +946,9 @@ def _timed_words(spec: dict, parts: list[_Part], adjusted: list[float], comparis
     for model in dict.fromkeys(part.model for part in parts):
         timing = comparison["timing"][model]
         mine = [(part, p) for part, p in zip(parts, adjusted, strict=True) if part.model == model]
+        counted = _counted(spec)
         rows = ", ".join(
-            f"{part.seen} ({'; '.join(_interval_words(part) + _p_words(part, p, comparison, _counted(spec)))})"
+            f"{part.seen} ({'; '.join([*_interval_words(part), *_p_words(part, p, comparison, counted)])})"
             for part, p in mine
         )
         on = timing["origin"]["accelerator"] or timing["origin"]["processor"]

@@ -215,8 +215,12 @@ def not_compared(cells: list[dict], seed: str, metric: str, across_dtypes: bool)
     Returns:
         What differs, with every cell's value.
     """
+    return _unlike(cells, seed, _must_agree(metric, across_dtypes))
+
+
+def _must_agree(metric: str, across_dtypes: bool) -> tuple[str, ...]:
     names = () if across_dtypes else ("dtype",)
-    return _unlike(cells, seed, (*names, *_OF_THE_MACHINE) if metric in IN_SECONDS else names)
+    return (*names, *_OF_THE_MACHINE) if metric in IN_SECONDS else names
 
 
 def _unlike(cells: list[dict], seed: str, names: Collection[str]) -> dict[str, list[str]]:
@@ -642,6 +646,12 @@ def _add_differences(
         studied: the seeds of the study, in their order.
         right: of the cell and of the reference, by seed, which test examples the weights got right.
     """
+    both = [cell, reference]
+    unlike = {
+        str(seed): _unlike(both, str(seed), ("dtype", *_OF_THE_MACHINE))
+        for seed in cell["seeds"]
+        if seed in reference["seeds"]
+    }
     for name, metric in cell["metrics"].items():
         if names is not None and name not in names:
             continue
@@ -653,12 +663,14 @@ def _add_differences(
         }
         if not pairs:
             continue
-        both = [cell, reference]
+        must_agree = _must_agree(name, settings.across_dtypes)
         left_out = {
-            seed: why for seed in pairs if (why := not_compared(both, seed, name, settings.across_dtypes))
+            seed: why
+            for seed in pairs
+            if (why := {what: found for what, found in unlike[seed].items() if what in must_agree})
         }
         pairs = {seed: value for seed, value in pairs.items() if seed not in left_out}
-        mixed = {seed: what for seed in pairs if (what := _unlike(both, seed, ("dtype", *_OF_THE_MACHINE)))}
+        mixed = {seed: unlike[seed] for seed in pairs if unlike[seed]}
         metric[key] = {
             "values": pairs,
             "mean": None,

@@ -522,6 +522,12 @@ class _StrictLoader(yaml.SafeLoader):
         return found
 
 
+# 1e-05 is a number in YAML 1.2, in JSON and to whoever writes it; PyYAML knows it with a point alone.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def _first_line(error: Exception) -> str:
     lines = str(getattr(error, "problem", None) or error).splitlines()
     return lines[0] if lines else type(error).__name__

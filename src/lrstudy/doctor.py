@@ -171,6 +171,15 @@ def check_config(root: Path) -> Iterator[Finding]:
         yield Finding("conf/", "note", found, mend)
 
 
+def check_design(root: Path) -> Iterator[Finding]:
+    """Whether the study can decide anything: better known before it trains."""
+    from lrstudy.design import verdict
+
+    decides, line = verdict(_params(root))
+    mend = "python -m lrstudy.design says what each claim needs; a look at the pipeline needs none of it"
+    yield Finding("design", "ok", line) if decides else Finding("design", "note", line, mend)
+
+
 def check_processors(root: Path) -> Iterator[Finding]:
     """How many trainings run at a time, and whether the memory is enough for them."""
     import psutil
@@ -410,7 +419,7 @@ def check_ray(root: Path) -> Iterator[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     check_python, check_packages, check_variables, check_processors, check_device, check_disk, check_git,
-    check_dvc, check_config, check_data, check_mlflow, check_optuna, check_ray,
+    check_dvc, check_config, check_design, check_data, check_mlflow, check_optuna, check_ray,
 )  # fmt: skip
 
 

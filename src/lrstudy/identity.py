@@ -40,8 +40,8 @@ REGISTRIES = {
 _SECTIONS = {"network": "model"}  # of the settings, where they are not named like the part
 
 MACHINERY = (
-    "lrstudy.errors", "lrstudy.files", "lrstudy.parallel", "lrstudy.stages.run_stage", "lrstudy.tracking",
-    "lrstudy.warm",
+    "lrstudy.design", "lrstudy.errors", "lrstudy.files", "lrstudy.parallel", "lrstudy.stages.run_stage",
+    "lrstudy.tracking", "lrstudy.warm",
 )  # fmt: skip
 """How something runs, and not what it computes: a clearer message must make nothing stale."""
 

@@ -4,6 +4,7 @@ Seeds pair the schedules: at one seed all schedules share initial weights and ba
 ranks are taken seed by seed. The order of the seeds changes nothing.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -26,14 +27,13 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, floa
     covers the mean as often as it says at any n, where the percentile bootstrap of 95% covers it in 84% of
     samples of 5. Source: Student 1908.
     """
-    from scipy.stats import t
-
     values = _vector(values)
     if len(values) == 0:
         raise ValueError("expected at least one value")
     if len(values) == 1:
         return None
-    half = float(t.isf((1 - confidence) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    quantile = _t_quantile((1 - confidence) / 2, len(values) - 1)
+    half = float(quantile * np.std(values, ddof=1) / np.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half
 
 
@@ -149,14 +149,21 @@ def signed_rank_p(differences: ArrayLike, alternative: Alternative = "two-sided"
     differences = _as_on_paper(_vector(differences))
     differences = differences[differences != 0]
     ranks = np.rint(2 * rankdata(np.abs(differences))).astype(int)  # doubled, since mean ranks end in .5
-    null = np.ones(1)  # null[s]: probability of the sum s
-    for rank in ranks:
-        null = (np.pad(null, (0, rank)) + np.pad(null, (rank, 0))) / 2
+    null = _signed_rank_distribution(tuple(sorted(ranks.tolist())))
     observed = ranks[differences > 0].sum()
     greater = null[observed:].sum()
     if alternative == "greater":
         return float(min(1.0, greater))
     return float(min(1.0, 2 * null[: observed + 1].sum(), 2 * greater))
+
+
+@functools.lru_cache(maxsize=1024)  # without ties, it is the same for every test of so many seeds
+def _signed_rank_distribution(ranks: tuple[int, ...]) -> NDArray[np.float64]:
+    """The probability of every sum, from 0, of the ranks (doubled) with a positive sign, all signs alike."""
+    null = np.ones(1)
+    for rank in ranks:
+        null = (np.pad(null, (0, rank)) + np.pad(null, (rank, 0))) / 2
+    return null
 
 
 def equivalence_p(differences: ArrayLike, margin: float) -> float:
@@ -182,22 +189,54 @@ def chance_to_decide(
     margin - t_(1 - level) e; t has n - 1 degrees of freedom. 0 below :data:`MIN_SEEDS` and where no p can
     reach ``level``.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtr
 
     if num_seeds < MIN_SEEDS or smallest_p(num_seeds) > level:
         return 0.0
     if spread == 0:
         return float(mean != 0 or margin is not None)
-    error = spread / np.sqrt(3 * num_seeds / np.pi)
-    beyond = t.isf(level / 2, num_seeds - 1) * error
-    within = max(0.0, (margin or 0.0) - t.isf(level, num_seeds - 1) * error)
+    error = spread / math.sqrt(3 * num_seeds / math.pi)
+    beyond = _t_quantile(level / 2, num_seeds - 1) * error
+    within = max(0.0, (margin or 0.0) - _t_quantile(level, num_seeds - 1) * error)
     if within >= beyond:
         return 1.0
     between = sum(
-        norm.cdf((beyond - side * mean) / error) - norm.cdf((within - side * mean) / error)
-        for side in (1, -1)
+        ndtr((beyond - side * mean) / error) - ndtr((within - side * mean) / error) for side in (1, -1)
     )
-    return float(np.clip(1 - between, 0.0, 1.0))
+    return float(min(max(1 - between, 0.0), 1.0))
+
+
+def chance_of_equivalence(mean: float, spread: float, num_seeds: int, level: float, margin: float) -> float:
+    """The chance that n seeds show paired differences of this mean and spread to be within ``margin``.
+
+    That a mean over seeds falls within margin - t_(1 - level) e to both sides, as in
+    :func:`chance_to_decide`. 0 below :data:`MIN_SEEDS` and where no one-sided p can reach ``level``.
+    """
+    from scipy.special import ndtr
+
+    if num_seeds < MIN_SEEDS or smallest_p(num_seeds, "greater") > level:
+        return 0.0
+    error = spread / math.sqrt(3 * num_seeds / math.pi)
+    reach = margin - _t_quantile(level, num_seeds - 1) * error
+    if reach <= 0:
+        return 0.0
+    if error == 0:
+        return float(abs(mean) < margin)
+    return float(ndtr((reach - mean) / error) - ndtr((-reach - mean) / error))
+
+
+def binomial_chance(share: float, least: float, num_seeds: int, level: float) -> float:
+    """The chance that n runs show a ``share`` of events to be above ``least``: exact binomial, two-sided.
+
+    It is decided by so many events that so many or more have at most level / 2 under ``least``. 0 below
+    :data:`MIN_SEEDS` and where not even n of n are enough.
+    """
+    from scipy.stats import binom
+
+    if num_seeds < MIN_SEEDS:
+        return 0.0
+    critical = int(binom.isf(level / 2, num_seeds, least)) + 1
+    return float(binom.sf(critical - 1, num_seeds, share)) if critical <= num_seeds else 0.0
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -273,23 +312,39 @@ def friedman_p(values: ArrayLike) -> Friedman:
     return Friedman((1 + reached) / (1 + count), f"{count:,} random permutations")
 
 
-def _friedman_by_enumeration(ranks: NDArray[np.int64], observed: int, most: int = 3_000_000) -> float | None:
-    """The exact p; None where a step would have more than ``most`` sums to look at."""
-    num_seeds, num_schedules = ranks.shape
-    base = 2 * num_schedules * num_seeds + 1
+def _friedman_by_enumeration(ranks: NDArray[np.int64], observed: int) -> float | None:
+    """The exact p; None where there are too many sums to look at."""
+    found = _rank_sums(tuple(sorted(tuple(row) for row in np.sort(ranks, axis=1).tolist())))
+    if found is None:
+        return None
+    sums, chances = found
+    return float(min(1.0, chances[(sums**2).sum(axis=1) >= observed].sum()))
+
+
+@functools.lru_cache(maxsize=64)  # the same for all models of a study but for ties, which come last
+def _rank_sums(
+    blocks: tuple[tuple[int, ...], ...], most: int = 3_000_000
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+    """The sums (num_sums, num_schedules), each sorted, of ranks that stand in any order, and their chances.
+
+    None where a step would have more than ``most`` sums to look at.
+    """
+    *before, block = blocks
+    num_schedules = len(block)
+    base = 2 * num_schedules * len(blocks) + 1
     if math.factorial(num_schedules) > most or num_schedules * math.log2(base) > 62:
         return None
+    found = _rank_sums(tuple(before)) if before else (np.zeros((1, num_schedules), np.int64), np.ones(1))
+    if found is None:
+        return None
+    sums, chances = found
+    orders = np.array(list(set(itertools.permutations(block))))
+    if len(sums) * len(orders) > most:
+        return None
     digits = base ** np.arange(num_schedules, dtype=np.int64)
-    sums, chances = np.zeros((1, num_schedules), dtype=np.int64), np.ones(1)
-    for row in np.sort(ranks, axis=1):
-        orders = np.array(list(set(itertools.permutations(row.tolist()))))
-        if len(sums) * len(orders) > most:
-            return None
-        reached = np.sort((sums[:, None] + orders).reshape(-1, num_schedules), axis=1)
-        _, first, which = np.unique(reached @ digits, return_index=True, return_inverse=True)
-        chances = np.bincount(which, np.repeat(chances / len(orders), len(orders)))
-        sums = reached[first]
-    return float(min(1.0, chances[(sums**2).sum(axis=1) >= observed].sum()))
+    reached = np.sort((sums[:, None] + orders).reshape(-1, num_schedules), axis=1)
+    _, first, which = np.unique(reached @ digits, return_index=True, return_inverse=True)
+    return reached[first], np.bincount(which, np.repeat(chances / len(orders), len(orders)))
 
 
 def smallest_friedman_p(num_seeds: int, num_schedules: int) -> float:
@@ -446,6 +501,14 @@ def percentile_bootstrap(
         rng=np.random.default_rng(0),
     ).confidence_interval
     return float(found.low), float(found.high)
+
+
+@functools.lru_cache(maxsize=4096)
+def _t_quantile(tail: float, degrees: int) -> float:
+    """What Student's t of so many degrees of freedom exceeds with the chance ``tail``."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(degrees, tail))
 
 
 def _as_on_paper(values: NDArray[np.float64]) -> NDArray[np.float64]:

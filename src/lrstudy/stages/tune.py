@@ -11,6 +11,7 @@ from pathlib import Path
 from lrstudy.cells import make_cell
 from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
+from lrstudy.design import verdict
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.found import each, judge, together, what_was_found
@@ -52,6 +53,7 @@ def main() -> None:
             f"{cell.name}: has no search of its own (model.{model}.tuned_as); "
             f"`dvc repro tune@{cell.model.tuned_as}-{schedule}` finds its values."
         )
+    print(f"{cell.name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
     meta = read_meta(data_folder(cell.dataset))
     output = tuned_file(model, schedule)
     settings = params.tune
