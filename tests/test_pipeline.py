@@ -251,11 +251,11 @@ def test_every_optimizer_and_every_controller_composes_to_its_own_section():
 
 
 def test_the_timed_optimizers_are_those_of_conf_and_the_claim_finds_both_kinds_among_them():
-    from lrstudy.claims import _specs
+    from lrstudy.claims import claim_specs
 
     timed = compose("optimizer=adagrad")["timing"]["optimizers"]
     assert timed == {name: section_of("optimizer", name) for name in timed}
-    [claim] = [spec for spec in _specs() if spec.get("contrast") == "optimizer"]
+    [claim] = [spec for spec in claim_specs() if spec.get("contrast") == "optimizer"]
     assert set(timed) < {*claim["adaptive"], *claim["plain"]}
     assert {"adagrad", "rmsprop", "adam", "adamw", "nadam"} < set(claim["adaptive"]) & set(timed)
     assert {*claim["adaptive"], *claim["plain"]} == set(OPTIMIZERS) - {"per_model"}
