@@ -734,7 +734,7 @@ def test_product_multiplies_point_by_point():
 # --- The rows in conf/schedule ----------------------------------------------------------------------------
 
 ROWS = sorted((Path(__file__).parent.parent / "conf" / "schedule").glob("*.yaml"))
-ROW_KEYS = {"function", "warmup_epochs", "granularity", "search", "controller"}
+ROW_KEYS = {"defaults", "optimizer", "function", "warmup_epochs", "granularity", "search", "controller"}
 
 
 def load_row(path):
@@ -853,10 +853,14 @@ FIRST_AND_LAST = {  # the multiplier at the start, after any warmup, and at the 
     "inverse_sqrt": (1, math.sqrt(0.05)),
     "inverse_time": (1, 0.1),
     "late_decay": (1, 0.01),
+    "late_decay_50": (1, 0.01),
+    "late_decay_70": (1, 0.01),
+    "late_decay_90": (1, 0.01),
     "linear": (1, 0),
     "multistep": (1, 0.01),
     "one_cycle": (0.04, 4e-6),
     "polynomial": (1, 0),
+    "schedule_free": (1, 1),
     "static": (1, 1),
     "static_monitored": (1, 1),
     "step": (1, 0.01),

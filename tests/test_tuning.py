@@ -25,8 +25,8 @@ from lrstudy import tuning
 from lrstudy.cells import Cell, default_values, make_cell
 from lrstudy.config import TuneParams, check_params
 from lrstudy.errors import StudyError
+from lrstudy.found import cost, judge, together
 from lrstudy.schedules import make_schedule
-from lrstudy.stages.tune import cost, judge, together
 from lrstudy.tuning import (
     CONFIRMATION,
     SEARCH,

@@ -303,6 +303,8 @@ def test_a_database_of_trials_that_fails_in_mid_search_is_one_message(workspace,
     monkeypatch.setattr("lrstudy.stages.tune.tune", full)
     status, said = run(TUNE, monkeypatch, capfd)
     assert status == 2
+    design, *said = said
+    assert design.startswith("lstm-cosine: THIS DESIGN CANNOT DECIDE ANYTHING: 1 seed")
     assert len(said) == 1
     assert said[0].startswith(
         f"error: Optuna's database sqlite:///{workspace}/optuna.db failed (OperationalError: "

@@ -53,8 +53,8 @@ def main() -> None:
             f"{cell.name}: has no search of its own (model.{model}.tuned_as); "
             f"`dvc repro tune@{cell.model.tuned_as}-{schedule}` finds its values."
         )
-    print(f"{cell.name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
     meta = read_meta(data_folder(cell.dataset))
+    print(f"{cell.name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
     output = tuned_file(model, schedule)
     settings = params.tune
     if settings.num_trials == 0:
