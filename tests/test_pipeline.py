@@ -429,6 +429,14 @@ def test_what_does_not_fit_a_cell_gets_one_clear_error(changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("section", ["model", "schedule", "cells", "searches", "timed"])
+def test_a_key_that_breaks_a_line_breaks_no_message(section):
+    params = compose()
+    params[section]["\n"] = 5
+    with pytest.raises(StudyError, match=rf"^params\.yaml: {section}\.'\\n': found 5; [^\n]+$"):
+        check_params(params)
+
+
 @pytest.mark.parametrize("written", ["5e-05", "5E-5", "5.0e-05", "0.00005"])
 def test_a_number_with_an_exponent_is_a_number_with_and_without_a_point(tmp_path, written):
     text = yaml.safe_dump(compose()).replace("low: 5.0e-05", f"low: {written}")

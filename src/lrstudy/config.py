@@ -541,7 +541,7 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
         del parts[2]  # pydantic names the kind of network here, which is no key
     backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
     location = [str(part) for part in parts if part not in _UNION_TAGS]
-    path = ".".join(location)
+    path = ".".join(name if name.isprintable() else repr(name) for name in location)
     kind = problem["type"]
     if kind == "extra_forbidden":
         allowed = _keys_at([*location[:-1], backend] if backend else location[:-1])
