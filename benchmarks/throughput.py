@@ -178,7 +178,7 @@ def plain_model(sizes: dict, meta: dict):
     import torch
     from torch import nn
 
-    from lrstudy.models import drop_words, make_embedding, make_model
+    from lrstudy.models import WordDropout, make_embedding, make_model
 
     if sizes["architecture"] != "transformer":
         return make_model(sizes, meta)
@@ -203,13 +203,13 @@ def plain_model(sizes: dict, meta: dict):
                 layer, sizes["num_layers"], nn.LayerNorm(size), enable_nested_tensor=False
             )
             self.dropout = nn.Dropout(sizes["dropout"])
+            self.word_dropout = WordDropout(sizes["word_dropout"])
             self.classifier = nn.Linear(size, meta["num_classes"])
 
         def forward(self, tokens, lengths):
             positions = torch.arange(tokens.shape[1], device=tokens.device)
             padded = positions >= lengths[:, None]
-            tokens = drop_words(tokens, sizes["word_dropout"] if self.training else 0)
-            x = self.dropout(self.embedding(tokens) + self.position(positions))
+            x = self.dropout(self.embedding(self.word_dropout(tokens)) + self.position(positions))
             x = self.encoder(x, src_key_padding_mask=padded)
             x = x.masked_fill(padded[..., None], 0.0).sum(dim=1) / lengths[:, None]
             return self.classifier(self.dropout(x))

@@ -318,7 +318,7 @@ def test_editing_one_schedule_runs_its_column_alone(study):
         f"{stage}@{model}-exponential"
         for stage in ("tune", "train", "evaluate")
         for model in ("resnet", "lstm")
-    } | {"code", "compare", "report", "publish"}
+    } | {"code", "timing@resnet", "timing@lstm", "compare", "report", "publish"}
     cells = study.json("reports/comparison.json")["cells"]
     assert cells["resnet"]["exponential"]["parameters"] == {
         "final_factor": pytest.approx(math.exp(-0.6), rel=1e-11),  # over two epochs
@@ -330,7 +330,7 @@ def test_editing_one_schedule_runs_its_column_alone(study):
 def test_one_schedule_alone_runs_its_column_alone(study):
     printed = study.run("dvc", "exp", "run", *SMOKE, "-S", "model=lstm", "-S", "schedule=exponential")
     # The theory stages read the study's models, of which there is one less now; no training is done again.
-    assert study.stages_run(printed) <= {"code", "late_decay", "level_sets", "compare", "report", "publish", *(
+    assert study.stages_run(printed) <= {"code", "timing@lstm", "late_decay", "level_sets", "compare", "report", "publish", *(
         f"{stage}@lstm-exponential" for stage in ("tune", "train", "evaluate")
     )}  # fmt: skip
     assert list(yaml.safe_load((study.folder / "params.yaml").read_text())["cells"]) == ["lstm-exponential"]

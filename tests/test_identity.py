@@ -204,7 +204,7 @@ def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
     )  # fmt: skip
     move(
         copied, "models", "recurrent", "LSTM",
-        imports="import torch\nimport torch.nn as nn\nfrom lrstudy.models import drop_words, make_embedding",
+        imports="import torch\nimport torch.nn as nn\nfrom lrstudy.models import WordDropout, make_embedding",
     )  # fmt: skip
     move(
         copied, "schedules", "annealing", "cosine",

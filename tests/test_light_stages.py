@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from composed import composed_params
-from filled_ledger import fill
+from filled_ledger import DATA, fill
 from known_study import timing
 from lrstudy.config import check_params
 from lrstudy.files import write_json
@@ -70,7 +70,7 @@ def test_comparing_and_reporting_import_neither_torch_nor_mlflow(tmp_path):
             )
         for file in drawn:
             (tmp_path / "artifacts/theory" / name / file).write_text("<svg/>")
-    write_json(tmp_path / "reports/timing/lstm.json", timing("lstm"))
+    write_json(tmp_path / "reports/timing/lstm.json", timing("lstm") | {"data": DATA["imdb"]})
     run_light(tmp_path, "compare", "report")
     comparison = json.loads((tmp_path / "reports/comparison.json").read_text())
     assert comparison["missing"] == []

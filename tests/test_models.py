@@ -13,9 +13,9 @@ from lrstudy.models import (
     EncoderBlock,
     ResNet,
     Transformer,
+    WordDropout,
     attend_to,
     count_parameters,
-    drop_words,
     make_model,
 )
 from tiny_data import MODELS
@@ -230,11 +230,11 @@ def test_dropout_acts_in_training_alone(name):
 def test_dropped_words_are_read_as_the_unknown_word_and_padding_stays():
     tokens, lengths = reviews([40, 1, 25, 5])
     real = torch.arange(tokens.shape[1]) < lengths[:, None]
-    torch.testing.assert_close(drop_words(tokens, 1.0), torch.where(real, 1, 0), rtol=0, atol=0)
-    assert torch.equal(drop_words(tokens, 0.0), tokens)
+    torch.testing.assert_close(WordDropout(1.0)(tokens), torch.where(real, 1, 0), rtol=0, atol=0)
+    assert torch.equal(WordDropout(0.0)(tokens), tokens)
     torch.manual_seed(0)
     many = torch.full((100, 100), 7)
-    dropped = drop_words(many, 0.3)
+    dropped = WordDropout(0.3)(many)
     assert set(dropped.unique().tolist()) == {1, 7}
     assert abs((dropped == 1).sum().item() - 3000) < 5 * math.sqrt(
         10_000 * 0.3 * 0.7

@@ -88,22 +88,25 @@ def make_embedding(vocab_size: int, embedding_size: int) -> nn.Embedding:
     return embedding
 
 
-def drop_words(tokens: Tensor, probability: float) -> Tensor:
-    """Token ids (batch, length) with each word made the unknown word with ``probability``; padding stays.
+class WordDropout(nn.Dropout):
+    """In training, token ids (batch, length) with each word made the unknown one with probability p.
 
-    Word dropout: Bowman et al. 2016, arXiv 1511.06349. It keeps a network from resting on single rare words.
+    Padding stays. It keeps a network from resting on single rare words. Source: Bowman et al. 2016, arXiv
+    1511.06349.
     """
-    if probability == 0:
-        return tokens
-    dropped = torch.rand(tokens.shape, device=tokens.device) < probability
-    return tokens.masked_fill(dropped & (tokens != PADDING), UNKNOWN)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return tokens
+        dropped = torch.rand(tokens.shape, device=tokens.device) < self.p
+        return tokens.masked_fill(dropped & (tokens != PADDING), UNKNOWN)
 
 
 class LSTM(nn.Module):
     """Embedding, left-to-right LSTM, maximum over the review's positions, linear classifier.
 
     Padding stands at the end, so no real position has seen it, and the maximum leaves it out. In training
-    words are dropped (:func:`drop_words`).
+    words are dropped (:class:`WordDropout`).
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class LSTM(nn.Module):
         word_dropout: float,
     ):
         super().__init__()
-        self.word_dropout = word_dropout
+        self.word_dropout = WordDropout(word_dropout)
         self.embedding = make_embedding(vocab_size, embedding_size)
         self.lstm = nn.LSTM(
             embedding_size,
@@ -130,8 +133,7 @@ class LSTM(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_classes)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        tokens = drop_words(tokens, self.word_dropout if self.training else 0)
-        features, _ = self.lstm(self.dropout(self.embedding(tokens)))
+        features, _ = self.lstm(self.dropout(self.embedding(self.word_dropout(tokens))))
         padded = torch.arange(tokens.shape[1], device=tokens.device) >= lengths[:, None]
         features = features.masked_fill(padded[..., None], float("-inf"))
         return self.classifier(self.dropout(features.amax(dim=1)))
@@ -185,7 +187,7 @@ class Transformer(nn.Module):
     """Token and position embeddings, pre-norm encoder blocks, mean over the review's positions, classifier.
 
     Padded positions are masked as keys and left out of the mean. In training words are dropped
-    (:func:`drop_words`).
+    (:class:`WordDropout`).
     """
 
     def __init__(
@@ -201,7 +203,7 @@ class Transformer(nn.Module):
         word_dropout: float,
     ):
         super().__init__()
-        self.word_dropout = word_dropout
+        self.word_dropout = WordDropout(word_dropout)
         self.embedding = make_embedding(vocab_size, embedding_size)
         self.position = nn.Embedding(max_length, embedding_size)
         nn.init.normal_(self.position.weight, std=embedding_size**-0.5)
@@ -215,8 +217,7 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         real = positions < lengths[:, None]
-        tokens = drop_words(tokens, self.word_dropout if self.training else 0)
-        x = self.dropout(self.embedding(tokens) + self.position(positions))
+        x = self.dropout(self.embedding(self.word_dropout(tokens)) + self.position(positions))
         for block in self.blocks:
             x = block(x, real[:, None, None, :])
         x = self.norm(x).masked_fill(~real[..., None], 0.0).sum(dim=1) / lengths[:, None]
