@@ -34,7 +34,6 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lrstudy import schedules
 from lrstudy.cells import Cell, default_values
 from lrstudy.config import Choices, FloatRange, TuneParams
 from lrstudy.errors import StudyError
@@ -541,15 +540,8 @@ def differences(mine: dict[str, str], stored: dict[str, str]) -> list[str]:
 
 
 def moves(cell: Cell, values: dict) -> bool:
-    """Whether the candidate's schedule moves the rate (:func:`lrstudy.schedules.moves`); static need not."""
-    found = cell.settings(values)["schedule"]
-    return found["function"] == "static" or schedules.moves(
-        found["function"],
-        cell.num_epochs,
-        warmup_epochs=found["warmup_epochs"],
-        granularity=found["granularity"],
-        **found["parameters"],
-    )
+    """Whether the candidate's schedule moves the rate (:meth:`lrstudy.cells.Cell.moves`); static need not."""
+    return cell.function == "static" or cell.moves(values)
 
 
 def _quasi_random(
