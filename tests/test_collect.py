@@ -51,7 +51,7 @@ def comparison() -> dict:
 
 def test_a_whole_study_is_collected_with_all_its_trainings(params, tmp_path):
     ledger = fill(params, tmp_path)
-    plans, notes = collect(params, ledger, tmp_path)
+    plans, notes = collect(params, list(ledger.records()), tmp_path)
     assert notes == []
     assert list(plans) == ["lstm-static", "lstm-step", "lstm-cosine"]
     for found in plans.values():
@@ -201,12 +201,45 @@ def test_the_data_here_and_this_machine_come_first_and_what_is_taken_instead_is_
     fill(params, tmp_path)
     other = DATA["imdb"] | {"fingerprint": "other texts", "label": "other", "kind": "text", "num_classes": 2}
     write_json("data/processed/imdb/meta.json", other)
-    plans, (note,) = collect(params, Ledger(tmp_path / "ledger"), tmp_path)
+    plans, (note,) = collect(params, list(Ledger(tmp_path / "ledger").records()), tmp_path)
     assert note == (
         "imdb: the ledger has none of the study's trainings with this machine's data, device and dtype; taken are those "
-        "on made-up texts (texts), cpu, float32"
+        "on made-up texts, fingerprint texts, cpu, float32"
     )
     assert all(not found.missing for found in plans.values())
+
+
+def test_of_two_data_sets_of_a_name_that_are_not_here_the_one_with_the_study_is_taken(params, tmp_path):
+    """A clone has no data, and its ledger may have trainings on the sample as well as on the whole."""
+    ledger = fill(params, tmp_path)
+    first = next(iter(ledger.records()))
+    other = first.model_copy(
+        update={"identity": "0" * 64, "data": first.data.model_copy(update={"fingerprint": "0 sample"})}
+    )
+    # "auto" may be bfloat16 here; the ledger's are float32.
+    exact = params.train.model_copy(update={"precision": "float32", "device": "cpu"})
+    params = params.model_copy(update={"train": exact})
+    for to_train in (False, True):
+        plans, (note,) = collect(params, [other, *ledger.records()], tmp_path, to_train=to_train)
+        assert all(not found.missing for found in plans.values())
+        assert note.startswith(
+            "data/processed/imdb is not there; taken to be the ledger's: made-up texts, fing"
+        )
+
+
+def test_asked_what_to_train_here_only_the_data_here_count(params, tmp_path):
+    ledger = fill(params, tmp_path)
+    other = DATA["imdb"] | {"fingerprint": "other texts", "label": "other", "kind": "text", "num_classes": 2}
+    write_json("data/processed/imdb/meta.json", other)
+    plans, notes = collect(params, list(ledger.records()), tmp_path, ["lstm-step"], to_train=True)
+    assert (list(plans), notes) == (["lstm-step"], [])
+    assert plans["lstm-step"].needs == plans["lstm-step"].missing
+
+
+def test_data_of_which_nothing_is_known_are_said_and_all_their_trainings_missing(params, tmp_path):
+    plans, (note,) = collect(params, [], tmp_path, to_train=True)
+    assert "the ledger has no training on it; `dvc repro preprocess@imdb` makes it" in note
+    assert all(found.needs and found.needs == found.missing and found.waiting for found in plans.values())
 
 
 def test_nothing_heavy_is_imported_to_collect_what_has_one_device_and_dtype(params, tmp_path):

@@ -26,7 +26,6 @@ from lrstudy.design import (
     report,
     verdict,
 )
-from lrstudy.ledger import Ledger
 from lrstudy.looks import bounds
 from lrstudy.statistics import chance_of_equivalence, chance_to_decide
 from test_committed import ROOT
@@ -246,10 +245,10 @@ def test_a_search_that_is_not_finished_counts_with_all_it_may_take(ten_seeds, tm
     # 4 trials, 2 of them confirmed, and 10 seeds, five times
     small = with_(ten_seeds, "tune", num_trials=4, finalists=2, seeds=[101], confirm_seeds=[102])
     small = small.model_copy(update={"cells": {n: c for n, c in small.cells.items() if c.model == "lstm"}})
-    found = costs(small, [], Ledger(tmp_path / "ledger"), tmp_path)
+    found = costs(small, [], tmp_path)
     assert found == {"lstm": {"needed": 80, "in_ledger": 0, "missing": 80, "core_hours": None}}
     without = with_(small, "tune", num_trials=0)
-    assert costs(without, [], Ledger(tmp_path / "ledger"), tmp_path)["lstm"]["needed"] == 50
+    assert costs(without, [], tmp_path)["lstm"]["needed"] == 50
 
 
 def test_what_is_printed_begins_with_the_verdict(ten_seeds):

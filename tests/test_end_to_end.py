@@ -40,7 +40,8 @@ class Copy:
             cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout.splitlines()  # fmt: skip
         for name in listed:
-            if (ROOT / name).is_file() and not name.startswith("reports/"):
+            # Neither the study's reports nor its trainings: a test's study has its own.
+            if (ROOT / name).is_file() and not name.startswith(("reports/", "ledger/trainings/")):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         (folder / "dvc.lock").unlink(missing_ok=True)

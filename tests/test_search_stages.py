@@ -151,7 +151,7 @@ def test_why_goes_through_the_search_with_what_the_ledger_knows(workspace):
 
 
 def test_what_is_collected_from_the_ledger_is_what_the_stages_wrote(workspace):
-    plans, notes = collect(load_params(), Ledger(workspace / "ledger"), workspace)
+    plans, notes = collect(load_params(), list(Ledger(workspace / "ledger").records()), workspace)
     assert notes == []
     for schedule in ("static", "cosine"):
         found = plans[f"lstm-{schedule}"]

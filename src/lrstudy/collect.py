@@ -10,7 +10,7 @@ what comes after it is not known yet.
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from lrstudy.cells import Cell, make_cell, searching_cell, stretched
 from lrstudy.config import Params
 from lrstudy.data import read_meta
-from lrstudy.ledger import Ledger, Record, preference
+from lrstudy.ledger import Record, preference
 from lrstudy.ledger.record import OF_THE_CLOCK, WEIGHTS
 from lrstudy.study import DESCRIBED, data_folder, training_task
 
@@ -166,31 +166,41 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
             return [trials[number] for number in sorted(trials)], False
 
 
-def collect(params: Params, ledger: Ledger, root: Path) -> tuple[dict[str, Plan], list[str]]:
-    """Every cell of the study by name, from the ledger alone; and what to say of how it was found there.
+def collect(
+    params: Params,
+    records: Sequence[Record],
+    root: Path,
+    cells: Iterable[str] = (),
+    *,
+    to_train: bool = False,
+) -> tuple[dict[str, Plan], list[str]]:
+    """The study's cells by name, from the ledger alone; and what to say of how they were found there.
 
     A study's settings leave open on which data it was done (params.yaml says how they are prepared) and what
     ``auto`` meant. Both are those of this machine, the processed data here and its own device and dtype, if
     the ledger has any of the study's trainings with them; else those with which it has most.
 
-    Where the data are not here and the ledger has no training on them, nothing is known of a cell's
-    trainings, and its plan is empty.
+    Where the data are not here and the ledger has no training on them, they have no fingerprint, and all
+    trainings on them are missing.
+
+    Args:
+        records: the ledger's.
+        cells: names of cells of ``params``; none: all of them.
+        to_train: what a training here would need is asked: processed data that are here are the study's, and
+            ``auto`` means this machine's, whatever the ledger has most of.
     """
-    records = list(ledger.records())
     find = finder(records)
     plans: dict[str, Plan] = {}
     notes = []
-    for dataset in dict.fromkeys(listed.dataset for listed in params.cells.values()):
+    wanted = {name: params.cells[name] for name in cells or params.cells}
+    for dataset in dict.fromkeys(listed.dataset for listed in wanted.values()):
         cells = {
             name: make_cell(params, listed.model, listed.schedule)
-            for name, listed in params.cells.items()
+            for name, listed in wanted.items()
             if listed.dataset == dataset
         }
-        candidates = _candidates(dataset, records)
-        if not candidates:
-            plans |= {name: Plan(cell) for name, cell in cells.items()}
-            continue
-        here, *others = candidates
+        here = (data_folder(dataset) / "meta.json").exists()
+        first, *others = _candidates(dataset, records, to_train)
 
         def planned(candidate: tuple, cells=cells) -> dict[str, Plan]:
             return {
@@ -198,37 +208,58 @@ def collect(params: Params, ledger: Ledger, root: Path) -> tuple[dict[str, Plan]
                 for name, cell in cells.items()
             }
 
-        chosen = planned(here)
-        if others and not _count(chosen):
-            best = max((planned(other) for other in others), key=_count)
+        chosen, taken = planned(first), first
+        if others and not (here and _count(chosen)):
+            several = [(planned(other), other) for other in others]
+            best, candidate = max([(chosen, first), *several], key=lambda one: _count(one[0]))
             if _count(best):
-                chosen = best
-                task = next(need for one in best.values() for need in one.needs if need.record).task
-                notes.append(
-                    f"{dataset}: the ledger has none of the study's trainings with this machine's data, "
-                    f"device and dtype; taken are those on {task['described']['label']} "
-                    f"({task['described']['fingerprint']:.12}), {task['settings']['device']}, "
-                    f"{task['settings']['precision']}"
-                )
+                chosen, taken = best, candidate
         plans |= chosen
-    return {name: plans[name] for name in params.cells}, notes
+        if (taken is not first or not here) and (others or to_train):
+            notes.append(_of_the_choice(dataset, taken, here))
+    return {name: plans[name] for name in wanted}, notes
+
+
+def _of_the_choice(dataset: str, taken: tuple[dict, tuple[str, str] | None], here: bool) -> str:
+    meta, auto = taken
+    which = f"{meta['label']}, fingerprint {meta['fingerprint']:.12}" + (
+        f", {', '.join(auto)}" if auto else ""
+    )
+    if here:
+        return (
+            f"{dataset}: the ledger has none of the study's trainings with this machine's data, device and "
+            f"dtype; taken are those on {which}"
+        )
+    if meta["fingerprint"]:
+        return f"{data_folder(dataset)} is not there; taken to be the ledger's: {which}"
+    return (
+        f"{data_folder(dataset)} is not there, and the ledger has no training on it; "
+        f"`dvc repro preprocess@{dataset}` makes it"
+    )
 
 
 def _count(plans: dict[str, Plan]) -> int:
     return sum(need.record is not None for one in plans.values() for need in one.needs)
 
 
-def _candidates(dataset: str, records: list[Record]) -> list[tuple[dict, tuple[str, str] | None]]:
+def _candidates(
+    dataset: str, records: Sequence[Record], to_train: bool
+) -> list[tuple[dict, tuple[str, str] | None]]:
     """The data and meanings of ``auto`` with which the ledger may have the study, this machine's first."""
     mine = [record for record in records if record.data.dataset == dataset]
     known = {record.data.fingerprint: record.data.model_dump() for record in mine}
     folder = data_folder(dataset)
     if (folder / "meta.json").exists():
-        here = read_meta(folder)
-        known = {here["fingerprint"]: {key: here[key] for key in DESCRIBED}} | known
+        meta = read_meta(folder)
+        here = {meta["fingerprint"]: {key: meta[key] for key in DESCRIBED}}
+        known = here if to_train else here | known
+    if not known:
+        known = {"": dict.fromkeys(DESCRIBED) | {"dataset": dataset, "fingerprint": ""}}
     meanings: list[tuple[str, str] | None] = [*Counter((r.device, r.dtype) for r in mine)]
-    if len(meanings) != 1:
-        meanings.insert(0, None)  # this machine's, which takes torch to tell
+    if to_train:
+        meanings = [None]  # this machine's, which takes torch to tell
+    elif len(meanings) != 1:
+        meanings.insert(0, None)
     return list(itertools.product(known.values(), meanings))
 
 

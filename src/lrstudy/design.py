@@ -26,7 +26,6 @@ from lrstudy.cells import make_cell
 from lrstudy.claims import claim_specs, planned_rows, run_command
 from lrstudy.comparison import HEADLINE
 from lrstudy.config import CompareParams, Params, load_params, workspace_root
-from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically
 from lrstudy.identity import content_hash
 from lrstudy.ledger import Ledger, Record
@@ -312,32 +311,28 @@ def power(claim: PlannedClaim, spread: float) -> dict[str, float]:
     return found
 
 
-def costs(params: Params, records: Sequence[Record], ledger: Ledger, root: Path) -> dict[str, dict[str, Any]]:
+def costs(params: Params, records: Sequence[Record], root: Path) -> dict[str, dict[str, Any]]:
     """By model the trainings that its cells need, those in the ledger, and the core-hours of the others.
 
     ``needed`` and ``missing`` count a search that is not finished with all trainings that it may take. A
     training is taken to cost as much an epoch as the ledger's of its network (:func:`lrstudy.why.minutes`);
     ``core_hours`` is None where there is none.
     """
-    from lrstudy.collect import plan
-    from lrstudy.study import DESCRIBED
+    from lrstudy.collect import collect
     from lrstudy.tuning import most_trainings
-    from lrstudy.why import data_of, minutes
+    from lrstudy.why import minutes
 
     found: dict[str, dict[str, Any]] = {}
-    for listed in params.cells.values():
-        try:
-            meta, _ = data_of(listed.dataset, records)
-        except StudyError:  # nothing is prepared, and the ledger does not say what: none of it is here
-            meta = dict.fromkeys(DESCRIBED) | {"dataset": listed.dataset, "fingerprint": ""}
-        cell = make_cell(params, listed.model, listed.schedule)
-        one = plan(cell, params, {key: meta[key] for key in DESCRIBED}, root, ledger.find)
+    plans, _ = collect(params, records, root, to_train=True)
+    for one in plans.values():
         needed = len(one.needs)
         if one.waiting:
             # The first trial of a search is known at once, so who needs nothing yet does not search.
             needed = len(params.train.seeds) + (most_trainings(params.tune) if one.needs else 0)
         there = len(one.needs) - len(one.missing)
-        row = found.setdefault(listed.model, {"needed": 0, "in_ledger": 0, "missing": 0, "core_hours": 0.0})
+        row = found.setdefault(
+            one.cell.model_name, {"needed": 0, "in_ledger": 0, "missing": 0, "core_hours": 0.0}
+        )
         row["needed"] += needed
         row["in_ledger"] += there
         row["missing"] += needed - there
@@ -516,7 +511,7 @@ def printed(overrides: Sequence[str]) -> str:
         root = Path(folder)
         compose(Path.cwd(), root / "params.yaml", list(overrides))
         params = load_params(root / "params.yaml")
-        cost = costs(params, [], Ledger(root / "ledger"), root)
+        cost = costs(params, [], root)
         return report(design(params, paired_spreads(params, []), cost))
 
 
@@ -545,7 +540,7 @@ def main() -> None:
     params, root = load_params(), workspace_root()
     ledger = Ledger(root / "ledger")
     records = list(ledger.records())
-    found = design(params, paired_spreads(params, records), costs(params, records, ledger, root))
+    found = design(params, paired_spreads(params, records), costs(params, records, root))
     print(json.dumps(found, indent=1) if arguments.json else report(found))
     sys.exit(0 if found["decides"] else 1)
 

@@ -7,40 +7,16 @@ python -m lrstudy.why resnet-cosine    # one cell, and what each missing trainin
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from statistics import median
 
-from lrstudy.cells import make_cell
-from lrstudy.collect import Need, Plan, plan
+from lrstudy.collect import Need, Plan, collect
 from lrstudy.config import load_params, workspace_root
-from lrstudy.data import read_meta
-from lrstudy.errors import StudyError, unknown
+from lrstudy.errors import unknown
 from lrstudy.identity import entries_of, training_definitions
 from lrstudy.ledger import Ledger, Record
 from lrstudy.meaning import listing
-from lrstudy.study import DESCRIBED, data_folder, ledger_folder, told
+from lrstudy.study import ledger_folder, told
 from lrstudy.tracking import flatten
-
-
-def data_of(dataset: str, records: Iterable[Record]) -> tuple[dict, str]:
-    """What is known of a data set, and what to say of it: the processed one, else the ledger's.
-
-    Raises:
-        StudyError: it is not processed here, and the ledger knows several of that name, or none.
-    """
-    folder = data_folder(dataset)
-    if (folder / "meta.json").exists():
-        return read_meta(folder), ""
-    known = {r.data.fingerprint: r.data for r in records if r.data.dataset == dataset}
-    if len(known) != 1:
-        raise StudyError(
-            f"{folder}: not there, and the ledger has trainings on {len(known)} data sets called {dataset}; "
-            f"`dvc repro preprocess@{dataset}` makes it."
-        )
-    [data] = known.values()
-    return data.model_dump(), (
-        f"{folder} is not there; taken to be the ledger's: {data.label}, fingerprint {data.fingerprint[:12]}"
-    )
 
 
 def differences(task: dict, record: Record, ledger: Ledger) -> list[str]:
@@ -127,14 +103,9 @@ def main() -> None:
             raise unknown("cell", name, params.cells, "a cell of params.yaml")
     ledger = Ledger(ledger_folder(root))
     records = list(ledger.records())
-    plans, notes = [], {}
-    for name in arguments.cell or params.cells:
-        listed = params.cells[name]
-        meta, note = data_of(listed.dataset, records)
-        notes[note] = None
-        cell = make_cell(params, listed.model, listed.schedule)
-        plans.append(plan(cell, params, {key: meta[key] for key in DESCRIBED}, root, ledger.find))
-    for note in filter(None, notes):
+    found, notes = collect(params, records, root, arguments.cell, to_train=True)
+    plans = list(found.values())
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if arguments.json:
         print(json.dumps([_plain(one, records, ledger) for one in plans], indent=1))

@@ -28,7 +28,7 @@ THEORY = ("late_decay", "level_sets")
 def main() -> None:
     params, root = load_params(), workspace_root()
     ledger = Ledger(ledger_folder(root))
-    plans, notes = collect(params, ledger, root)
+    plans, notes = collect(params, list(ledger.records()), root)
     for note in notes:
         print(f"compare: {note}", file=sys.stderr)
     cells: dict[str, dict[str, dict]] = {}
