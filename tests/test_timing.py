@@ -14,6 +14,7 @@ from composed import composed_params
 from lrstudy import training
 from lrstudy.config import check_params
 from lrstudy.errors import StudyError
+from lrstudy.files import write_json
 from lrstudy.stages import compare
 from lrstudy.stages.timing import main
 from lrstudy.timing import log_ratios, orders, time_rows, timed_cells, with_ratios
@@ -203,6 +204,25 @@ def test_the_stage_writes_what_it_timed_and_compare_reads_it(tmp_path, monkeypat
         len(one["seconds"]) == 2 for kind in ("schedules", "optimizers") for one in written[kind].values()
     )
     assert "round 2 of 2" in capsys.readouterr().err
+
+    # A study of fewer rows finds them there; one of a new row, or of more rounds, times all of its rows.
+    fewer = params | {"cells": {name: one for name, one in params["cells"].items() if name == "lstm-cosine"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(fewer))
+    main()
+    assert "has all 3 rows; nothing is timed" in capsys.readouterr().err
+    assert json.loads((tmp_path / "reports/timing/lstm.json").read_text()) == written
+    assert set(compare.timings(check_params(fewer), {})["lstm"]["schedules"]) == {"cosine"}
+    for changed in (
+        params | {"timing": params["timing"] | {"rounds": 4}},
+        params | {"train": params["train"] | {"gradient_clip": 5.0}},
+    ):
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
+        main()
+        assert "round 2 of" in capsys.readouterr().err
+    (tmp_path / "reports/timing/lstm.json").write_text('{"schedules": [], "optimizers": {}}')
+    main()  # what is no timing is made anew
+    assert "round 2 of" in capsys.readouterr().err
+    write_json(tmp_path / "reports/timing/lstm.json", written)
 
     params = check_params(params)
     data = {"imdb": written["data"]}

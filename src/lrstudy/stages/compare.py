@@ -19,7 +19,7 @@ from lrstudy.ledger import Ledger
 from lrstudy.stages import run_stage
 from lrstudy.study import REPORTS, ledger_folder, read_json, reference_file, timing_file
 from lrstudy.time_to_target import time_to_target
-from lrstudy.timing import with_ratios
+from lrstudy.timing import timed_cells, with_ratios
 
 THEORY = ("late_decay", "level_sets")
 """The experiments of the theory, each a stage that leaves reports/<name>.json."""
@@ -129,6 +129,11 @@ def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
                 file=sys.stderr,
             )
             continue
+        # The file may have more rows than this study.
+        timed |= {
+            kind: {name: timed[kind][name] for name in rows if name in timed[kind]}
+            for kind, rows in timed_cells(params, model).items()
+        }
         found[model] = with_ratios(timed, params.compare.reference, params.compare.confidence)
     return found
 

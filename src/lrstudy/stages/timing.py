@@ -1,16 +1,32 @@
 """Time the updates of a model's rows in turn: python -m lrstudy.stages.timing MODEL.
 
-Writes reports/timing/<model>.json.
+Writes reports/timing/<model>.json. Rows are comparable where they were timed together, so one that is new has
+all of the model's timed anew; a study of fewer rows times nothing, for the file has them.
 """
 
 import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
-from lrstudy.config import load_params
+from lrstudy.config import TimingParams, load_params, workspace_root
 from lrstudy.data import read_meta
+from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.identity import LOOP, code_behind, content_hash, training_code
+from lrstudy.ledger import Ledger
+from lrstudy.meaning import digest
 from lrstudy.parallel import run_all
 from lrstudy.stages import run_stage
-from lrstudy.study import DESCRIBED, data_folder, git_revision, timing_file, whole_settings
+from lrstudy.study import (
+    DESCRIBED,
+    data_folder,
+    git_revision,
+    ledger_folder,
+    read_json,
+    timing_file,
+    whole_settings,
+)
 from lrstudy.timing import time_rows, timed_cells
 
 _SHARED = ("batch_size", "device", "precision", "threads", "compile")
@@ -29,6 +45,15 @@ def main() -> None:
         for kind, rows in cells.items()
         for name, cell in rows.items()
     }
+    identities = identities_of(
+        settings, meta["fingerprint"], params.timing, Ledger(ledger_folder(workspace_root()))
+    )
+    if timed_before(timing_file(model), identities):
+        print(
+            f"timing {model}: {timing_file(model)} has all {len(identities)} rows; nothing is timed",
+            file=sys.stderr,
+        )
+        return
     task = {
         "label": f"timing {model}",
         "settings": settings,
@@ -56,6 +81,7 @@ def main() -> None:
                         "controller": cell.controller.name,
                         "moves": cell.moves(),
                         "diverged": found["diverged"][kind, name],
+                        "identity": identities[kind, name],
                         "seconds": found["seconds"][kind, name],
                     }
                     for name, cell in rows.items()
@@ -64,6 +90,36 @@ def main() -> None:
             },
         },
     )
+
+
+def identities_of(
+    settings: Mapping[tuple[str, str], dict], data: str, timing: TimingParams, ledger: Ledger
+) -> dict[tuple[str, str], str]:
+    """By row what decides its timing: the training's settings, code and data, and how it is timed."""
+    by = {
+        "data": data,
+        "rounds": timing.rounds,
+        "updates": timing.updates,
+        "timed_by": digest(code_behind("lrstudy.stages.timing.main", without=LOOP)),
+    }
+    return {
+        row: content_hash(by | {"settings": of, "code": ledger.canonical(training_code(of))})
+        for row, of in settings.items()
+    }
+
+
+def timed_before(path: Path, identities: Mapping[tuple[str, str], str]) -> bool:
+    """Whether the file has a timing of each of these rows."""
+    if not path.exists():
+        return False
+    try:
+        written = read_json(path, f"timing@{path.stem}", ("schedules", "optimizers"))
+        return all(
+            written[kind].get(name, {}).get("identity") == identity
+            for (kind, name), identity in identities.items()
+        )
+    except (StudyError, AttributeError):  # not what this stage writes: made anew
+        return False
 
 
 if __name__ == "__main__":
