@@ -5,7 +5,7 @@ export PATH
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor quickstart study test check prove-equal report ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
+.PHONY: help setup doctor quickstart study test check prove-equal report docs ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ prove-equal: setup ## prove that src/ trains as BASE=<revision> does, to the bit
 report: setup ## make reports/ anew from the ledger, as far as the study has come: no training, no data
 	@python -m lrstudy.stages.compare
 	@python -m lrstudy.stages.report
+
+docs: setup ## write the parts of README.md and docs/findings.md that are made from reports/ and the ledger
+	@python -m lrstudy.docs $(ARGS)
 
 ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \

@@ -405,9 +405,10 @@ def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
     path.write_text('{\n"cells": ')
     with pytest.raises(StudyError, match=r"comparison\.json: not JSON \(line 2\)"):
         read_comparison(path)
-    path.write_text(json.dumps({name: {} for name in known() if name != "models"}))
+    path.write_text(json.dumps({name: part for name, part in known().items() if name != "models"}))
     with pytest.raises(
-        StudyError, match=r"has no models: another version wrote it; `dvc repro -f -s compare`"
+        StudyError,
+        match=r"models is missing: not what this version of the stage writes; `dvc repro --force -s compare`",
     ):
         read_comparison(path)
     path.write_text(_known_text())
@@ -634,7 +635,8 @@ def test_numbers_of_a_version_that_planned_no_looks_are_refused(tmp_path):
     del old["protocol"]["looks"]
     (tmp_path / "comparison.json").write_text(json.dumps(old))
     with pytest.raises(
-        StudyError, match=r"has no protocol\.looks: another version wrote it; `dvc repro -f -s"
+        StudyError,
+        match=r"protocol\.looks is missing: not what this version of the stage writes; `dvc repro -",
     ):
         read_comparison(tmp_path / "comparison.json")
 

@@ -15,9 +15,9 @@ from lrstudy.collect import cell_of, collect, of_training, plan
 from lrstudy.config import load_params
 from lrstudy.data import read_meta
 from lrstudy.ledger import Ledger
+from lrstudy.outputs import Best
 from lrstudy.study import DESCRIBED, data_folder
 from lrstudy.time_to_target import target
-from lrstudy.tuning import values_for
 from tiny_data import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -160,7 +160,7 @@ def test_what_is_collected_from_the_ledger_is_what_the_stages_wrote(workspace):
         assert found.tuned == tuned
         trained = read(workspace, "train", schedule, "training.json")
         for seed, need in found.seeds.items():
-            told = of_training(need.record, *values_for(found.tuned, seed))
+            told = of_training(need.record, *Best(**found.tuned).values_for(seed))
             assert told.items() <= trained["seeds"][str(seed)].items()
         assert (found.measured, cell_of(found)) == ({}, None)  # evaluate has not run
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import known_study
 import lrstudy.stages.report as report_stage
 import tiny_data
+from known_study import THEORY
 from lrstudy.batches import make_split
 from lrstudy.comparison import curves
 from lrstudy.data import read_meta
@@ -25,6 +26,7 @@ from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
 from lrstudy.ledger.record import WEIGHTS
 from lrstudy.models import make_model
+from lrstudy.outputs import SeedRun, Tracked, Training
 from lrstudy.report import document
 from lrstudy.runs import find_record, metric_values, train_run
 from lrstudy.stages import evaluate as evaluate_stage
@@ -212,8 +214,15 @@ def test_weights_that_are_no_numbers_have_no_scores(trained):
     assert found.best.accuracy is not None
 
 
+def seed_run(identity: str, weights: bool = True) -> SeedRun:
+    """What training.json says of a seed."""
+    return SeedRun(
+        identity=identity, key=identity, search=1, values={}, status="finished", weights=weights, run_id=None
+    )
+
+
 def test_what_the_ledger_knows_of_test_data_is_taken_and_the_rest_is_to_be_measured(trained):
-    ledger, run = Ledger(trained["ledger"]), {"identity": trained["key"]}
+    ledger, run = Ledger(trained["ledger"]), seed_run(trained["key"])
     assert evaluated(ledger, "1", run) is None
     record = find_record(trained)
     _, test = evaluate_seed(evaluation(trained))
@@ -221,12 +230,12 @@ def test_what_the_ledger_knows_of_test_data_is_taken_and_the_rest_is_to_be_measu
     assert evaluated(ledger, "1", run) == record.with_test(test)
     assert len(list(ledger.paths())) == 1  # in place of the one that said less
     with pytest.raises(StudyError, match=r"has no record of the training f{16}\.\.\. \(seed 1\).*`dvc repro"):
-        evaluated(ledger, "1", {"identity": "f" * 64})
+        evaluated(ledger, "1", seed_run("f" * 64))
 
 
 def test_test_results_go_to_the_record_that_the_weights_are_of(trained, tmp_path):
     """Another machine's record of the same training, older and thus preferred, says nothing of these weights."""
-    ledger, run = Ledger(trained["ledger"]), {"identity": trained["key"]}
+    ledger, run = Ledger(trained["ledger"]), seed_run(trained["key"])
     mine = find_record(trained)
     origin = mine.origin.model_copy(update={"machine": "0123abcd", "ended": 1.0})
     other = mine.model_copy(update={"origin": origin, "weights": {"last": "1" * 64, "best": "2" * 64}})
@@ -241,13 +250,11 @@ def test_test_results_go_to_the_record_that_the_weights_are_of(trained, tmp_path
 
 def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
     """One line says which, and what brings them."""
-    training = {
-        "seeds": {
-            "1": {"identity": "1" * 64, "weights": True},
-            "2": {"identity": "2" * 64, "weights": False},
-            "3": {"identity": "3" * 64, "weights": False},
-        }
-    }
+    training = Training(
+        model="lstm", schedule="cosine", dataset="imdb", tuned="tuned", searches=1, settings={},
+        cell=Tracked(key="cell-" + "c" * 64, run_id=None),
+        seeds={seed: seed_run(seed * 64, weights=seed == "1") for seed in ("1", "2", "3")},
+    )  # fmt: skip
     evaluate_stage._need_weights("lstm-cosine", training, ["1"])
     with pytest.raises(StudyError) as error:
         evaluate_stage._need_weights("lstm-cosine", training, ["1", "2", "3"])
@@ -266,18 +273,21 @@ def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
 def test_compare_takes_what_the_theory_stages_left_and_says_what_has_not_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     toy = {"figures": ["toy.svg", "toy.png"]}
+    a, b, c = (THEORY[0] | {"id": name} for name in "abc")
+    for claim in (a, b, c):
+        del claim["experiment"]  # compare adds it
     write_json(
         "reports/late_decay.json",
-        {"claims": [{"id": "a"}, {"id": "b"}], "toy": toy, "models": {"lstm": {"figures": ["b_lstm.svg"]}}},
+        {"claims": [a, b], "toy": toy, "models": {"lstm": {"figures": ["b_lstm.svg"]}}},
     )
     assert theory()["missing"] == ["level_sets"]
     assert "level_sets.json: not there; `dvc repro level_sets` makes it" in capsys.readouterr().err
-    write_json("reports/level_sets.json", {"claims": [{"id": "c"}], "models": {}})
+    write_json("reports/level_sets.json", {"claims": [c], "models": {}})
     assert theory() == {
         "claims": [
-            {"experiment": "late_decay", "id": "a"},
-            {"experiment": "late_decay", "id": "b"},
-            {"experiment": "level_sets", "id": "c"},
+            {"experiment": "late_decay", **a},
+            {"experiment": "late_decay", **b},
+            {"experiment": "level_sets", **c},
         ],
         "figures": {"late_decay": ["toy.svg", "b_lstm.svg"], "level_sets": []},
         "sha256": {
@@ -300,7 +310,7 @@ def test_a_report_takes_the_theorys_figures_of_the_numbers_that_were_compared(tm
     assert (drawn, drawn.read_text()) == (Path("reports/figures/late_decay_toy.svg"), "<svg/>")
 
     # A run of something else, and the study's reports/ brought back: its figures are not the study's.
-    leave("late_decay", {"claims": [{"id": "another"}], "toy": toy, "models": {}})
+    leave("late_decay", {"claims": [THEORY[0]], "toy": toy, "models": {}})
     Path("artifacts/theory/late_decay/toy.svg").write_text("<svg>another</svg>")
     with pytest.raises(StudyError, match=r"late_decay\.json: not what .*comparison\.json was made from"):
         bring_theory(comparison)

@@ -12,7 +12,6 @@ from composed import composed_params
 from lrstudy import devices, study
 from lrstudy.cells import make_cell
 from lrstudy.config import check_params
-from lrstudy.errors import StudyError
 from lrstudy.identity import training_code, training_identity
 from lrstudy.ledger import Ledger
 from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
@@ -21,7 +20,6 @@ from lrstudy.study import (
     finish,
     git_revision,
     mean_curves,
-    read_json,
     record_of,
     told,
     training_task,
@@ -38,19 +36,6 @@ META = {
     "fingerprint": "f00d",
     "num_examples": {"train": 45_000, "validation": 5_000, "test": 10_000},
 }
-
-
-def test_another_stages_output_is_read_or_the_stage_is_named(tmp_path):
-    path = tmp_path / "best.json"
-    with pytest.raises(StudyError, match=r"best\.json: not found; `dvc repro tune@resnet-step` makes it"):
-        read_json(path, "tune@resnet-step")
-    path.write_text('{"values":\n')
-    with pytest.raises(
-        StudyError, match=r"best\.json: not JSON \(line 2\); `dvc repro --force -s tune@resnet-step`"
-    ):
-        read_json(path, "tune@resnet-step")
-    path.write_text('{"values": {}}')
-    assert read_json(path, "tune@resnet-step") == {"values": {}}
 
 
 def task(root: Path = Path("/work"), seed: int = 1, meta: dict = META, **options) -> dict:

@@ -41,7 +41,6 @@ from lrstudy.tuning import (
     storage_uri,
     study_name,
     tune,
-    values_for,
 )
 from tiny_data import record, settings
 
@@ -630,29 +629,6 @@ def test_a_budget_of_trials_that_may_all_diverge_has_no_expectation():
 def test_what_tpe_suggested_is_no_free_draw():
     """Its trials depend on those before: any order of them would be another search."""
     assert budget(measured(0.5, 0.4, 0.1, 0.1), 2) == budget(measured(0.5, 0.4), 2)
-
-
-# --- which values the final trainings take ---
-
-
-def test_odd_seeds_have_the_values_of_one_search_and_even_ones_those_of_another():
-    tuned = {
-        "values": {"base_lr": 1.0},
-        "searches": [{"values": {"base_lr": 1.0}}, {"values": {"base_lr": 2.0}}],
-    }
-    assert [values_for(tuned, seed) for seed in (1, 2, 3, 4)] == [
-        ({"base_lr": 1.0}, 1),
-        ({"base_lr": 2.0}, 2),
-        ({"base_lr": 1.0}, 1),
-        ({"base_lr": 2.0}, 2),
-    ]
-
-
-@pytest.mark.parametrize(
-    "tuned", [{"values": {"base_lr": 1.0}}, {"values": {}, "searches": [{"values": {"base_lr": 1.0}}]}]
-)
-def test_with_one_search_or_none_all_seeds_have_the_same(tuned):
-    assert [values_for(tuned, seed) for seed in (1, 2, 5)] == [({"base_lr": 1.0}, 1)] * 3
 
 
 # --- killed and continued ---

@@ -20,6 +20,7 @@ from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.ledger import Record, preference
 from lrstudy.ledger.record import OF_THE_CLOCK, WEIGHTS
+from lrstudy.outputs import Best
 from lrstudy.study import DESCRIBED, data_folder, training_task
 
 Find = Callable[..., Record | None]
@@ -118,12 +119,11 @@ def plan(
         found.waiting = f"{count} training{'s' if count > 1 else ''} with the values that {whose} will find"
         return found
     from lrstudy.found import what_was_found
-    from lrstudy.tuning import values_for
 
     tuned = what_was_found(searching, params.tune, search_plan.searches)
-    found.tuned = tuned if searching is cell else None
+    found.tuned, best = tuned if searching is cell else None, Best(**tuned)
     for seed in params.train.seeds:
-        values, search = values_for(tuned, seed)
+        values, search = best.values_for(seed)
         found.taken[seed] = stretched(values, searching, cell), search
         found.seeds[seed] = need(f"seed {seed}", found.taken[seed][0], seed)
     found.source = tuned["source"]

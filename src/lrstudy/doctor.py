@@ -32,7 +32,7 @@ VARIABLES = {
 
 _PYTHON = (3, 11)
 _GIB = 2**30
-_WORKER_GIB = 2.5  # what the Transformer took in a whole epoch (docs/log.md), the most that was seen
+_WORKER_GIB = 2.5  # what the Transformer took in a whole epoch (notes/log.md), the most that was seen
 _DISK_GIB = 3  # both data sets raw, in DVC's cache and processed, and a study's models and databases
 _SECONDS = 10  # to wait for a server
 _NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "lustre", "9p", "afs"}

@@ -5,7 +5,6 @@ HTML file, so both have the same content. ``python -m lrstudy.report`` prints th
 """
 
 import html
-import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.controllers import CONTROLLERS
-from lrstudy.errors import StudyError
 from lrstudy.looks import alpha_spent
+from lrstudy.outputs import Comparison
 from lrstudy.statistics import MIN_SEEDS
 
 PAPER_EPOCHS = 10
@@ -71,33 +70,13 @@ class Document:
     sections: list[Section]
 
 
-_SECTIONS = (
-    "data", "protocol", "progress", "missing", "cells", "models", "across_models", "time_to_target", "timing",
-    "gaps", "claims", "theory",
-)  # fmt: skip
-
-
 def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, Any]:
-    """What ``compare`` wrote.
+    """What ``compare`` wrote (:class:`lrstudy.outputs.Comparison`), as plain values.
 
     Raises:
-        StudyError: it is missing, not JSON, or of a version that wrote other sections.
+        StudyError: it is missing or not that; another version may have written it.
     """
-    anew = "`dvc repro -f -s compare` makes it anew."
-    try:
-        found = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise StudyError(
-            f"{path}: not found; `dvc repro compare` makes it from the finished cells."
-        ) from None
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{path}: not JSON (line {error.lineno}); {anew}") from None
-    missing = [name for name in _SECTIONS if not isinstance(found, dict) or name not in found]
-    if not missing and "looks" not in found["protocol"]:
-        missing = ["protocol.looks"]
-    if missing:
-        raise StudyError(f"{path}: has no {', '.join(missing)}: another version wrote it; {anew}")
-    return found
+    return Comparison.read(Path(path), "compare").model_dump(exclude_unset=True)
 
 
 def headline(comparison: dict, cell: dict) -> str:
@@ -133,7 +112,7 @@ def differences(comparison: dict) -> dict[str, dict[str, tuple]]:
     With the reference's averaged weights, the rival that costs no training.
     """
     found: dict[str, dict[str, tuple]] = {}
-    for model, schedule, cell in _rows(comparison):
+    for model, schedule, cell in result_rows(comparison):
         difference = _difference(comparison, cell)
         if difference:
             found.setdefault(model, {})[schedule] = (
@@ -227,7 +206,7 @@ def document(comparison: dict) -> Document:
         if sample
         else "",
         measured_on=_measured_on(comparison),
-        answer=_verdict(comparison) + findings(comparison),
+        answer=verdict(comparison) + findings(comparison),
         main_figure=main_figure if differences(comparison) else None,
         sections=[section for section in _sections(comparison) if section is not None],
     )
@@ -264,7 +243,7 @@ def _claim(comparison: dict, name: str = MAIN_CLAIM) -> dict[str, Any] | None:
     return next((claim for claim in comparison.get("claims", []) if claim["id"] == name), None)
 
 
-def _verdict(comparison: dict) -> list[str]:
+def verdict(comparison: dict) -> list[str]:
     """The question's own claim with its verdict; nothing if claims were not judged."""
     claim = _claim(comparison)
     if claim is None:
@@ -334,7 +313,7 @@ def text_table(comparison: dict) -> str:
     """Model x schedule for a terminal: metric, mean over seeds, spread."""
     wide = max([12, *(len(model) for model, _, _ in _cells(comparison))])
     lines = [f"{'model':<{wide}} {'schedule':<20} {'metric':<14} {'mean':>7} {'spread':>7}  seeds  data"]
-    for model, schedule, cell in _rows(comparison):
+    for model, schedule, cell in result_rows(comparison):
         metric = headline(comparison, cell)
         found = cell["metrics"][metric]
         label = comparison["data"][cell["dataset"]]["label"]
@@ -349,7 +328,7 @@ def text_table(comparison: dict) -> str:
             f"{found['title']:<{wide + 21}} {metric_of[name]:<14} {value:>7}"
             f"                 {comparison['data'][name]['label']}"
         )
-    lines += [f"{name:<{wide + 21}} {words}" for name, words in _states(comparison).items()]
+    lines += [f"{name:<{wide + 21}} {words}" for name, words in cell_states(comparison).items()]
     return "\n".join(lines)
 
 
@@ -422,7 +401,7 @@ def _results(comparison: dict) -> Section:
 def _not_there_yet(comparison: dict) -> list[str]:
     """What the study plans and has not done yet."""
     said = []
-    if states := _states(comparison):
+    if states := cell_states(comparison):
         cells = "; ".join(f"{name}: {words}" for name, words in states.items())
         said.append(
             f"**Not there yet**: {cells}. Numbers are of the seeds that are there, differences of those that "
@@ -1381,7 +1360,7 @@ def _cells(comparison: dict) -> Iterator[tuple[str, str, dict]]:
             yield model, schedule, cell
 
 
-def _rows(comparison: dict) -> Iterator[tuple[str, str, dict]]:
+def result_rows(comparison: dict) -> Iterator[tuple[str, str, dict]]:
     """The cells, and after each model's the views of its reference."""
     for model, schedules in comparison["cells"].items():
         for schedule, cell in (schedules | comparison["views"][model]).items():
@@ -1417,7 +1396,7 @@ def _state(progress: dict) -> str | None:
     return f"search not finished: {'; '.join(words)}"
 
 
-def _states(comparison: dict) -> dict[str, str]:
+def cell_states(comparison: dict) -> dict[str, str]:
     """By cell that has not all of its planned seeds, how far it has come."""
     said = {name: _state(found) for name, found in comparison["progress"].items()}
     return {name: words for name, words in said.items() if words is not None}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from lrstudy.cells import Cell
 from lrstudy.config import Params
-from lrstudy.errors import StudyError
 from lrstudy.files import is_locked, locked
 from lrstudy.identity import training_code
 from lrstudy.ledger import Ledger, Record
@@ -50,28 +49,6 @@ def reference_file(dataset: str) -> Path:
 def timing_file(model: str) -> Path:
     """What an update of the model costs under each of its rows; in git, since another machine's differs."""
     return Path("reports/timing") / f"{model}.json"
-
-
-def read_json(path: Path, stage: str, keys: tuple[str, ...] = ()) -> dict:
-    """Read another stage's output, an object that has at least ``keys``.
-
-    Raises:
-        StudyError: it is missing or not such an object; names the stage that makes it.
-    """
-    anew = f"`dvc repro --force -s {stage}` makes it anew."
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found; `dvc repro {stage}` makes it.") from None
-    except json.JSONDecodeError as error:
-        raise StudyError(f"{path}: not JSON (line {error.lineno}); {anew}") from None
-    except (ValueError, RecursionError):  # no text, or nested without end
-        raise StudyError(f"{path}: not JSON; {anew}") from None
-    if not isinstance(found, dict):
-        raise StudyError(f"{path}: a {type(found).__name__}, not an object; {anew}")
-    if missing := [key for key in keys if key not in found]:
-        raise StudyError(f"{path}: has no {', '.join(missing)}; {anew}")
-    return found
 
 
 def training_task(

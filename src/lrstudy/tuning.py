@@ -277,18 +277,6 @@ def chances_of_best(count: int, drawn: int) -> list[float]:
     return [math.comb(count - i, drawn - 1) / ways for i in range(1, count - drawn + 2)]
 
 
-def values_for(tuned: dict, seed: int) -> tuple[dict, int]:
-    """The values that a final training with ``seed`` takes of best.json, and the number of their search.
-
-    With two searches the odd seeds have the values of the first and the even ones those of the second, so
-    that the spread between seeds has the search's own luck in it (Bouthillier et al. 2021, arXiv
-    2103.03098).
-    """
-    searches = tuned.get("searches") or [tuned]
-    index = (seed - 1) % len(searches)
-    return searches[index]["values"], index + 1
-
-
 class _Worker:
     """This process among those that search the same cell: which trials it holds, and which ones are orphans.
 

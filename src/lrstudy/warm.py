@@ -1,9 +1,9 @@
 """Stages without start-up: a process that has the heavy libraries imported forks one child per stage.
 
 A small study runs dozens of stages, each of which would spend more processor-seconds on importing torch,
-mlflow and scikit-learn, and again in its workers, than on its work (docs/log.md). The first stage starts this
-server; each hands it its name, arguments, folder, environment and terminal, and waits for the child's exit
-status. It ends by itself when nothing has come for 20 seconds.
+mlflow and scikit-learn, and again in its workers, than on its work (notes/log.md). The first stage starts
+this server; each hands it its name, arguments, folder, environment and terminal, and waits for the child's
+exit status. It ends by itself when nothing has come for 20 seconds.
 
 The server is keyed by the interpreter, the code and the environment, so a child never runs other code than a
 process of its own would. If the stage is killed, its child ends at once. Not used off Linux or where there is

@@ -16,8 +16,9 @@ from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.ledger import Ledger
+from lrstudy.outputs import Reference, Theory, Timing
 from lrstudy.stages import run_stage
-from lrstudy.study import REPORTS, ledger_folder, read_json, reference_file, timing_file
+from lrstudy.study import REPORTS, ledger_folder, reference_file, timing_file
 from lrstudy.time_to_target import time_to_target
 from lrstudy.timing import timed_cells, with_ratios
 
@@ -119,7 +120,7 @@ def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
         if not path.exists():
             print(f"compare: {path}: not there; `dvc repro {stage}` makes it", file=sys.stderr)
             continue
-        timed = read_json(path, stage, ("schedules", "optimizers", "data", "origin", "rounds", "updates"))
+        timed = Timing.read(path, stage).model_dump(exclude_unset=True)
         trained_on = data.get(listed.dataset, timed["data"])
         if timed["data"]["fingerprint"] != trained_on["fingerprint"]:
             print(
@@ -152,7 +153,7 @@ def references(data: dict[str, dict]) -> dict[str, dict]:
         if not path.exists():
             print(f"compare: {path}: not there; `dvc repro {stage}` makes it", file=sys.stderr)
             continue
-        reference = read_json(path, stage, ("title", "metrics", "seconds", "data"))
+        reference = Reference.read(path, stage).model_dump(exclude_unset=True)
         if reference["data"]["fingerprint"] == trained_on["fingerprint"]:
             found[name] = reference
         else:
@@ -183,14 +184,14 @@ def theory() -> dict:
             print(f"compare: {path}: not there; `dvc repro {name}` makes it", file=sys.stderr)
             missing.append(name)
             continue
-        found = read_json(path, name, keys=("claims", "models"))
+        found = Theory.read(path, name)
         hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        claimed += [{"experiment": name, **claim} for claim in found["claims"]]
-        parts = [found["toy"]] if "toy" in found else []
+        claimed += [{"experiment": name, **claim} for claim in found.model_dump(exclude_unset=True)["claims"]]
+        parts = [found.toy] if found.toy is not None else []
         figures[name] = [
             file
-            for part in (*parts, *found["models"].values())
-            for file in part["figures"]
+            for part in (*parts, *found.models.values())
+            for file in part.figures
             if file.endswith(".svg")
         ]
     return {"claims": claimed, "figures": figures, "sha256": hashes, "missing": missing}

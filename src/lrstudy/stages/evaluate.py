@@ -16,6 +16,7 @@ from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.record import SCORES, TEST_PREFIX, WEIGHTS, Test, test_of
+from lrstudy.outputs import SeedRun, Training
 from lrstudy.parallel import run_all
 from lrstudy.runs import find_weights
 from lrstudy.stages import cell_arguments, run_stage
@@ -24,7 +25,6 @@ from lrstudy.study import (
     data_folder,
     evaluate_folder,
     ledger_folder,
-    read_json,
     train_folder,
 )
 from lrstudy.tracking import Journal, Sender
@@ -36,13 +36,13 @@ def main() -> None:
     model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
     trained = train_folder(model, schedule)
-    training = read_json(trained / "training.json", f"train@{model}-{schedule}")
-    folder = data_folder(training["dataset"])
+    training = Training.read(trained / "training.json", f"train@{model}-{schedule}")
+    folder = data_folder(training.dataset)
     meta = read_meta(folder)
     cell, *journals = _journals(training, root)
     ledger = Ledger(ledger_folder(root))
-    journal_of = dict(zip(training["seeds"], journals, strict=True))
-    records = {seed: evaluated(ledger, seed, run) for seed, run in training["seeds"].items()}
+    journal_of = dict(zip(training.seeds, journals, strict=True))
+    records = {seed: evaluated(ledger, seed, run) for seed, run in training.seeds.items()}
     for seed, record in records.items():
         if record is not None:
             print(f"{model}-{schedule} seed {seed}: test results are in the ledger", file=sys.stderr)
@@ -52,13 +52,13 @@ def main() -> None:
             "folder": str(trained / f"seed-{seed}"),
             "made_by": f"train@{model}-{schedule}",
             "data": str(folder),
-            "settings": training["settings"] | {"seed": int(seed)},
-            "weights": WEIGHTS if run["status"] == "finished" else ("last", "best"),
+            "settings": training.settings | {"seed": int(seed)},
+            "weights": WEIGHTS if run.status == "finished" else ("last", "best"),
             # A run that diverged is a result; its weights are no model that anyone would load, and have no
             # averages.
-            "model": str(journal_of[seed].folder / "model") if run["status"] == "finished" else None,
+            "model": str(journal_of[seed].folder / "model") if run.status == "finished" else None,
         }
-        for seed, run in training["seeds"].items()
+        for seed, run in training.seeds.items()
         if records[seed] is None
     ]
     _need_weights(f"{model}-{schedule}", training, [task["seed"] for task in tasks])
@@ -66,7 +66,7 @@ def main() -> None:
         for journal in (cell, *journals):
             sender.follow(journal.folder)
         for seed, test in run_all(evaluate_seed, tasks, *params.workers):
-            record = trained_with(ledger, training["seeds"][seed], trained / f"seed-{seed}")
+            record = trained_with(ledger, training.seeds[seed], trained / f"seed-{seed}")
             records[seed] = record.with_test(test)
             ledger.add(records[seed])
         scores = {seed: scores_of(record) for seed, record in records.items()}
@@ -83,43 +83,43 @@ def main() -> None:
             "model": model,
             "schedule": schedule,
             "data": {key: meta[key] for key in DESCRIBED},
-            "training": {key: value for key, value in training.items() if key not in ("model", "schedule")},
+            "training": training.model_dump(exclude={"model", "schedule"}, exclude_unset=True),
             "scores": scores,
         },
     )
 
 
-def evaluated(ledger: Ledger, seed: str, run: dict) -> Record | None:
+def evaluated(ledger: Ledger, seed: str, run: SeedRun) -> Record | None:
     """The seed's record if the ledger has it with what test data said, else None.
 
     Raises:
         StudyError: the training itself is not in the ledger any more.
     """
-    found = ledger.find(run["identity"])
+    found = ledger.find(run.identity)
     if found is None:
         raise StudyError(
-            f"{ledger.folder}: has no record of the training {run['identity'][:16]}... (seed {seed}), which "
+            f"{ledger.folder}: has no record of the training {run.identity[:16]}... (seed {seed}), which "
             "the train stage has left there; restore it, or run that stage again with `dvc repro --force -s`."
         )
     return found if found.test is not None else None
 
 
-def trained_with(ledger: Ledger, run: dict, folder: Path) -> Record:
+def trained_with(ledger: Ledger, run: SeedRun, folder: Path) -> Record:
     """Of the training's records the one whose weights are those in ``folder``."""
-    found = find_weights({"ledger": str(ledger.folder), "identities": [run["identity"]]}, folder)
+    found = find_weights({"ledger": str(ledger.folder), "identities": [run.identity]}, folder)
     if found is None:
         raise StudyError(
-            f"{folder}: not the weights of the training {run['identity'][:16]}... in the ledger; run the "
+            f"{folder}: not the weights of the training {run.identity[:16]}... in the ledger; run the "
             "train stage again with `dvc repro --force -s`: it brings them."
         )
     return found[1]
 
 
-def _need_weights(cell: str, training: dict, seeds: list[str]) -> None:
+def _need_weights(cell: str, training: Training, seeds: list[str]) -> None:
     """Say which trainings would have to be done again for their weights, and how; none is done unasked."""
-    without = [seed for seed in seeds if not training["seeds"][seed]["weights"]]
+    without = [seed for seed in seeds if not training.seeds[seed].weights]
     if without:
-        identities = " ".join(training["seeds"][seed]["identity"][:16] for seed in without)
+        identities = " ".join(training.seeds[seed].identity[:16] for seed in without)
         raise StudyError(
             f"{cell}: trained and not measured on test data yet, and without weights here: seed "
             f"{', '.join(without)}. `dvc pull` may bring the weights; else train again: "
@@ -196,13 +196,13 @@ def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> 
     _once(cell, [(name, float(np.mean(values)), 0, when) for name, values in sums.items()])
 
 
-def _journals(training: dict, root: Path) -> list[Journal]:
-    name = f"{training['model']}-{training['schedule']}"
+def _journals(training: Training, root: Path) -> list[Journal]:
+    name = f"{training.model}-{training.schedule}"
     base = root / "checkpoints" / name
-    cell_key = training["cell"]["key"]
+    cell_key = training.cell.key
     journals = [Journal(base / f"cell-{cell_key.removeprefix('cell-')[:16]}", cell_key)]
-    for seed, run in training["seeds"].items():
-        journals.append(Journal(base / run["key"][:16], run["key"]))
+    for seed, run in training.seeds.items():
+        journals.append(Journal(base / run.key[:16], run.key))
         # Where the journal is gone (another machine, a cleaned folder), its run is found again by its key.
         journals[-1].create(f"{name} seed {seed}", {"kind": "seed", "seed": seed}, parent=cell_key)
     journals[0].create(name, {"kind": "cell"})

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from lrstudy.config import workspace_root
 from lrstudy.files import write_json
+from lrstudy.outputs import Training
 from lrstudy.report import read_comparison
 from lrstudy.stages import run_stage
-from lrstudy.study import REPORTS, data_folder, ended_as, finish, read_json, train_folder, under_way
+from lrstudy.study import REPORTS, data_folder, ended_as, finish, train_folder, under_way
 from lrstudy.tracking import Journal, Sender
 
 ATTACHED = ("report.html", "comparison.json")
@@ -76,25 +77,25 @@ def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
     """The journal of a champion's run, which has its model; None, and why, where its weights are not here."""
     cell = f"{best['model']}-{best['schedule']}"
     trained = train_folder(best["model"], best["schedule"])
-    training = read_json(trained / "training.json", f"train@{cell}")
-    run = training["seeds"][best["seed"]]
-    if not run["weights"]:
+    training = Training.read(trained / "training.json", f"train@{cell}")
+    run = training.seeds[best["seed"]]
+    if not run.weights:
         print(
             f"publish: {dataset}: the champion is {cell} seed {best['seed']}, whose weights are not here; "
             "it is not registered. `dvc pull` may bring them; else train it again: `python -m lrstudy.ledger "
-            f"retrain {run['identity'][:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
+            f"retrain {run.identity[:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
             file=sys.stderr,
         )
         return None
-    journal = Journal(root / "checkpoints" / cell / run["key"][:16], run["key"])
+    journal = Journal(root / "checkpoints" / cell / run.key[:16], run.key)
     if not any(event["event"] == "model" for event in journal.events()):
         # It was measured elsewhere, and its weights came from there.
         from lrstudy.serving import save_trained
 
         save_trained(
             journal.folder / "model",
-            training["settings"]["model"],
-            data_folder(training["dataset"]),
+            training.settings["model"],
+            data_folder(training.dataset),
             trained / f"seed-{best['seed']}" / "last.safetensors",
         )
         tags = {

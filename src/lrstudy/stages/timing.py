@@ -12,10 +12,10 @@ from pathlib import Path
 from lrstudy.config import TimingParams, load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.files import write_json
 from lrstudy.identity import LOOP, code_behind, content_hash, training_code
 from lrstudy.ledger import Ledger
 from lrstudy.meaning import digest
+from lrstudy.outputs import Timing
 from lrstudy.parallel import run_all
 from lrstudy.stages import run_stage
 from lrstudy.study import (
@@ -23,12 +23,12 @@ from lrstudy.study import (
     data_folder,
     git_revision,
     ledger_folder,
-    read_json,
     timing_file,
     whole_settings,
 )
 from lrstudy.timing import time_rows, timed_cells
 
+KINDS = ("schedules", "optimizers")
 _SHARED = ("batch_size", "device", "precision", "threads", "compile")
 
 
@@ -63,8 +63,7 @@ def main() -> None:
         "revision": git_revision(),
     }
     [found] = run_all(time_rows, [task], *params.workers)
-    write_json(
-        timing_file(model),
+    Timing.model_validate(
         {
             "model": model,
             "dataset": dataset,
@@ -89,7 +88,7 @@ def main() -> None:
                 for kind, rows in cells.items()
             },
         },
-    )
+    ).write(timing_file(model))
 
 
 def identities_of(
@@ -113,13 +112,11 @@ def timed_before(path: Path, identities: Mapping[tuple[str, str], str]) -> bool:
     if not path.exists():
         return False
     try:
-        written = read_json(path, f"timing@{path.stem}", ("schedules", "optimizers"))
-        return all(
-            written[kind].get(name, {}).get("identity") == identity
-            for (kind, name), identity in identities.items()
-        )
-    except (StudyError, AttributeError):  # not what this stage writes: made anew
+        written = Timing.read(path, f"timing@{path.stem}")
+    except StudyError:  # not what this stage writes: made anew
         return False
+    there = {(kind, name): row.identity for kind in KINDS for name, row in getattr(written, kind).items()}
+    return all(there.get(row) == identity for row, identity in identities.items())
 
 
 if __name__ == "__main__":

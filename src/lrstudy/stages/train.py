@@ -13,6 +13,7 @@ from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
 from lrstudy.identity import content_hash
 from lrstudy.ledger.record import OF_THE_CLOCK, Record
+from lrstudy.outputs import Best, SeedRun, Tracked, Training
 from lrstudy.parallel import run_all
 from lrstudy.runs import (
     begun_otherwise,
@@ -29,7 +30,6 @@ from lrstudy.study import (
     ended_as,
     finish,
     mean_curves,
-    read_json,
     record_of,
     told,
     train_folder,
@@ -38,7 +38,6 @@ from lrstudy.study import (
     under_way,
 )
 from lrstudy.tracking import Journal, Sender
-from lrstudy.tuning import values_for
 
 
 def main() -> None:
@@ -47,12 +46,10 @@ def main() -> None:
     cell = make_cell(params, model, schedule)
     meta = read_meta(data_folder(cell.dataset))
     searching = searching_cell(params, cell)
-    tuned = read_json(
-        tuned_file(searching.model_name, schedule), f"tune@{searching.name}", ("values", "source")
-    )
+    tuned = Best.read(tuned_file(searching.model_name, schedule), f"tune@{searching.name}")
 
     def values_of(seed: int) -> dict:
-        return stretched(values_for(tuned, seed)[0], searching, cell)
+        return stretched(tuned.values_for(seed)[0], searching, cell)
 
     tasks = {
         seed: training_task(
@@ -72,7 +69,7 @@ def main() -> None:
     known = {seed: find_record(task) for seed, task in tasks.items()}
     key = content_hash([tasks[seed]["key"] for seed in sorted(tasks)])
     of_another = {} if searching is cell else {"tuned_as": searching.model_name}
-    tags = common_tags(cell, params, meta) | {"tuned": tuned["source"], **of_another}
+    tags = common_tags(cell, params, meta) | {"tuned": tuned.source, **of_another}
     parent = Journal(root / "checkpoints" / cell.name / f"cell-{key[:16]}", f"cell-{key}")
     parent.create(
         cell.name,
@@ -116,28 +113,25 @@ def main() -> None:
         if record is not None and records[seed].test is None:
             records[seed] = record  # of several, that which will be measured on test data
     write_atomically(output / "history.csv", history_table(records))
-    write_json(
-        output / "training.json",
-        {
-            "model": model,
-            "schedule": schedule,
-            "dataset": cell.dataset,
-            "tuned": tuned["source"],
-            **of_another,
-            "searches": len({values_for(tuned, seed)[1] for seed in tasks}),
-            "settings": settings,
-            "cell": {"key": parent.key, "run_id": sender.run_ids.get(parent.key)},
-            "seeds": {
-                str(seed): {
-                    **of_training(records[seed], values_of(seed), values_for(tuned, seed)[1]),
-                    "key": task["key"],
-                    "run_id": sender.run_ids.get(task["key"]),
-                    "weights": here[seed] is not None,
-                }
-                for seed, task in tasks.items()
-            },
+    Training(
+        model=model,
+        schedule=schedule,
+        dataset=cell.dataset,
+        tuned=tuned.source,
+        **of_another,
+        searches=len({tuned.values_for(seed)[1] for seed in tasks}),
+        settings=settings,
+        cell=Tracked(key=parent.key, run_id=sender.run_ids.get(parent.key)),
+        seeds={
+            str(seed): SeedRun(
+                **of_training(records[seed], values_of(seed), tuned.values_for(seed)[1]),
+                key=task["key"],
+                run_id=sender.run_ids.get(task["key"]),
+                weights=here[seed] is not None,
+            )
+            for seed, task in tasks.items()
         },
-    )
+    ).write(output / "training.json")
 
 
 def log_record(journal: Journal, record: Record) -> None:

@@ -13,9 +13,9 @@ from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.design import verdict
 from lrstudy.errors import StudyError
-from lrstudy.files import write_json
 from lrstudy.found import each, judge, together, what_was_found
 from lrstudy.identity import content_hash
+from lrstudy.outputs import Best
 from lrstudy.parallel import num_workers, run_all
 from lrstudy.runs import is_from_ledger, train_run
 from lrstudy.stages import cell_arguments, run_stage
@@ -58,7 +58,7 @@ def main() -> None:
     output = tuned_file(model, schedule)
     settings = params.tune
     if settings.num_trials == 0:
-        write_json(output, what_was_found(cell, settings, []))
+        Best(**what_was_found(cell, settings, [])).write(output)
         print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
 
@@ -220,7 +220,7 @@ def main() -> None:
     for figure in figures:
         shutil.copyfile(figure, output.parent / figure.name)
     found = what_was_found(cell, settings, searched)
-    write_json(output, found | {"study": study_name(cell.name, key)})
+    Best(**found, study=study_name(cell.name, key)).write(output)
     for search, winner in enumerate(winners):
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

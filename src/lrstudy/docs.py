@@ -1,0 +1,204 @@
+"""The parts of documents that are made from what the study found: python -m lrstudy.docs (``make docs``).
+
+A part stands between ``<!-- made by make docs: results -->`` and ``<!-- end -->``. It is made from
+reports/comparison.json and the ledger, so that README.md and docs/findings.md say what the report says.
+"""
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lrstudy.config import workspace_root
+from lrstudy.errors import StudyError, unknown
+from lrstudy.files import write_atomically
+from lrstudy.ledger import Ledger, Record
+from lrstudy.report import (
+    cell_states,
+    findings,
+    headline,
+    model_title,
+    read_comparison,
+    result_rows,
+    verdict,
+)
+from lrstudy.stages import run_stage
+from lrstudy.study import ledger_folder
+
+DOCUMENTS = (Path("README.md"), Path("docs/findings.md"))
+
+_PART = re.compile(r"(<!-- made by make docs: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def answer(comparison: dict, records: Sequence[Record]) -> str:
+    """The verdict on the question, and a sentence per model."""
+    return "\n".join(f"- {said}" for said in [*verdict(comparison), *findings(comparison)])
+
+
+def results(comparison: dict, records: Sequence[Record]) -> str:
+    """Model x schedule: the metric that decides, its distance to the reference, how many seeds."""
+    reference, planned = comparison["protocol"]["reference"], len(comparison["protocol"]["seeds"])
+    confidence = f"{100 * comparison['protocol']['confidence']:g}%"
+    rows = []
+    for model, schedule, cell in result_rows(comparison):
+        metric = headline(comparison, cell)
+        found = cell["metrics"][metric]
+        spread = "" if found["spread"] is None else f" ± {100 * found['spread']:.2f}"
+        rows.append(
+            [
+                model_title(comparison, model, ", "),
+                schedule,
+                metric.removeprefix("test/"),
+                f"{100 * found['mean']:.2f}{spread}",
+                _ahead(found.get("difference")),
+                f"{len(cell['seeds'])} of {planned}",
+            ]
+        )
+    for dataset, found in comparison["references"].items():
+        metric = comparison["protocol"]["headline"][dataset]
+        score = f"{100 * found['metrics'][metric]:.2f}"
+        label = comparison["data"][dataset]["label"]
+        rows.append([f"*{found['title']}, {label}*", "", metric.removeprefix("test/"), score, "", ""])
+    return table(
+        [
+            "model",
+            "schedule",
+            "metric",
+            "test, %",
+            f"ahead of {reference}, points ({confidence} interval)",
+            "seeds",
+        ],
+        rows,
+    )
+
+
+def _ahead(difference: dict | None) -> str:
+    if not difference or difference["mean"] is None:
+        return ""
+    words = f"{100 * difference['mean']:+.2f}"
+    if difference["interval"] is not None:
+        low, high = difference["interval"]
+        words += f" ({100 * low:+.2f} to {100 * high:+.2f})"
+    return words
+
+
+def progress(comparison: dict, records: Sequence[Record]) -> str:
+    """What is planned and not there yet, cell by cell."""
+    states = cell_states(comparison)
+    if not states:
+        return "All planned trainings are there."
+    return table(["cell", "so far"], states.items())
+
+
+def claims(comparison: dict, records: Sequence[Record]) -> str:
+    """Each claim with its verdict and the reason for it."""
+    return table(
+        ["claim", "verdict", "why", "source"],
+        [
+            [found["claim"], found["verdict"], found["why"], ", ".join(found["source"])]
+            for found in comparison["claims"]
+        ],
+    )
+
+
+def gaps(comparison: dict, records: Sequence[Record]) -> str:
+    """Each of the paper's gaps with the sentence that fills it."""
+    return "\n".join(f"- **{gap['gap']}** ({gap['where']}): {gap['text']}" for gap in comparison["gaps"])
+
+
+def trainings(comparison: dict, records: Sequence[Record]) -> str:
+    """What the ledger's trainings took, on what: per model and row, of all trainings that are in it."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.labels.model, record.labels.schedule), []).append(record)
+    rows = [[*name, *_took(found)] for name, found in sorted(groups.items())]
+    rows.append(["all", "", *_took(list(records))])
+    header = [
+        "model",
+        "schedule",
+        "trials",
+        "seeds",
+        "core-hours",
+        "processors",
+        "machines",
+        "dtypes",
+        "ended (UTC)",
+    ]
+    return table(header, rows)
+
+
+def _took(records: Sequence[Record]) -> list[object]:
+    def named(name: Callable[[Record], str]) -> str:
+        return ", ".join(sorted({name(record) for record in records}))
+
+    seconds = sum(sum(record.history["compute_seconds"]) * record.settings["threads"] for record in records)
+    days = sorted({time.strftime("%Y-%m-%d", time.gmtime(record.origin.ended)) for record in records})
+    return [
+        sum(record.labels.role == "trial" for record in records),
+        sum(record.labels.role == "final" for record in records),
+        f"{seconds / 3600:.2f}",
+        named(lambda record: record.origin.accelerator or record.origin.processor),
+        named(lambda record: record.origin.machine),
+        named(lambda record: record.dtype),
+        " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "",
+    ]
+
+
+PARTS: dict[str, Callable[[dict[str, Any], Sequence[Record]], str]] = {
+    part.__name__: part for part in (answer, results, progress, claims, gaps, trainings)
+}
+"""What can stand in a document, by name."""
+
+
+def made(text: str, where: str, comparison: dict, records: Sequence[Record]) -> str:
+    """The document with its parts as they are made now.
+
+    Raises:
+        StudyError: it names a part that there is not.
+    """
+
+    def part(found: re.Match) -> str:
+        if found[2] not in PARTS:
+            raise unknown(f"{where}: made by make docs", found[2], PARTS, "a part of documents")
+        return f"{found[1]}\n{PARTS[found[2]](comparison, records)}\n\n{found[4]}"
+
+    return _PART.sub(part, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m lrstudy.docs",
+        description=__doc__.partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 1 if anything would change"
+    )
+    check = parser.parse_args().check
+    root = workspace_root()
+    comparison = read_comparison()
+    records = list(Ledger(ledger_folder(root)).records())
+    stale = []
+    for path in DOCUMENTS:
+        text = path.read_text("utf-8")
+        if (new := made(text, str(path), comparison, records)) != text:
+            stale.append(str(path))
+            if not check:
+                write_atomically(path, new)
+    if check and stale:
+        raise StudyError(
+            f"{', '.join(stale)}: not what the committed study gives; `make docs` makes them anew."
+        )
+    print(f"docs: {', '.join(stale) or 'nothing'} {'would change' if check else 'changed'}")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,99 @@
+"""The parts of documents that are made from what the study found."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import known_study
+import tiny_data
+from lrstudy.docs import DOCUMENTS, PARTS, made
+from lrstudy.errors import StudyError
+from lrstudy.report import headline
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    return known_study.comparison(known_study.cells())
+
+
+def text(*parts: str) -> str:
+    """A document with these parts, empty."""
+    return "# Title\n\n" + "\n\n".join(f"<!-- made by make docs: {part} -->\n<!-- end -->" for part in parts)
+
+
+def rows(part: str, comparison: dict, records=()) -> list[list[str]]:
+    """The cells of the part's table, without its header."""
+    lines = [line for line in PARTS[part](comparison, records).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_part_is_made_between_its_marks_and_what_stands_around_stays(found):
+    before = text(*PARTS) + "\n\nafter"
+    once = made(before, "README.md", found, [])
+    assert re.sub(r"(docs: \w+ -->\n).*?(<!-- end)", r"\1\2", once, flags=re.DOTALL) == before
+    assert all(PARTS[part](found, []) in once for part in PARTS)
+    assert made(once, "README.md", found, []) == once
+
+
+def test_a_part_that_there_is_not_is_named_with_those_that_there_are(found):
+    with pytest.raises(StudyError, match=r"README\.md: made by make docs: 'result' .*Did you mean 'results'"):
+        made(text("result"), "README.md", found, [])
+
+
+def test_results_are_the_comparisons_to_the_digit(found):
+    told = {(row[0].partition(",")[0], row[1]): row for row in rows("results", found)}
+    reference = found["protocol"]["reference"]
+    for model, schedules in found["cells"].items():
+        for schedule, cell in schedules.items():
+            metric = cell["metrics"][headline(found, cell)]
+            row = told[model, schedule]
+            assert row[3].split(" ± ")[0] == f"{100 * metric['mean']:.2f}"
+            assert row[5] == f"{len(cell['seeds'])} of {len(found['protocol']['seeds'])}"
+            if schedule != reference:
+                assert row[4].split(" ")[0] == f"{100 * metric['difference']['mean']:+.2f}"
+            else:
+                assert row[4] == ""
+
+
+def test_below_the_schedules_stands_what_they_are_to_be_held_against(found):
+    metrics = {name: one["metrics"] for name, one in found["references"].items()}
+    headline_of = found["protocol"]["headline"]
+    assert [row[3] for row in rows("results", found) if row[0].startswith("*")] == [
+        f"{100 * metrics[name][headline_of[name]]:.2f}" for name in metrics
+    ]
+
+
+def test_claims_are_told_with_the_comparisons_verdicts(found):
+    assert [row[:2] for row in rows("claims", found)] == [
+        [claim["claim"], claim["verdict"]] for claim in found["claims"]
+    ]
+
+
+def test_trainings_are_counted_and_their_core_hours_added(found):
+    records = [tiny_data.record([0.5, 0.4]), tiny_data.record([0.5, 0.4, 0.3])]
+    *groups, every = rows("trainings", found, records)
+    seconds = sum(sum(record.history["compute_seconds"]) * record.settings["threads"] for record in records)
+    assert every[0] == "all"
+    assert every[4] == f"{seconds / 3600:.2f}"
+    assert sum(int(row[2]) + int(row[3]) for row in groups) == int(every[2]) + int(every[3]) == len(records)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for folder in (".", "docs", "notes") for page in sorted((ROOT / folder).glob("*.md"))],
+    ids=str,
+)
+def test_every_link_of_a_page_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_the_documents_have_parts():
+    for path in DOCUMENTS:
+        named = re.findall(r"<!-- made by make docs: (.+?) -->", (ROOT / path).read_text())
+        assert named
+        assert set(named) <= set(PARTS)
