@@ -25,7 +25,7 @@ LEVEL = 0.05
 
 
 def test_the_power_of_a_paired_t_test_is_that_of_other_programs():
-    """R: power.t.test(n = 20, delta = 1, sd = 1, type = "paired", strict = TRUE), and so on; statsmodels."""
+    """statsmodels; in R it is power.t.test(n = 20, delta = 1, sd = 1, type = "paired", strict = TRUE)."""
     from statsmodels.stats.power import TTestPower
 
     for num_pairs, delta, power in ((20, 1.0, 0.98859), (10, 0.5, 0.29318), (10, 1.0, 0.80310)):
