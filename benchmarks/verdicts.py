@@ -331,10 +331,9 @@ def tables(found: dict) -> str:
     num_models = len(found["shape"]["models"])
 
     def share(count: int, row: dict, of: int = 1) -> str:
-        n = row["judged"] * of
-        p = count / n
-        # Verdicts of one study are not independent of each other: the error is that of the studies.
-        error = math.sqrt(p * (1 - p) / row["studies"])
+        p = count / (row["judged"] * of)
+        # A study's models are independent of each other, the schedules of one model are not.
+        error = math.sqrt(p * (1 - p) / (row["studies"] * of))
         return f"{100 * p:.1f} ± {100 * error:.1f}"
 
     def named(row: dict) -> str:

@@ -721,6 +721,14 @@ def test_a_plan_decides_at_its_looks_and_says_what_it_has_spent():
     assert between["parts"][0]["p"] == later["parts"][0]["p"]
 
 
+def test_a_look_at_which_equivalence_can_be_shown_is_asked_for():
+    """At 10 of 22 planned seeds two-sided tests cannot decide (2 / 2^10 > 0.0016), one-sided ones can."""
+    near = [0.0002, -0.0002, 0.0001, -0.0003, 0.0002, -0.0001, 0.0003, -0.0002]
+    found = judged("dynamic_generalizes", study({"resnet": pair(near)}, looks=(8, 10, 22)))
+    assert (found["verdict"], found["seeds_needed"]) == ("undecided", 10)
+    assert found["chance"] > 0.99
+
+
 def test_futility_and_equivalence_are_said_where_more_seeds_would_not_help():
     none = [0.02, -0.02, 0.01, -0.01, 0.03, -0.03, 0.015, -0.015, 0.001, -0.001, 0.025, -0.025]
     found = judged("dynamic_generalizes", study({"resnet": pair(none)}, looks=(12, 20)))

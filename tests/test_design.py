@@ -246,13 +246,52 @@ def test_a_search_that_is_not_finished_counts_with_all_it_may_take(ten_seeds, tm
     small = with_(ten_seeds, "tune", num_trials=4, finalists=2, seeds=[101], confirm_seeds=[102])
     small = small.model_copy(update={"cells": {n: c for n, c in small.cells.items() if c.model == "lstm"}})
     found = costs(small, [], tmp_path)
-    assert found == {"lstm": {"needed": 80, "in_ledger": 0, "missing": 80, "core_hours": None}}
+    cost = found["lstm"]
+    assert (cost["needed"], cost["in_ledger"], cost["missing"]) == (80, 0, 80)
     without = with_(small, "tune", num_trials=0)
     assert costs(without, [], tmp_path)["lstm"]["needed"] == 50
 
 
+def of_one_model(params: Params, model: str) -> Params:
+    cells = {name: cell for name, cell in params.cells.items() if cell.model == model}
+    return with_(params, "tune", num_trials=0).model_copy(update={"cells": cells})
+
+
+def test_without_trainings_in_the_ledger_the_cost_is_a_guess_that_says_so(ten_seeds, tmp_path):
+    # 5 rows x 10 seeds x 4 epochs x 0.75 minutes, and x 10 epochs x 0.91 minutes
+    for model, hours in (("lstm", 50 * 4 * 0.75 / 60), ("resnet", 50 * 10 * 0.91 / 60)):
+        small = of_one_model(ten_seeds, model)
+        found = costs(small, [], tmp_path)
+        assert found[model] == {
+            "needed": 50, "in_ledger": 0, "missing": 50, "core_hours": pytest.approx(hours), "guessed": True
+        }  # fmt: skip
+        printed = report(design.design(small, paired_spreads(small, []), found))
+        assert f"50           0        50   {hours:.2g}, by a guess" in printed
+        assert "  a guess: the ledger has no training of this network on this data yet" in printed
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("preset=cpu", "model=resnet20"),  # a network of another size
+        ("preset=cpu", "model=lstm", "data.max_length=400"),
+        ("preset=cpu", "model=lstm", "data.limit=1000"),
+        ("preset=cpu", "model=lstm", "data=sample"),
+        ("preset=cpu", "model=lstm", "train.precision=bfloat16"),
+    ],
+)
+def test_what_was_not_measured_is_not_guessed(overrides, tmp_path):
+    params = params_of(*overrides, "schedule=[static,cosine]", "tune.num_trials=0", TEN)
+    found = costs(params, [], tmp_path)
+    [row] = found.values()
+    assert (row["core_hours"], row["guessed"]) == (None, False)
+    assert "unknown: the ledger has no training" in report(
+        design.design(params, paired_spreads(params, []), found)
+    )
+
+
 def test_what_is_printed_begins_with_the_verdict(ten_seeds):
-    cost = {"resnet": {"needed": 80, "in_ledger": 20, "missing": 60, "core_hours": 5.25}}
+    cost = {"resnet": {"needed": 80, "in_ledger": 20, "missing": 60, "core_hours": 5.25, "guessed": False}}
     spreads = dict.fromkeys(("resnet", "lstm", "transformer"), Spread(0.005, 40))
     found = design.design(ten_seeds, spreads, cost)
     lines = report(found).splitlines()

@@ -15,8 +15,6 @@ from lrstudy.statistics import (
     average_ranks,
     binomial_chance,
     bootstrap_interval,
-    chance_of_equivalence,
-    chance_to_decide,
     critical_difference,
     equivalence_p,
     friedman_p,
@@ -287,32 +285,6 @@ def test_the_one_sided_p_counts_the_ranks_on_one_side():
     assert signed_rank_p(values, "greater") == pytest.approx(exact, rel=1e-9)
 
 
-@given(
-    st.floats(-2, 2), st.floats(0.1, 3), st.integers(8, 40), st.sampled_from([0.05, 0.01]), st.floats(0.1, 3)
-)
-def test_what_decides_is_a_difference_or_equivalence(mean, spread, num_seeds, level, margin):
-    """A mean that is beyond chance and within the margin is one decision, so the chances add up to more."""
-    difference = chance_to_decide(mean, spread, num_seeds, level)
-    within = chance_of_equivalence(mean, spread, num_seeds, level, margin)
-    both = chance_to_decide(mean, spread, num_seeds, level, margin)
-    assert max(difference, within) - 1e-12 <= both <= difference + within + 1e-12
-
-
-def test_the_chance_of_equivalence_is_that_of_a_mean_within_reach():
-    from scipy.stats import norm, t
-
-    # 10 seeds of spread 0.6 points against half a point, differences 0
-    error = 0.006 / math.sqrt(30 / math.pi)
-    reach = 0.005 - t.ppf(0.95, 9) * error
-    expected = 2 * norm.cdf(reach / error) - 1
-    assert chance_of_equivalence(0.0, 0.006, 10, 0.05, 0.005) == pytest.approx(expected, rel=1e-9)
-    assert chance_of_equivalence(0.0, 0.006, 7, 0.05, 0.005) == 0.0  # too few seeds
-    assert chance_of_equivalence(0.0, 0.02, 10, 0.05, 0.005) == 0.0  # no mean is near enough
-    assert chance_of_equivalence(0.001, 0.0, 10, 0.05, 0.005) == 1.0
-    assert chance_of_equivalence(0.006, 0.0, 10, 0.05, 0.005) == 0.0
-    assert chance_of_equivalence(0.0, 0.001, 8, 0.001, 0.005) == 0.0  # 1 / 2^8 is more than the level
-
-
 def test_the_binomial_chance_is_that_of_enough_events():
     # against one half, 9 of 10 have 11 / 1024 and 8 of 10 have 56 / 1024: only 9 or 10 reach 0.025
     expected = 10 * 0.8**9 * 0.2 + 0.8**10
@@ -349,50 +321,6 @@ def test_equivalence_is_decided_with_the_seeds_that_the_one_sided_p_needs():
 def test_the_equivalence_test_keeps_its_level_at_the_margin():
     samples = np.random.default_rng(3).normal(0.005, 0.002, size=(1000, 10))
     assert np.mean([equivalence_p(sample, 0.005) <= 0.05 for sample in samples]) <= 0.06
-
-
-# --- the chance to decide ---
-
-
-@pytest.mark.parametrize(
-    ("mean", "spread", "num_seeds", "margin"),
-    [
-        (1.0, 1.0, 8, None),
-        (0.8, 1.0, 12, None),
-        (0.5, 1.0, 20, None),
-        (0.0, 1.0, 20, None),
-        (0.0, 0.004, 10, 0.005),
-        (0.0, 0.006, 14, 0.005),
-        (0.002, 0.004, 16, 0.005),
-        (0.01, 0.006, 10, 0.005),
-    ],
-)
-def test_the_chance_to_decide_is_that_of_the_tests(mean, spread, num_seeds, margin):
-    samples = np.random.default_rng(4).normal(mean, spread, size=(600, num_seeds))
-    decided = np.mean(
-        [
-            signed_rank_p(sample) <= 0.05 or (margin is not None and equivalence_p(sample, margin) <= 0.05)
-            for sample in samples
-        ]
-    )
-    assert chance_to_decide(mean, spread, num_seeds, 0.05, margin) == pytest.approx(decided, abs=0.08)
-
-
-def test_fewer_than_eight_seeds_and_levels_out_of_reach_decide_nothing():
-    assert chance_to_decide(10.0, 0.1, 7, 0.05) == 0.0
-    assert chance_to_decide(10.0, 0.1, 8, 0.05) == pytest.approx(1.0)
-    assert chance_to_decide(10.0, 0.1, 8, 0.007) == 0.0  # 2 / 2^8 is 0.0078
-    assert chance_to_decide(0.1, 0.0, 8, 0.05) == 1.0
-    assert chance_to_decide(0.0, 0.0, 8, 0.05) == 0.0
-    assert chance_to_decide(0.0, 0.0, 8, 0.05, 0.005) == 1.0
-
-
-@given(st.floats(0, 3), st.integers(8, 60))
-def test_a_larger_effect_is_found_more_often_and_its_sign_does_not_matter(mean, num_seeds):
-    chance = chance_to_decide(mean, 1.0, num_seeds, 0.05)
-    assert 0 <= chance <= 1
-    assert chance_to_decide(-mean, 1.0, num_seeds, 0.05) == pytest.approx(chance, abs=1e-12)
-    assert chance_to_decide(mean + 0.1, 1.0, num_seeds, 0.05) >= chance - 1e-12
 
 
 # --- several tests, and how often one is better ---

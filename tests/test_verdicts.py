@@ -50,7 +50,7 @@ def test_without_an_effect_few_verdicts_are_wrong_and_with_one_they_come_as_desi
     assert without["wrong"] <= binom.isf(NEVER, 40, 0.05)
     monitored = rows["monitoring_mitigates_overfitting", "none"]
     assert monitored["wrong"] <= binom.isf(NEVER, 40, 0.05)
-    # the design's formula is that of normal differences; it may be off by a few percent
+    # validation chooses the row, and its luck adds to what the design says; it takes nothing away
     said = with_one["design"]["all_models"]
     assert with_one["verdicts"]["supported"] >= binom.ppf(NEVER, 20, 0.97 * said)
     assert with_one["wrong"] == 0
@@ -141,8 +141,13 @@ def test_the_committed_results_say_that_verdicts_are_calibrated():
     for row in found["scenarios"]:
         if row["effect"] == "none":
             assert row["wrong"] / row["judged"] <= 0.05, row["claim"]
-        elif row["tails"] == "normal":
-            models = len(found["shape"]["models"])
+            continue
+        assert row["studies"] >= 200
+        if row["tails"] == "normal":
+            models, said = len(found["shape"]["models"]), row["design"]["one_model"]
             power = sum(row["for"].values()) / row["judged"] / models
-            error = (row["design"]["one_model"] * (1 - row["design"]["one_model"]) / row["studies"]) ** 0.5
-            assert abs(power - row["design"]["one_model"]) <= 4 * error + 0.03, row["claim"]
+            allowed = 4 * (said * (1 - said) / row["studies"] / models) ** 0.5 + 0.02
+            assert power >= said - allowed, row["claim"]
+            # Where validation chooses the row, luck adds up to a tenth, which the design does not count.
+            chosen = row["claim"].startswith("dynamic_") and not row["by_schedule"]
+            assert power <= said + allowed + 0.1 * chosen, row["claim"]

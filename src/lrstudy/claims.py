@@ -414,7 +414,9 @@ def _equivalent(
                 p if outside else within,
                 -_lean(beyond) if outside else 1,
                 lambda n, level, values=values, beyond=beyond, outside=outside: (
-                    _chance(beyond, n, level) if outside else _chance_within(values, n, level, margin)
+                    _chance(beyond, n, level)
+                    if outside
+                    else _chance_within(values, n, _one_sided(n, level, comparison), margin)
                 ),
                 [one, other],
                 _keys(schedules, model, [one, other], [metric]),
@@ -503,7 +505,7 @@ def _signed_rank_part(
         len(beyond),
         p,
         lean,
-        lambda n, level: _chance(beyond, n, level, margin),
+        lambda n, level: _chance(beyond, n, level, margin, _one_sided(n, level, comparison)),
         rows,
         keys,
         within,
@@ -513,12 +515,24 @@ def _signed_rank_part(
     )
 
 
-def _chance(values: np.ndarray, num_seeds: int, level: float, margin: float | None = None) -> float:
+def _one_sided(num_seeds: int, level: float, comparison: dict) -> float:
+    """The largest one-sided p that decides at a planned look; ``level`` where there is one look."""
+    looks = tuple(comparison["protocol"]["looks"])
+    return bounds(looks, _level(comparison), sides=1)[looks.index(num_seeds)] if looks else level
+
+
+def _chance(
+    values: np.ndarray,
+    num_seeds: int,
+    level: float,
+    margin: float | None = None,
+    one_sided_level: float | None = None,
+) -> float:
     """That so many seeds decide if the differences ``values`` have the true mean and spread; 0 if unknown."""
     if len(values) < 2:
         return 0.0
     mean, spread = (round(float(value), 12) for value in (np.mean(values), np.std(values, ddof=1)))
-    return chance_to_decide(mean, spread, num_seeds, level, margin)
+    return chance_to_decide(mean, spread, num_seeds, level, margin, one_sided_level)
 
 
 def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: float) -> float:

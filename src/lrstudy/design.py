@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy.cells import make_cell
+from lrstudy.cells import Cell, make_cell
 from lrstudy.claims import claim_specs, planned_rows, run_command
 from lrstudy.comparison import HEADLINE
 from lrstudy.config import CompareParams, Params, load_params, workspace_root
@@ -54,6 +54,23 @@ GUESSED_SPREAD = {"cifar10": 0.007, "imdb": 0.006}
 The study of 73cd819 had 0.70 points of accuracy with ResNet-8, 0.62 with the LSTM and 0.64 with the
 Transformer, of 5 seeds each (tests/data/comparison_73cd819.json). Of balanced classes
 the macro F1 has nearly accuracy's spread.
+"""
+
+_LONG = {"max_length": 800}  # tokens of a review
+
+GUESSED_MINUTES = (
+    (0.91, {"architecture": "resnet", "depth": 8, "width": 16}),
+    (0.75, _LONG | {"architecture": "lstm", "embedding_size": 64, "hidden_size": 64, "num_layers": 1}),
+    (
+        0.93,
+        _LONG
+        | {"architecture": "transformer", "embedding_size": 32, "feedforward_size": 128, "num_layers": 1},
+    ),
+)
+"""Core-minutes an epoch of a network of these sizes, where the ledger has none of its trainings: a guess.
+
+CIFAR-10 or IMDB whole, float32, one thread of an AMD EPYC with AVX-512, other work beside it (docs/study.md).
+Networks of other sizes have none.
 """
 
 LEAST_PAIRS = 3
@@ -312,11 +329,11 @@ def power(claim: PlannedClaim, spread: float) -> dict[str, float]:
 
 
 def costs(params: Params, records: Sequence[Record], root: Path) -> dict[str, dict[str, Any]]:
-    """By model the trainings that its cells need, those in the ledger, and the core-hours of the others.
+    """By model the trainings that its cells need, those in the ledger, and what the others cost.
 
     ``needed`` and ``missing`` count a search that is not finished with all trainings that it may take. A
-    training is taken to cost as much an epoch as the ledger's of its network (:func:`lrstudy.why.minutes`);
-    ``core_hours`` is None where there is none.
+    training is taken to cost as much an epoch as the ledger's of its network (:func:`lrstudy.why.minutes`),
+    else as GUESSED_MINUTES has it (``guessed`` is then true); ``core_hours`` is None where neither knows it.
     """
     from lrstudy.collect import collect
     from lrstudy.tuning import most_trainings
@@ -330,18 +347,35 @@ def costs(params: Params, records: Sequence[Record], root: Path) -> dict[str, di
             # The first trial of a search is known at once, so who needs nothing yet does not search.
             needed = len(params.train.seeds) + (most_trainings(params.tune) if one.needs else 0)
         there = len(one.needs) - len(one.missing)
-        row = found.setdefault(
-            one.cell.model_name, {"needed": 0, "in_ledger": 0, "missing": 0, "core_hours": 0.0}
-        )
+        none = {"needed": 0, "in_ledger": 0, "missing": 0, "core_hours": 0.0, "guessed": False}
+        row = found.setdefault(one.cell.model_name, none)
         row["needed"] += needed
         row["in_ledger"] += there
         row["missing"] += needed - there
         each = minutes(one.needs[:1], list(records)) if one.needs else None
+        if needed > there and each is None:
+            each = guessed_minutes(params, one.cell)
+            row["guessed"] |= each is not None
         if needed > there and (each is None or row["core_hours"] is None):
             row["core_hours"] = None
         elif needed > there:
             row["core_hours"] += (needed - there) * each / 60
     return found
+
+
+def guessed_minutes(params: Params, cell: Cell) -> float | None:
+    """Core-minutes that a training of the cell takes by GUESSED_MINUTES; None where these do not hold.
+
+    They do not on a part of the data or the sample, at another precision, or for other sizes.
+    """
+    settings = cell.settings()
+    if params.data.source == "sample" or params.data.limit is not None or settings["precision"] != "float32":
+        return None
+    here = settings["model"] | {"max_length": params.data.max_length}
+    for each, sizes in GUESSED_MINUTES:
+        if sizes.items() <= here.items():
+            return each * cell.num_epochs
+    return None
 
 
 def design(params: Params, spreads: dict[str, Spread], cost: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -453,9 +487,15 @@ def report(found: dict[str, Any]) -> str:
         total = {key: sum(row[key] for row in rows) for key in ("needed", "in_ledger", "missing")}
         hours = [row["core_hours"] for row in rows]
         total["core_hours"] = None if None in hours else sum(hours)
+        total["guessed"] = any(row["guessed"] for row in rows)
         lines.append(f"  {'in all':<{_WIDTH}}{_cost_words(total)}")
     if any(row["core_hours"] is None for row in found["cost"].values()):
         lines.append("  unknown: the ledger has no training of this network on this data yet")
+    if any(row["guessed"] for row in found["cost"].values()):
+        lines += [
+            "  a guess: the ledger has no training of this network on this data yet; an epoch as on an AMD",
+            "  EPYC with AVX-512, float32, one thread",
+        ]
     return "\n".join(lines)
 
 
@@ -492,6 +532,8 @@ def _claim_lines(claim: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 def _cost_words(row: dict[str, Any]) -> str:
     hours = "unknown" if row["core_hours"] is None else f"{row['core_hours']:.2g}"
+    if row["guessed"] and row["core_hours"] is not None:
+        hours += ", by a guess"
     return f"{row['needed']:>8}{row['in_ledger']:>12}{row['missing']:>10}   {hours}"
 
 
