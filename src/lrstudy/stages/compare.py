@@ -1,7 +1,7 @@
 """Compare all cells: python -m lrstudy.stages.compare.
 
 Reads what the ledger has of them, as far as the study has come, and what the references and the theory stages
-left in reports/. Writes reports/comparison.json, gaps.json and curves.csv, and metrics.json.
+left in reports/. Writes reports/comparison.json and curves.csv, and metrics.json.
 """
 
 import csv
@@ -86,7 +86,6 @@ def main() -> None:
         "theory": theory(),
     }
     write_json("reports/comparison.json", comparison)
-    write_json("reports/gaps.json", comparison["gaps"])
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
