@@ -1,16 +1,14 @@
 """Contracts between dvc.yaml, params.yaml, conf/ and the code."""
 
-import ast
-import functools
 import itertools
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from composed import composed_params
 from lrstudy import meaning
 from lrstudy.config import check_params, load_params
 from lrstudy.errors import StudyError
@@ -154,7 +152,7 @@ def test_only_the_stages_that_measure_results_open_test_data():
             reader.removeprefix("src/").removesuffix(".py").replace("/", ".") for reader in readers
         )
         for name, statements in meaning._module(module).statements.items()
-        if re.search(r"read_(split|examples)\(", text := "".join(map(ast.unparse, statements)))
+        if re.search(r"read_(split|examples)\(", text := "".join(one.source for one in statements))
         and "'test'" in text
     }
     assert of_readers
@@ -203,19 +201,8 @@ def test_every_key_of_params_is_declared_by_some_stage(preset):
             node = node[key]
 
 
-def compose(*overrides: str) -> dict:
-    """params.yaml as `dvc exp run -S ...` writes it."""
-    return yaml.safe_load(composition(*overrides))
-
-
-@functools.cache  # Hydra takes a second
-def composition(*overrides: str) -> str:
-    from dvc.utils.hydra import compose_and_dump
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.yaml"
-        compose_and_dump(path, str(ROOT / "conf"), None, "config", str(ROOT), list(overrides))
-        return path.read_text()
+compose = composed_params
+"""params.yaml as `dvc exp run -S ...` writes it."""
 
 
 def test_the_committed_params_are_the_composition():

@@ -10,6 +10,7 @@ import os
 import signal
 import sqlite3
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -289,6 +290,21 @@ def test_every_schedule_of_a_model_meets_the_same_base_rates(tmp_path, key):
     # They come from the sequence and not from what was found.
     opposite = tune(make(), search, another_key(), tmp_path, Trainings(lambda n, v, s: -loss(v)), at_once=16)
     assert [values["base_lr"] for values in values_of(opposite)] == rates["step"]
+
+
+@pytest.mark.parametrize(("seed", "dimensions"), [(0, 8), (2**32 - 1, 12)])
+def test_the_points_are_those_of_optunas_sampler(seed, dimensions):
+    import optuna
+
+    unit = {f"u{i:02d}": optuna.distributions.FloatDistribution(0.0, 1.0) for i in range(dimensions)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.create_study(sampler=optuna.samplers.QMCSampler(scramble=True, seed=seed))
+        # The sampler takes its space from a study's first trial.
+        first = {"params": dict.fromkeys(unit, 0.0), "distributions": unit, "value": 0.0}
+        study.add_trial(optuna.trial.create_trial(**first))
+        expected = [tuple(study.ask(unit).params.values()) for _ in range(5)]
+    assert [tuning._point(seed, index, dimensions) for index in range(5)] == expected
 
 
 def test_the_points_are_spread_evenly(tmp_path, key):

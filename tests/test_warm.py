@@ -154,6 +154,39 @@ def test_other_code_or_settings_get_another_process(monkeypatch):
     assert warm._address() != first
 
 
+def test_copies_of_the_same_code_share_a_process_and_each_stage_has_its_own(tmp_path):
+    """As temporary experiments do: the copy that started the process is gone when the other one asks it."""
+    (tmp_path / "tmp").mkdir()
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        shutil.copytree(Path(warm.__file__).parent, folder / "src/lrstudy")
+        shutil.copy(Path(__file__).parents[1] / "params.yaml", folder)
+        (folder / "a_stage.py").write_text(WHERE.replace("NAME", name))
+        environment = os.environ | {"PYTHONPATH": str(folder / "src"), "TMPDIR": str(tmp_path / "tmp")}
+        environment.pop("LRSTUDY_WARM", None)
+        done = subprocess.run(
+            [sys.executable, "-m", "a_stage"], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        told, has_torch, *files = done.stdout.split()
+        assert (told, has_torch) == (name, "True"), done.stderr
+        assert {Path(file).parents[2] for file in files} == {Path(os.path.realpath(folder))}
+        shutil.rmtree(folder)
+    assert len(list((tmp_path / "tmp").rglob("*.log"))) == 1
+
+
+WHERE = """
+import sys
+from lrstudy.stages import run_stage
+
+def main():
+    from lrstudy import config, errors, stages
+    print("NAME", "torch" in sys.modules, config.__file__, errors.__file__, stages.__path__[0])
+
+if __name__ == "__main__":
+    run_stage(main, warm="start")
+"""
+
+
 def test_what_is_fetched_later_is_what_stages_would_wait_for():
     code = """
 import sys

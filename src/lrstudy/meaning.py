@@ -13,7 +13,6 @@ followed: names that are put together at run time, and other packages, whose ver
 """
 
 import ast
-import copy
 import functools
 import hashlib
 import importlib.util
@@ -25,6 +24,7 @@ from pathlib import Path
 from lrstudy.errors import StudyError
 
 PACKAGE = "lrstudy"
+_DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[D
     """
     module_name, _, name = registry.rpartition(".")
     module = _module(module_name)
-    values = [getattr(statement, "value", None) for statement in module.statements[name]]
+    values = [getattr(statement.tree(), "value", None) for statement in module.statements[name]]
     literal = next((value for value in values if isinstance(value, ast.Dict) and value.keys), None)
     if literal is None:
         function = module.resolve(key)
@@ -110,7 +110,7 @@ def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[D
         return reached([function], stop=stop, listed_in=registry)
     for known, value in zip(literal.keys, literal.values, strict=True):
         if isinstance(known, ast.Constant) and known.value == key:
-            meaning = _meaning_of([ast.Expr(value)], module)
+            meaning = _meaning_of([_Statement(ast.unparse(value))], module)
             behind = reached(meaning.refers_to, stop=stop)
             if isinstance(value, ast.Name) and _defined(module.resolve(value.id) or ""):
                 return behind
@@ -138,25 +138,50 @@ def _sha(*parts: str) -> str:
 # --- A module -----------------------------------------------------------------------------------------------
 
 
+class _Statement:
+    """A statement of a module without what decides no result; made so when it is asked for.
+
+    Most of a module plays no part in any one meaning, and its definitions are most of it.
+    """
+
+    def __init__(self, given: ast.stmt | str):
+        """``given`` as it stands in the module, or source that is bare already."""
+        self._given = given
+
+    @functools.cached_property
+    def source(self) -> str:
+        given = self._given
+        return given if isinstance(given, str) else ast.unparse(_Bare().visit(given))
+
+    def tree(self) -> ast.stmt:
+        """Its syntax tree, a new one at every call, which may be changed."""
+        return ast.parse(self.source).body[0]
+
+
 class _Module:
     """A module's statements by the name that they define, and what its names stand for."""
 
     def __init__(self, name: str):
         self.name = name
-        path = _file(name)
-        tree = _Bare().visit(ast.parse(path.read_text("utf-8")))
-        source = ast.unparse(ast.fix_missing_locations(tree))
-        self.statements: dict[str, list[ast.stmt]] = {}
+        self.statements: dict[str, list[_Statement]] = {}
         self.imports: dict[str, str] = {}
-        for statement in ast.parse(source).body:
-            # In a block, too: `try: from a import f` has `f` stand for what is there.
-            is_block = isinstance(statement, ast.If | ast.Try | ast.With)
-            for node in ast.walk(statement) if is_block else [statement]:
-                if isinstance(node, ast.Import | ast.ImportFrom):
-                    self._import(node)
-            if not isinstance(statement, ast.Import | ast.ImportFrom):
-                for bound in _binds(statement):
-                    self.statements.setdefault(bound, []).append(statement)
+        for node in ast.parse(_file(name).read_text("utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                self._import(node)
+            elif isinstance(node, _DEFINITION):  # binds its own name, whatever is in it
+                self.statements.setdefault(node.name, []).append(_Statement(node))
+            else:
+                self._other(_Bare().visit(node))
+
+    def _other(self, node: ast.stmt) -> None:
+        # In a block, too: `try: from a import f` has `f` stand for what is there.
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Import | ast.ImportFrom):
+                    self._import(inner)
+        statement = _Statement(ast.unparse(node))
+        for bound in _binds(node):
+            self.statements.setdefault(bound, []).append(statement)
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
         for bound, target in _bound_by(node, self.name).items():
@@ -180,9 +205,11 @@ def _module(name: str) -> _Module:
 
 
 @functools.cache
-def _file(module: str) -> Path:
+def _file(module: str) -> Path | None:
+    """Where a module of this package stands; None if there is none of that name."""
     path = _root().joinpath(*module.split(".")[1:])
-    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.exists()), None)
 
 
 def _root() -> Path:
@@ -191,7 +218,7 @@ def _root() -> Path:
 
 
 def _is_module(name: str) -> bool:
-    return name.split(".")[0] == PACKAGE and _file(name).exists()
+    return name.split(".")[0] == PACKAGE and _file(name) is not None
 
 
 def _defined(name: str) -> bool:
@@ -230,15 +257,13 @@ def _bound_by(statement: ast.Import | ast.ImportFrom, here: str) -> dict[str, st
 
 def _binds(statement: ast.stmt) -> set[str]:
     """The module-level names that a statement binds or changes, as in ``x = 1``, ``x[0] = 1``, ``x.f()``."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return {statement.name}
     bound = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
             bound.add(node.id)
         elif isinstance(node, ast.Attribute | ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
             bound.add(_base(node))
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        elif isinstance(node, _DEFINITION):
             bound.add(node.name)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             bound.add(_base(node.value.func))
@@ -273,34 +298,34 @@ def _meaning(name: str, listed_in: str = "") -> _Meaning:
     return _Meaning(meaning.own, tuple(other for other in meaning.refers_to if other != name))
 
 
-def _unlisted(statement: ast.stmt, module: _Module, registry: str) -> ast.stmt:
+def _unlisted(statement: _Statement, module: _Module, registry: str) -> _Statement:
     """The statement without its first decorator, if that is a function which refers to the registry."""
-    decorators = getattr(statement, "decorator_list", [])
+    tree = statement.tree()
+    decorators = getattr(tree, "decorator_list", [])
     registrar = module.resolve(_base(decorators[0])) if decorators else None
     if registrar is None or not _defined(registrar) or registry not in _meaning(registrar).refers_to:
         return statement
-    statement = copy.copy(statement)
-    statement.decorator_list = decorators[1:]
-    return statement
+    tree.decorator_list = decorators[1:]
+    return _Statement(ast.unparse(tree))
 
 
-def _meaning_of(statements: list[ast.stmt], module: _Module) -> _Meaning:
+def _meaning_of(statements: list[_Statement], module: _Module) -> _Meaning:
     trees: list[str] = []
     refers_to: dict[str, None] = {}  # in the order in which they stand there, whatever module they are in
     for statement in statements:
+        tree = statement.tree()
         imported = {
             bound: target
-            for node in ast.walk(statement)
+            for node in (ast.walk(tree) if "import" in statement.source else ())
             if isinstance(node, ast.Import | ast.ImportFrom)
             for bound, target in _bound_by(node, module.name).items()
         }
-        source = ast.unparse(statement)
-        names = _names_of_the_module(source) | imported.keys()
+        names = _names_of_the_module(statement.source) | imported.keys()
         standing_for = {
             name: _followed(imported[name]) if name in imported else module.resolve(name) for name in names
         }
         canonical = _Canonical(standing_for)
-        trees.append(_written(canonical.visit(ast.parse(source).body[0])))
+        trees.append(_written(canonical.visit(tree)))
         refers_to |= canonical.refers_to
     return _Meaning(_sha(*trees), tuple(refers_to))
 
@@ -334,8 +359,13 @@ def _names_of_the_module(source: str) -> set[str]:
 class _Bare(ast.NodeTransformer):
     """Takes away what decides no result: docstrings, annotations, ``if TYPE_CHECKING``, what errors say."""
 
+    def __init__(self) -> None:
+        self._functions = 0  # how many there are around the node
+
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Without the ``pass`` that stands for what was taken away, where something else is left."""
+        if isinstance(node, ast.expr):  # has none of it: a lambda's arguments take no annotations
+            return node
         super().generic_visit(node)
         for block in ("body", "orelse", "finalbody"):
             if isinstance(statements := getattr(node, block, None), list):
@@ -345,9 +375,10 @@ class _Bare(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
         node.returns = None
-        for part in ast.walk(node):
-            part.in_a_function = True
-        return self.generic_visit(node)
+        self._functions += 1
+        self.generic_visit(node)
+        self._functions -= 1
+        return node
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -358,7 +389,7 @@ class _Bare(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
         self.generic_visit(node)
         if node.value is None:
-            if getattr(node, "in_a_function", False):
+            if self._functions:
                 return ast.Pass()
             # A field of a class: that it is there, and where.
             return ast.Expr(ast.Constant((ast.unparse(node.target),)))

@@ -574,23 +574,15 @@ def _point(seed: int, index: int, dimensions: int) -> tuple[float, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _points(seed: int, count: int, dimensions: int) -> list[tuple[float, ...]]:
-    """The first ``count`` points of :func:`_point`'s sequence."""
-    import optuna
-    from optuna.distributions import FloatDistribution
-    from optuna.trial import TrialState, create_trial
+    """The first ``count`` points of :func:`_point`'s sequence, which is that of Optuna's ``QMCSampler``.
 
-    unit = {f"u{i:02d}": FloatDistribution(0.0, 1.0) for i in range(dimensions)}
+    All at once: that sampler scrambles the sequence anew for every point that it is asked for.
+    """
+    from scipy.stats import qmc
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", "The balance properties of Sobol' points")
-        study = optuna.create_study(sampler=optuna.samplers.QMCSampler(scramble=True, seed=seed))
-        # The sampler takes its space from a study's first trial.
-        study.add_trial(
-            create_trial(
-                state=TrialState.COMPLETE, value=0.0, params=dict.fromkeys(unit, 0.0), distributions=unit
-            )
-        )
-        return [tuple(study.ask(unit).params.values()) for _ in range(count)]
+        return list(map(tuple, qmc.Sobol(dimensions, scramble=True, seed=seed).random(count).tolist()))
 
 
 def _at(share: float, where: "optuna.distributions.BaseDistribution") -> object:

@@ -5,9 +5,11 @@ mlflow and scikit-learn, and again in its workers, than on its work (notes/log.m
 this server; each hands it its name, arguments, folder, environment and terminal, and waits for the child's
 exit status. It ends by itself when nothing has come for 20 seconds.
 
-The server is keyed by the interpreter, the code and the environment, so a child never runs other code than a
-process of its own would. If the stage is killed, its child ends at once. Not used off Linux or where there is
-an accelerator (no process should hold it beside the trainings), nor with ``LRSTUDY_WARM=0``.
+The server is keyed by the interpreter, the code and the environment, and a child imports the study's own
+code from where its stage does, so it never runs other code than a process of its own would. Where the code
+lies is no part of the key: experiments in temporary folders share one server. If the stage is killed, its
+child ends at once. Not used off Linux or where there is an accelerator (no process should hold it beside the
+trainings), nor with ``LRSTUDY_WARM=0``.
 """
 
 import contextlib
@@ -27,13 +29,14 @@ from pathlib import Path
 
 from lrstudy.errors import StudyError
 
+_PACKAGE = "lrstudy"
 _IDLE_SECONDS = 20
 _START_SECONDS = 120  # imports on a busy machine
 _PRELOADED = (
     "torch", "torch._dynamo", "safetensors.torch", "sklearn.metrics", "optuna", "pyarrow.parquet", "joblib",
     "mlflow.pytorch", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store",
 )  # fmt: skip
-# What libraries read when they are imported; all else is the child's own.
+# What libraries read when they are imported; all else is the child's own. PYTHONPATH is in sys.path.
 _ENVIRONMENT_AT_IMPORT = (
     "PYTHON",
     "OMP",
@@ -81,6 +84,7 @@ def run_warm(module: str, arguments: list[str], *, start: bool = True) -> int | 
             "heavy": start,
             "arguments": arguments,
             "folder": os.getcwd(),
+            "path": sys.path,
             "environment": dict(os.environ),
         }
     ).encode()
@@ -130,6 +134,7 @@ def serve(address: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # another one serves this address
+    os.chdir(address.parent)  # the first stage's folder may go before the server does
     for name in _PRELOADED:
         importlib.import_module(name)
     address.unlink(missing_ok=True)
@@ -160,8 +165,6 @@ def serve(address: Path) -> None:
 
 def _be_the_stage(connection: socket.socket) -> None:
     """Take on the client's folder, environment and terminal, run the stage, report its status and exit."""
-    from lrstudy.stages import exit_status
-
     status = 1
     try:
         head, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
@@ -180,6 +183,9 @@ def _be_the_stage(connection: socket.socket) -> None:
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        _import_from(request["path"])
+        from lrstudy.stages import exit_status
+
         threading.Thread(target=_follow_client, args=(connection,), daemon=True).start()
         sys.argv = [request["module"], *request["arguments"]]
         status = exit_status(lambda: _run(request["module"], request["heavy"]))
@@ -194,6 +200,16 @@ def _be_the_stage(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection.sendall(bytes([status]))
         os._exit(status)
+
+
+def _import_from(path: list[str]) -> None:
+    """Have this package imported from where the stage found it, which need not be where the server did."""
+    import importlib
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
+        del sys.modules[name]
+    sys.path[:] = path
+    importlib.invalidate_caches()
 
 
 def _run(module: str, heavy: bool) -> None:
@@ -221,10 +237,12 @@ def _follow_client(connection: socket.socket) -> None:
 def _address() -> Path:
     """The socket of the server for this interpreter, code and environment, in a folder of this user alone."""
     package = Path(__file__).parent
-    digest = hashlib.sha256(f"{sys.executable}\0{package}\0".encode())
+    own = {str(package.parent), os.getcwd()}
+    others = [path for path in sys.path if os.path.realpath(path) not in own and path not in own]
+    digest = hashlib.sha256("\0".join([sys.executable, *others, ""]).encode())
     for file in sorted(package.rglob("*.py")):
-        digest.update(file.read_bytes())
-    for name in sorted(os.environ):
+        digest.update(f"{file.relative_to(package)}\0".encode() + file.read_bytes())
+    for name in sorted(os.environ.keys() - {"PYTHONPATH"}):
         if name.startswith(_ENVIRONMENT_AT_IMPORT):
             digest.update(f"{name}={os.environ[name]}\0".encode())
     folder = Path(tempfile.gettempdir()) / f"lrstudy-{os.getuid()}"
