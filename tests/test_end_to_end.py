@@ -365,7 +365,10 @@ def test_a_value_out_of_range_stops_at_the_first_stage_that_reads_it(study):
 
 def test_a_killed_stage_leaves_nothing_that_is_taken_for_good(study):
     """kill -9 in the middle of a training; then the same command ends as an uninterrupted run does."""
-    row = ["-S", "model=lstm", "-S", "schedule=cosine", "-S", "num_epochs.imdb=6", "-S", "data.limit=400"]
+    row = [
+        "-S", "model=lstm", "-S", "schedule=cosine", "-S", "num_epochs.imdb=6", "-S", "data.limit=400",
+        "-S", "theory=none",
+    ]  # fmt: skip
     study.kill_at("dvc", "exp", "run", *SMOKE, *row, line=lambda s: "seed 1 " in s and "epoch  2/6" in s)
     assert not (study.folder / "artifacts/train/lstm/cosine/training.json").exists()
     study.run(
@@ -438,7 +441,8 @@ def without_clock(found: object) -> object:
 
 
 def test_queued_experiments_land_in_the_same_mlflow_database(study):
-    study.run("dvc", "exp", "run", "--queue", *SMOKE, "-S", "model=lstm", "-S", "schedule=step,cosine")
+    rows = ["-S", "model=lstm", "-S", "schedule=step,cosine", "-S", "theory=none"]
+    study.run("dvc", "exp", "run", "--queue", *SMOKE, *rows)
     study.run("dvc", "queue", "start", "-j", "2")
     queued = [line.split()[0] for line in study.run("dvc", "queue", "status").splitlines()[1:3]]
     for task in queued:
