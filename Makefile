@@ -103,4 +103,4 @@ bench-verdicts: setup ## are verdicts right, and the power what the design said?
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build src/*.egg-info dvc_plots
 	@find src tests hydra_plugins -name __pycache__ -type d -prune -exec rm -rf {} +
-	@if [ "$(ALL)" = 1 ]; then rm -rf artifacts checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi
+	@if [ "$(ALL)" = 1 ]; then find artifacts -type f ! -path artifacts/outside/README.md -delete; rm -rf checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi

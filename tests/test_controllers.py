@@ -416,13 +416,13 @@ def test_warmup_is_kept_when_the_monitor_acts_in_it():
         (
             "validation_monitor",
             {"patience": 1.5},
-            "patience is 1.5; allowed: 0 <= patience <= num_epochs, a whole number; num_epochs is 10",
+            "patience is 1.5; allowed: 0 <= patience <= num_epochs = 10, a whole number",
         ),
         ("validation_monitor", {"patience": -1}, "patience is -1; allowed: 0 <= patience"),
         (
             "validation_monitor",
             {"patience": 11},
-            "patience is 11; allowed: 0 <= patience <= num_epochs, a whole number; num_epochs is 10",
+            "patience is 11; allowed: 0 <= patience <= num_epochs = 10, a whole number",
         ),
         ("validation_monitor", {"cooldown": True}, "cooldown is True"),
         ("validation_monitor", {"factor": 1.0}, "factor is 1.0; allowed: 0 < factor < 1"),
