@@ -249,21 +249,21 @@ class _Module:
             known = self.imports.setdefault(bound, target)
             followed = {PACKAGE, self.package}
             if self.package != PACKAGE and (top := target.split(".")[0]) not in followed:
-                self._check_beside(top, node.lineno)
+                self._check_beside(top)
             if known != target and followed & {known.split(".")[0], target.split(".")[0]}:
                 raise StudyError(
                     f"{self.name}, line {node.lineno}: {bound} stands for {known} and for {target}; which "
                     "one is meant cannot be seen. Give them two names."
                 )
 
-    def _check_beside(self, top: str, line: int) -> None:
+    def _check_beside(self, top: str) -> None:
         """Refuse what lies beside another package and is not followed: its edits would make nothing stale."""
         folder = module_folder(self.package).parent
         installed = {"site-packages", "dist-packages"} & set(folder.parts)
         lies_there = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
         if lies_there and not installed and top not in sys.stdlib_module_names:
             raise StudyError(
-                f"{_file(self.name)}, line {line}: imports {top}, which lies beside {self.package} and would "
+                f"{_file(self.name)}: imports {top}, which lies beside {self.package} and would "
                 f"be no part of what a training is known by; move it into the package {self.package}."
             )
 
