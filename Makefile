@@ -46,8 +46,9 @@ report: setup ## make reports/ anew from the ledger, as far as the study has com
 	@python -m lrstudy.stages.compare
 	@python -m lrstudy.stages.report
 
-docs: setup ## write the parts of README.md and docs/findings.md that are made from reports/ and the ledger
+docs: setup ## write the parts of README.md and docs/ that are made from reports/, the ledger and the registries
 	@python -m lrstudy.docs $(ARGS)
+	@python -m lrstudy.preview --docs docs/schedules.md
 
 ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \

@@ -149,7 +149,7 @@ def test_adding_one_of_each_takes_two_files_and_breaks_no_test(tmp_path):
         path.write_text(before[:at] + text.removeprefix("\n" if at < len(before) else "") + before[at:])
     assert len(ADDED) == 3 * 2
     copy.run("python", "-m", "lrstudy.preview", "--docs", "docs/schedules.md")
-    copy.run("python", "-m", "lrstudy.reference")
+    copy.run("python", "-m", "lrstudy.docs", "--entries")
     tests = [f"tests/{name}.py" for name in TOUCHED if (copy.folder / f"tests/{name}.py").exists()]
     done = subprocess.run(
         ["python", "-m", "pytest", "-q", "-m", "not slow", *tests], cwd=copy.folder, env=copy.environment,

@@ -28,7 +28,6 @@ from lrstudy.optimizers import (
 from lrstudy.parameters import Flag
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
-DOCS = Path(__file__).parents[1] / "docs" / "optimizers.md"
 SCHEDULE_FREE = [name for name in OPTIMIZERS if name.startswith("schedule_free")]
 
 
@@ -395,16 +394,6 @@ def test_conf_files_name_every_option_at_its_default(name):
     for number, line in enumerate(lines):
         if line and not line.startswith(("#", " ")):
             assert lines[number - 1].startswith("# "), f"{name}: {line} has no comment"
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_documentation_has_every_option_as_it_is(name):
-    options = ", ".join(
-        f"{option} {value:g}" if not isinstance(value, bool) else f"{option} {str(value).lower()}"
-        for option, value in check_options(name, {}).items()
-    )
-    row = f"| {name} | `{OPTIMIZERS[name].class_path}` | {options} |"
-    assert row in DOCS.read_text().splitlines()
 
 
 def test_there_is_one_conf_file_per_optimizer():

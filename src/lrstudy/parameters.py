@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from lrstudy.errors import StudyError, unknown
 
 # What is derived from other numbers is rounded: in binary 0.1 * 30 lies above 3.
-TOLERANCE = 1e-9
+_TOLERANCE = 1e-9
 
 
 class _Word:
@@ -84,7 +84,7 @@ class Number:
             raise StudyError(
                 f"{where}: {name} is {value!r}, not a finite number; allowed: {self._range(name)}."
             )
-        le = num_epochs * (1 + TOLERANCE) if self.le == "num_epochs" else self.le
+        le = num_epochs * (1 + _TOLERANCE) if self.le == "num_epochs" else self.le
         if (
             (self.gt is not None and not value > self.gt)
             or (self.ge is not None and not value >= self.ge)

@@ -40,8 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrstudy.errors import StudyError, unknown
 from lrstudy.outside import is_outside, load, told_whose
-from lrstudy.parameters import TOLERANCE as _TOLERANCE
-from lrstudy.parameters import Choice, Number, Parameter, Times, is_number, of_default
+from lrstudy.parameters import _TOLERANCE, Choice, Number, Parameter, Times, is_number, of_default
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
