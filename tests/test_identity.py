@@ -14,7 +14,7 @@ from lrstudy import identity, meaning
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError
 from lrstudy.identity import code_behind, content_hash, training_code, training_definitions, training_identity
-from lrstudy.networks import architectures
+from lrstudy.networks import architectures, arguments_of
 from lrstudy.optimizers import OPTIMIZERS
 from lrstudy.schedules import SCHEDULES
 from tiny_data import settings
@@ -258,6 +258,7 @@ def test_what_is_added_makes_nothing_stale(copied, before, change):
 
 WITH_COSINE = set(TRAININGS) - (set(SCHEDULES) - {"cosine"})
 WITH_LSTM = set(TRAININGS) - (set(NETWORKS) - {"lstm"})
+TEXT_NETWORKS = {name for name in NETWORKS if "vocab_size" in arguments_of(name)}
 WITH_SGD = set(TRAININGS) - (set(OPTIMIZERS) - {"sgd"})
 WITH_NONE = set(TRAININGS) - (set(CONTROLLERS) - {"none"})
 ALL = set(TRAININGS)
@@ -272,10 +273,10 @@ STALE = [
     ("what all controllers are", "controllers", ("self.factor = 1.0", "self.factor = 0.5"), ALL),
     ("adam's options", "optimizers", ('"torch.optim.Adam", _BETAS', '"torch.optim.RAdam", _BETAS'), {"adam"}),
     ("a shared option", "optimizers", ('"beta2": _coefficient(0.999)', '"beta2": _coefficient(0.99)'),
-     {"adam", "adamw", "adamax", "nadam", "schedule_free_adamw", "prodigy"}),
+     {name for name, one in OPTIMIZERS.items() if "beta2" in one.options}),
     ("the LSTM", "models", ("features.amax(dim=1)", "features.mean(dim=1)"), WITH_LSTM),
     ("attention", "models", ("attn_mask=mask)", "attn_mask=None)"), {"transformer"}),
-    ("the embedding of both text models", "models", ("std=embedding_size**-0.5)\n    with", "std=1.0)\n    with"), WITH_LSTM | {"transformer"}),
+    ("the embedding of both text models", "models", ("std=embedding_size**-0.5)\n    with", "std=1.0)\n    with"), WITH_LSTM | TEXT_NETWORKS),
     ("the ResNet's block", "models", ("self.norm2(self.conv2(y)).add_", "self.norm2(self.conv1(y)).add_"), {"resnet"}),
     ("the loop", "training", ("lr = base_lr * controller.factor", "lr = base_lr / controller.factor"), ALL),
     ("what the loop begins with", "training", ("torch.set_flush_denormal(True)", "torch.set_flush_denormal(False)"), ALL),

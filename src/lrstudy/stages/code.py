@@ -18,7 +18,7 @@ from lrstudy.identity import LOOP, Code, code_behind, content_hash, training_cod
 from lrstudy.ledger import Ledger
 from lrstudy.meaning import digest
 from lrstudy.stages import run_stage
-from lrstudy.study import ledger_folder, read_json
+from lrstudy.study import ledger_folder
 from lrstudy.theory.paths import path_cell
 from lrstudy.timing import timed_cells
 
@@ -68,25 +68,24 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
 
 
 def check_networks(params: Params, known: Path) -> dict[str, str]:
-    """Make each network of the study once, before any data is there: model -> hash of its sizes and its code.
+    """Make each network of the study once, before any data is there; returns the hash of all that was made.
 
-    On torch's meta device, without memory for weights; what cannot be made there is made on the CPU.
-    Networks that ``known`` has, what this wrote before, are not made again, and without new ones torch is
-    not imported.
+    On torch's meta device, without memory for weights; what cannot be made there is made on the CPU. Where
+    ``known``, written before, has this hash, they were made: then torch is not even imported.
 
     Raises:
         StudyError: what the network itself says of its sizes, or that code of another package raises.
     """
-    found, settings = {}, {}
+    settings, code = {}, {}
     for name, schedule in {cell.model: cell.schedule for cell in params.cells.values()}.items():
         one = make_cell(params, name, schedule).settings()
         settings[name] = one["model"]
-        found[name] = content_hash([one["model"], training_code(one)["network"]])
-    before = read_json(known, "code") if known.exists() else {}
-    for name in found:
-        if before.get(name) != found[name]:
-            _make(name, settings[name], params)
-    return found
+        code[name] = training_code(one)["network"]
+    made = content_hash([settings, code])
+    if not (known.exists() and made in known.read_text("utf-8", errors="replace")):
+        for name, one in settings.items():
+            _make(name, one, params)
+    return {"made": made}
 
 
 def _make(name: str, settings: dict, params: Params) -> None:
