@@ -46,8 +46,9 @@ report: setup ## make reports/ anew from the ledger, as far as the study has com
 	@python -m lrstudy.stages.compare
 	@python -m lrstudy.stages.report
 
-docs: setup ## write the parts of README.md and docs/findings.md that are made from reports/ and the ledger
+docs: setup ## write the parts of README.md and docs/ that are made from reports/, the ledger and the registries
 	@python -m lrstudy.docs $(ARGS)
+	@python -m lrstudy.preview --docs docs/schedules.md
 
 ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
 	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
@@ -103,4 +104,4 @@ bench-verdicts: setup ## are verdicts right, and the power what the design said?
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
 	@rm -rf .pytest_cache .ruff_cache .hypothesis build src/*.egg-info dvc_plots
 	@find src tests hydra_plugins -name __pycache__ -type d -prune -exec rm -rf {} +
-	@if [ "$(ALL)" = 1 ]; then rm -rf artifacts checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi
+	@if [ "$(ALL)" = 1 ]; then find artifacts -type f ! -path artifacts/outside/README.md -delete; rm -rf checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi

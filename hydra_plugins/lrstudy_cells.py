@@ -4,11 +4,14 @@ DVC imports this folder's modules when it composes conf/ (its ``hydra.plugins_pa
 repository's root). A resolver is needed because DVC's templating cannot look up ``model.<item>.dataset``.
 """
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-ROWS = Path(__file__).parents[1] / "conf/schedule"
+ROOT = Path(__file__).parents[1]
+ROWS = ROOT / "conf/schedule"
 
 
 def study_cells(model: DictConfig, schedule: DictConfig) -> DictConfig:
@@ -64,5 +67,25 @@ def study_datasets(cells: DictConfig) -> ListConfig:
     return OmegaConf.create(sorted({cell.dataset for cell in cells.values()}))
 
 
-for _resolver in (study_cells, study_searches, study_timed, study_datasets):
+def study_outside(*sections: DictConfig) -> ListConfig:
+    """The packages in the repository's root whose code is named as ``package.module:name``, sorted."""
+    named = {
+        value.partition(":")[0].partition(".")[0]
+        for section in sections
+        for value in _texts(OmegaConf.to_container(section))
+        if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value)
+    }
+    paths = [path for name in named for path in (name, f"{name}.py") if (ROOT / path).exists()]
+    return OmegaConf.create(sorted(paths))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+for _resolver in (study_cells, study_searches, study_timed, study_datasets, study_outside):
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

@@ -7,7 +7,7 @@ import pytest
 
 import known_study
 import tiny_data
-from lrstudy.docs import DOCUMENTS, PARTS, made
+from lrstudy.docs import DOCUMENTS, ENTRIES, PAGES, PARTS, made
 from lrstudy.errors import StudyError
 from lrstudy.report import headline
 
@@ -97,3 +97,15 @@ def test_the_documents_have_parts():
         named = re.findall(r"<!-- made by make docs: (.+?) -->", (ROOT / path).read_text())
         assert named
         assert set(named) <= set(PARTS)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=str)
+def test_the_pages_about_entries_are_as_they_are_made_now(path):
+    text = (ROOT / path).read_text()
+    assert made(text, str(path), {}, []) == text, "`make docs` writes it"
+
+
+def test_every_entry_stands_on_its_page():
+    pages = "".join((ROOT / path).read_text() for path in PAGES)
+    for part in ENTRIES:
+        assert f"<!-- made by make docs: {part} -->" in pages

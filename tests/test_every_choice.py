@@ -80,5 +80,7 @@ def test_every_controller_joins_any_schedule(workspace, controller, schedule):
 def test_every_optimizer_trains_every_model(workspace, optimizer, model):
     training = walk(workspace, model, "cosine", f"optimizer={optimizer}")
     assert training["settings"]["optimizer"]["name"] == (
-        optimizer if optimizer != "per_model" else {"resnet": "nesterov"}.get(model, "adamw")
+        optimizer
+        if optimizer != "per_model"
+        else yaml.safe_load((ROOT / f"conf/model/{model}.yaml").read_text())["optimizer"]["name"]
     )

@@ -14,12 +14,13 @@ from lrstudy import identity, meaning
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError
 from lrstudy.identity import code_behind, content_hash, training_code, training_definitions, training_identity
+from lrstudy.networks import architectures, arguments_of
 from lrstudy.optimizers import OPTIMIZERS
 from lrstudy.schedules import SCHEDULES
 from tiny_data import settings
 
 ROOT = Path(identity.__file__).parent
-NETWORKS = ("resnet", "resnet18", "lstm", "transformer")
+NETWORKS = tuple(architectures())
 
 
 def read_again() -> None:
@@ -83,8 +84,8 @@ def edit(folder: Path, module: str, *changes: tuple[str, str]) -> None:
 
 
 MODULES = (
-    "averages", "batches", "controllers", "devices", "evaluation", "measures", "models", "optimizers", "schedules",
-    "training",
+    "averages", "batches", "controllers", "devices", "evaluation", "measures", "models", "networks", "optimizers",
+    "parameters", "schedules", "training",
 )  # fmt: skip
 """Every module that a training's code comes from."""
 
@@ -171,7 +172,10 @@ def test_the_modules_of_the_loop_are_all_that_a_training_uses():
         for path in ROOT.glob("*.py")
         for name in meaning._module(f"lrstudy.{path.stem}").statements
         if meaning._meaning(f"lrstudy.{path.stem}.{name}").own in used
-        or meaning._meaning(f"lrstudy.{path.stem}.{name}", "lrstudy.schedules.SCHEDULES").own in used
+        or any(
+            meaning._meaning(f"lrstudy.{path.stem}.{name}", registry).own in used
+            for registry, _ in identity.REGISTRIES.values()
+        )
     }
 
 
@@ -204,11 +208,11 @@ def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
     )  # fmt: skip
     move(
         copied, "models", "recurrent", "LSTM",
-        imports="import torch\nimport torch.nn as nn\nfrom lrstudy.models import WordDropout, make_embedding",
+        imports="import torch\nimport torch.nn as nn\nfrom lrstudy.models import WordDropout, make_embedding, network",
     )  # fmt: skip
     move(
         copied, "schedules", "annealing", "cosine",
-        imports="from lrstudy.schedules import _schedule, _MIN_FACTOR\nfrom lrstudy.arithmetic import _half_cosine",
+        imports="from lrstudy.schedules import schedule, _MIN_FACTOR, _TO_THE_END\nfrom lrstudy.arithmetic import _half_cosine",
     )  # fmt: skip
     move(
         copied, "batches", "shares", "take_share", imports="import numpy as np",
@@ -219,11 +223,11 @@ def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
 ADDED = {
     "a schedule": (
         "schedules",
-        "\n\n@_schedule(power=Number(1.0, 'exponent', 'number', gt=0))\n"
+        "\n\n@schedule(power=Number(1.0, 'exponent', 'number', gt=0))\n"
         "def sqrt_decay(t: float, num_epochs: float, *, power: float) -> float:\n"
         "    return (1.0 - t / num_epochs) ** (power / 2)\n",
     ),
-    "a network": ("models", "ARCHITECTURES = {", "class GRU(nn.Module): pass\n\n\nARCHITECTURES = {'gru': GRU, "),
+    "a network": ("models", "\n\n@network('gru')\nclass GRU(nn.Module):\n    def __init__(self, num_classes): pass\n"),
     "an optimizer": (
         "optimizers",
         "] = {\n    \"sgd\"",
@@ -254,6 +258,7 @@ def test_what_is_added_makes_nothing_stale(copied, before, change):
 
 WITH_COSINE = set(TRAININGS) - (set(SCHEDULES) - {"cosine"})
 WITH_LSTM = set(TRAININGS) - (set(NETWORKS) - {"lstm"})
+TEXT_NETWORKS = {name for name in NETWORKS if "vocab_size" in arguments_of(name)}
 WITH_SGD = set(TRAININGS) - (set(OPTIMIZERS) - {"sgd"})
 WITH_NONE = set(TRAININGS) - (set(CONTROLLERS) - {"none"})
 ALL = set(TRAININGS)
@@ -268,10 +273,10 @@ STALE = [
     ("what all controllers are", "controllers", ("self.factor = 1.0", "self.factor = 0.5"), ALL),
     ("adam's options", "optimizers", ('"torch.optim.Adam", _BETAS', '"torch.optim.RAdam", _BETAS'), {"adam"}),
     ("a shared option", "optimizers", ('"beta2": _coefficient(0.999)', '"beta2": _coefficient(0.99)'),
-     {"adam", "adamw", "adamax", "nadam", "schedule_free_adamw", "prodigy"}),
+     {name for name, one in OPTIMIZERS.items() if "beta2" in one.options}),
     ("the LSTM", "models", ("features.amax(dim=1)", "features.mean(dim=1)"), WITH_LSTM),
     ("attention", "models", ("attn_mask=mask)", "attn_mask=None)"), {"transformer"}),
-    ("the embedding of both text models", "models", ("std=embedding_size**-0.5)\n    with", "std=1.0)\n    with"), WITH_LSTM | {"transformer"}),
+    ("the embedding of both text models", "models", ("std=embedding_size**-0.5)\n    with", "std=1.0)\n    with"), WITH_LSTM | TEXT_NETWORKS),
     ("the ResNet's block", "models", ("self.norm2(self.conv2(y)).add_", "self.norm2(self.conv1(y)).add_"), {"resnet"}),
     ("the loop", "training", ("lr = base_lr * controller.factor", "lr = base_lr / controller.factor"), ALL),
     ("what the loop begins with", "training", ("torch.set_flush_denormal(True)", "torch.set_flush_denormal(False)"), ALL),
@@ -282,7 +287,7 @@ STALE = [
     ("the test metrics", "evaluation", ('average="macro"', 'average="micro"'), ALL),
     ("the warmup", "schedules", ("schedule(0.0) * _line(start_factor, 1.0", "schedule(0.0) * _line(start_factor, 0.9"), ALL),
     ("how a schedule is called", "schedules", ("return self.formula(_checked", "return 2 * self.formula(_checked"), ALL),
-    ("how an entry becomes a schedule", "schedules", ("Factory(formula.__name__, formula, parameters, problem)", "Factory(formula.__name__, lambda *a, **k: 2 * formula(*a, **k), parameters, problem)"), ALL),
+    ("how an entry becomes a schedule", "schedules", ("Factory(name, formula, parameters, problem, kind", "Factory(name, lambda *a, **k: 2 * formula(*a, **k), parameters, problem, kind"), ALL),
     ("the logits on test data", "evaluation", ("**measure(logits, arrays", "**measure(-logits, arrays"), ALL),
     ("mixed precision", "devices", ("enabled=dtype != torch.float32", "enabled=True"), ALL),
     ("weight decay's groups", "optimizers", ("if p.ndim >= 2]", "if p.ndim >= 1]"), ALL),
@@ -403,7 +408,10 @@ def test_what_a_training_takes_from_the_machinery_is_how_errors_are_raised():
         for other in meaning._meaning(root).refers_to
         if any(other.startswith(f"{module}.") for module in machinery)
     }  # fmt: skip
-    assert used == {"lrstudy.errors.StudyError", "lrstudy.errors.unknown"}
+    assert used == {
+        *("lrstudy.errors.StudyError", "lrstudy.errors.unknown"),
+        *(f"lrstudy.outside.{name}" for name in ("is_outside", "load", "told_whose")),
+    }
 
 
 def test_an_entry_that_is_not_there_has_no_code():

@@ -17,8 +17,8 @@ from lrstudy.files import write_json
 
 SOURCE = Path(__file__).parents[1] / "src"
 STAGES = (
-    "code", "compare", "download", "evaluate", "late_decay", "level_sets", "preprocess", "publish", "references",
-    "report", "timing", "train", "tune",
+    "code", "compare", "download", "evaluate", "late_decay", "level_sets", "outside", "preprocess", "publish",
+    "references", "report", "timing", "train", "tune",
 )  # fmt: skip
 
 HEAVY = ("torch", "mlflow", "optuna", "ray")

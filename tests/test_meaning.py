@@ -284,7 +284,10 @@ def test_only_the_decorator_that_lists_an_entry_plays_no_part(package):
     )
     assert digest(entry("lrstudy.a.LISTED", "line")) != decorated
     package(a=REGISTERED.replace("@register\n    def line", "@twice\n    def line") + twice)
-    assert digest(entry("lrstudy.a.LISTED", "line")) == decorated  # `twice` lists nothing, so it stays
+    # `twice` lists nothing, so it stays
+    assert digest(reached(["lrstudy.a.line"], listed_in="lrstudy.a.LISTED")) == decorated
+    with pytest.raises(StudyError, match="LISTED has no entry 'line'"):
+        entry("lrstudy.a.LISTED", "line")
 
 
 def test_an_entry_may_be_defined_in_another_module(package):

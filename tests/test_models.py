@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from lrstudy import proof
 from lrstudy.errors import StudyError
 from lrstudy.models import (
+    ARCHITECTURES,
     LSTM,
     BasicBlock,
     EncoderBlock,
@@ -63,6 +65,14 @@ def test_text_models_give_one_logit_per_class(name, num_classes):
 def test_an_unknown_network_is_named():
     with pytest.raises(StudyError, match=r"'resnet19' is not a network.*Did you mean 'resnet"):
         make_model({"architecture": "resnet19"}, IMAGE_META)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(MODELS) - {"resnet18"}))
+def test_every_other_network_gives_one_logit_per_class_with_small_sizes(name):
+    """What the proof would train it with; the others have tests of their own."""
+    model = make_model({"architecture": name, **proof.sizes_of(name, 0)}, IMAGE_META | TEXT_META)
+    inputs = (torch.randn(3, 3, 32, 32),) if proof.kind_of(name) == "image" else reviews([4, 1, 7])
+    assert model(*inputs).shape == (3, TEXT_META["num_classes"])
 
 
 @pytest.mark.parametrize("name", MODELS)

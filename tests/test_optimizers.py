@@ -1,6 +1,7 @@
 """Optimizers: equal to their packages' own classes, exact when resumed, and honest about bad options."""
 
 import copy
+import importlib
 import inspect
 import math
 import subprocess
@@ -25,10 +26,10 @@ from lrstudy.optimizers import (
     snapshot,
     update_ratio,
 )
+from lrstudy.parameters import Flag
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
-DOCS = Path(__file__).parents[1] / "docs" / "optimizers.md"
-SCHEDULE_FREE = ["schedule_free_sgd", "schedule_free_adamw"]
+SCHEDULE_FREE = [name for name in OPTIMIZERS if name.startswith("schedule_free")]
 
 
 def tiny_model(seed: int = 0) -> torch.nn.Module:
@@ -89,6 +90,11 @@ OWN = {
         {"d_coef": 2.0, "safeguard_warmup": True, "betas": (0.9, 0.99)},
     ),
 }
+
+
+for name in OPTIMIZERS.keys() - OWN.keys():  # a new one, with its defaults
+    module, _, class_name = OPTIMIZERS[name].class_path.rpartition(".")
+    OWN[name] = (getattr(importlib.import_module(module), class_name), {}, {})
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -333,21 +339,21 @@ def test_update_ratio_of_one_sgd_step_is_rate_times_gradient_over_weights():
         ("per_model", 0.1, {}, "'per_model' is not an optimizer"),
         ("sgd", 0.1, {"momentum": 0.9}, "optimizer sgd: 'momentum' is not one of its options"),
         ("adam", 0.1, {"beta_1": 0.9}, r"Did you mean 'beta1'\?"),
-        ("adam", 0.1, {"beta1": 1.0}, r"optimizer adam: beta1 is 1.0; it must be in \[0, 1\)"),
-        ("momentum", 0.1, {"momentum": 0.0}, r"momentum is 0.0; it must be in \(0, 1\)"),
-        ("schedule_free_adamw", 0.1, {"beta1": 0}, r"beta1 is 0; it must be in \(0, 1\)"),
+        ("adam", 0.1, {"beta1": 1.0}, r"optimizer adam: beta1 is 1.0; allowed: 0 <= beta1 < 1"),
+        ("momentum", 0.1, {"momentum": 0.0}, r"momentum is 0.0; allowed: 0 < momentum < 1"),
+        ("schedule_free_adamw", 0.1, {"beta1": 0}, r"beta1 is 0; allowed: 0 < beta1 < 1"),
         (
             "adamw",
             0.1,
             {"weight_decay": -0.1},
-            "weight_decay is -0.1; it must be a finite number of at least 0",
+            "weight_decay is -0.1; allowed: 0 <= weight_decay",
         ),
         ("adamw", 0.1, {"weight_decay": math.inf}, "weight_decay is inf"),
         ("adamw", 0.1, {"weight_decay": math.nan}, "weight_decay is nan"),
         ("adamw", 0.1, {"weight_decay": True}, "weight_decay is True"),
-        ("rmsprop", 0.1, {"centered": 1}, "centered is 1; it must be true or false"),
-        ("adam", 0.1, {"eps": 0.0}, "eps is 0.0; it must be a finite number above 0"),
-        ("sgd", 0.0, {}, "base_lr is 0.0; it must be a finite number above 0"),
+        ("rmsprop", 0.1, {"centered": 1}, "centered is 1; allowed: true or false"),
+        ("adam", 0.1, {"eps": 0.0}, "eps is 0.0; allowed: 0 < eps"),
+        ("sgd", 0.0, {}, "base_lr is 0.0; allowed: 0 < base_lr"),
         ("sgd", math.nan, {}, "base_lr is nan"),
         ("sgd", "0.1", {}, "base_lr is '0.1'"),
         ("sgd", None, {}, "base_lr is None"),
@@ -365,9 +371,12 @@ def test_every_legal_value_is_taken_by_the_package(name, data):
     for option, allowed in OPTIMIZERS[name].options.items():
         value = (
             st.booleans()
-            if isinstance(allowed.default, bool)
+            if isinstance(allowed, Flag)
             else st.floats(
-                allowed.low, min(allowed.high, 1e6), exclude_min=not allowed.low_is_legal, exclude_max=True
+                allowed.gt if allowed.ge is None else allowed.ge,
+                1e6 if allowed.lt is None else allowed.lt,
+                exclude_min=allowed.ge is None,
+                exclude_max=True,
             )
         )
         options[option] = data.draw(value, label=option)
@@ -391,16 +400,6 @@ def test_conf_files_name_every_option_at_its_default(name):
     for number, line in enumerate(lines):
         if line and not line.startswith(("#", " ")):
             assert lines[number - 1].startswith("# "), f"{name}: {line} has no comment"
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_documentation_has_every_option_as_it_is(name):
-    options = ", ".join(
-        f"{option} {value:g}" if not isinstance(value, bool) else f"{option} {str(value).lower()}"
-        for option, value in check_options(name, {}).items()
-    )
-    row = f"| {name} | `{OPTIMIZERS[name].class_path}` | {options} |"
-    assert row in DOCS.read_text().splitlines()
 
 
 def test_there_is_one_conf_file_per_optimizer():

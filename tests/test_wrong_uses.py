@@ -105,7 +105,7 @@ BEST = "artifacts/tuned/lstm/cosine/best.json"
 CASES = [
     # a typo in every group of params.yaml
     ("typo in data", put("data.limt", 5), TRAIN, 2, "error: params.yaml: data: 'limt' is not a known key; choose one of limit, "),
-    ("typo in model", put("model.lstm.hiden_size", 5), TRAIN, 2, "error: params.yaml: model.lstm: 'hiden_size' is not a known key;"),
+    ("typo in model", put("model.lstm.hiden_size", 5), TRAIN, 2, "error: params.yaml: model.lstm: 'hiden_size' is not an argument of the network 'lstm';"),
     ("typo in schedule", put("schedule.cosine.min_facter", 0.1), TRAIN, 2, "error: params.yaml: schedule.cosine: 'min_facter' is not a parameter of 'cosine';"),
     ("typo in optimizer", put("optimizer", {"name": "per_modle"}), TRAIN, 2, "error: params.yaml: optimizer"),
     ("typo in controller", put("controller.name", "nune"), TRAIN, 2, "error: params.yaml: lstm-cosine: controller: 'nune' is not a controller; choose one of "),

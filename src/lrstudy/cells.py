@@ -14,6 +14,7 @@ from lrstudy.config import (
 )
 from lrstudy.controllers import make_controller
 from lrstudy.errors import StudyError, unknown
+from lrstudy.networks import check_sizes
 from lrstudy.optimizers import check_options
 from lrstudy.schedules import (
     LEAST_MOVEMENT,
@@ -66,7 +67,10 @@ class Cell:
         base_lr = tuned.pop("base_lr", self.optimizer.base_lr)
         return {
             "dataset": self.dataset,
-            "model": self.model.network,
+            "model": {
+                "architecture": self.model.architecture,
+                **check_sizes(f"model.{self.model_name}", self.model.architecture, self.model.options),
+            },
             "batch_size": self.batch_size,
             "precision": self.precision,
             "num_epochs": self.num_epochs,
@@ -162,6 +166,8 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
     cell = Cell(
         model, schedule, settings, row, optimizer, controller, num_epochs, batch_size, params.train.precision
     )
+    where = f"params.yaml: model.{model}"
+    check_sizes(where, settings.architecture, settings.options, beside=tuple(ModelParams.model_fields))
     _check_row(schedule, row, "params.yaml")
     _check_cell(cell, "params.yaml")
     return cell

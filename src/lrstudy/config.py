@@ -1,8 +1,8 @@
 """params.yaml, read once and checked strictly: the one place that knows the study's knobs.
 
 An unknown key, a wrong type or a value out of range is one :class:`StudyError` that says what is allowed.
-What a schedule, an optimizer or a controller accepts is checked in :mod:`lrstudy.cells`, so that an edit of
-theirs does not make the data stages stale.
+What a schedule, an optimizer, a controller or a network accepts is checked in :mod:`lrstudy.cells`, so that
+an edit of theirs does not make the data stages stale.
 """
 
 import itertools
@@ -130,7 +130,10 @@ class TimingParams(_Section):
     optimizers: dict[str, OptimizerParams]
 
 
-class _ModelParams(_Section):
+class ModelParams(_OpenSection):
+    """A row of networks: what it trains on and with, and the network by name with its sizes."""
+
+    architecture: str
     dataset: Literal["cifar10", "imdb"]
     optimizer: OptimizerParams
     num_epochs: Count | None = None  # None: num_epochs.<dataset>
@@ -140,64 +143,7 @@ class _ModelParams(_Section):
     @property
     def network(self) -> dict:
         """What it computes: no optimizer, no data set, and nothing of what the row is in the study."""
-        return self.model_dump(exclude=set(_ModelParams.model_fields))
-
-
-class ResNetParams(_ModelParams):
-    """The CIFAR ResNet of 6n + 2 layers."""
-
-    architecture: Literal["resnet"]
-    depth: Annotated[int, Field(ge=8, multiple_of=1)]
-    # torch 2.14's float32 backward of narrower channels-last convolutions crashes on a CPU.
-    width: Annotated[int, Field(ge=8)]
-
-    @model_validator(mode="after")
-    def _six_n_plus_two(self) -> "ResNetParams":
-        if (self.depth - 2) % 6:
-            raise ValueError(f"depth {self.depth} is not 6n + 2; choose one of 8, 14, 20, 26, 32, ...")
-        return self
-
-
-class ResNet18Params(_ModelParams):
-    """torchvision's ResNet-18 with a CIFAR stem."""
-
-    architecture: Literal["resnet18"]
-
-
-class LSTMParams(_ModelParams):
-    """Embedding, LSTM, maximum over positions."""
-
-    architecture: Literal["lstm"]
-    embedding_size: Count
-    hidden_size: Count
-    num_layers: Count
-    dropout: Probability
-    word_dropout: Probability
-
-
-class TransformerParams(_ModelParams):
-    """Pre-norm encoder, mean over positions."""
-
-    architecture: Literal["transformer"]
-    embedding_size: Count
-    num_heads: Count
-    num_layers: Count
-    feedforward_size: Count
-    dropout: Probability
-    word_dropout: Probability
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "TransformerParams":
-        if self.embedding_size % self.num_heads:
-            raise ValueError(
-                f"embedding_size {self.embedding_size} is not a multiple of num_heads {self.num_heads}"
-            )
-        return self
-
-
-ModelParams = Annotated[
-    ResNetParams | ResNet18Params | LSTMParams | TransformerParams, Field(discriminator="architecture")
-]
+        return {"architecture": self.architecture, **self.options}
 
 
 class ScheduleRow(_OpenSection):
@@ -370,6 +316,7 @@ class Params(_Section):
     searches: dict[str, CellParams]  # of the cells those that search for their own values
     timed: dict[str, CellParams]  # by model a cell of it, where the model searches for its own values
     datasets: list[str]
+    outside: list[str]  # packages and modules in the repository's root whose code is named
 
     @property
     def workers(self) -> tuple[int, str, dict | None]:
@@ -537,8 +484,6 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
     """The first problem as one sentence: where, what was found, what is allowed."""
     problem = error.errors()[0]
     parts = list(problem["loc"])
-    if parts[0] == "model" and len(parts) > 2:
-        del parts[2]  # pydantic names the kind of network here, which is no key
     backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
     location = [str(part) for part in parts if part not in _UNION_TAGS]
     path = ".".join(name if name.isprintable() else repr(name) for name in location)
@@ -564,7 +509,7 @@ def _short(found: object) -> str:
 
 
 _UNION_TAGS = {
-    "resnet18", "FloatRange", "Choices", "PerModel", "OptimizerParams", "ControllerParams",
+    "FloatRange", "Choices", "PerModel", "OptimizerParams", "ControllerParams",
     "literal['num_epochs']", "float", "str",
 }  # fmt: skip
 
@@ -587,10 +532,7 @@ def _keys_at(location: list[str]) -> list[str]:
         inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
         return list(inner.get(location[-1], TheoryParams).model_fields)
     if location[0] == "model":
-        for model in (ResNetParams, ResNet18Params, LSTMParams, TransformerParams):
-            if model.model_fields["architecture"].annotation.__args__[0] in location[2:]:
-                return list(model.model_fields)
-        return sorted({key for model in (ResNetParams, LSTMParams) for key in model.model_fields})
+        return list((OptimizerParams if location[-1] == "optimizer" else ModelParams).model_fields)
     if location[0] == "parallel":
         return list((RayParams if location[-1] == "ray" else LocalParams).model_fields)
     return list(sections[location[0]].model_fields) if location[0] in sections else []

@@ -21,30 +21,16 @@ that need them, so no update waits for the device.
 
 import copy
 import math
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lrstudy.errors import StudyError, unknown
-from lrstudy.schedules import Choice, Number
+from lrstudy.outside import is_outside, load
+from lrstudy.parameters import Choice, Number, Parameter, checked
 
 
-@dataclass(frozen=True)
-class NumEpochs(Number):
+def _num_epochs(default: int, about: str) -> Number:
     """A whole number of epochs within the training."""
-
-    def allowed(self, name: str) -> str:
-        """The range in words."""
-        return f"{self.ge} <= {name} <= num_epochs, a whole number"
-
-    def check(self, where: str, name: str, value: object, num_epochs: float) -> int:
-        """The value as an int, or an error that says what is allowed."""
-        number = super().check(where, name, value, num_epochs)
-        if number != int(number) or number > num_epochs:
-            raise StudyError(
-                f"{where}: {name} is {value!r}; allowed: {self.allowed(name)}; num_epochs is {num_epochs:g} "
-                f"({self.about})."
-            )
-        return int(number)
+    return Number(default, about, "epochs", ge=0, le="num_epochs", whole=True)
 
 
 class Controller:
@@ -62,7 +48,7 @@ class Controller:
     """
 
     name = "none"
-    parameters: ClassVar[dict[str, Number | Choice]] = {}
+    parameters: ClassVar[dict[str, Parameter]] = {}
     needs: ClassVar[frozenset[str]] = frozenset()
     scales_loss = False
     reconstruction = ""
@@ -134,10 +120,10 @@ class ValidationMonitor(Controller):
     parameters: ClassVar = {
         "watch": Choice("loss", "what must improve", ("loss", "gap")),
         "factor": Number(0.5, "what an intervention multiplies the rate by", "factor", gt=0, lt=1),
-        "patience": NumEpochs(1, "epochs without improvement that are tolerated", "epochs", ge=0),
+        "patience": _num_epochs(1, "epochs without improvement that are tolerated"),
         "threshold": Number(1e-4, "smallest change that is an improvement", "see threshold_mode", ge=0),
         "threshold_mode": Choice("rel", "how the threshold counts", ("rel", "abs")),
-        "cooldown": NumEpochs(0, "epochs after an intervention that don't count", "epochs", ge=0),
+        "cooldown": _num_epochs(0, "epochs after an intervention that don't count"),
         "min_factor": Number(0.0, "smallest product of all interventions", "factor", ge=0, le=1),
     }
     _start: ClassVar = {"best": None, "num_bad_epochs": 0, "cooldown_left": 0}
@@ -298,13 +284,32 @@ CONTROLLERS: dict[str, type[Controller]] = {
 }
 
 
+def find(name: str) -> type[Controller]:
+    """The controller of this name: one of :data:`CONTROLLERS`, or from another package
+    ``package.module:Name``.
+
+    Raises:
+        StudyError: there is no such controller, or it is no subclass of :class:`Controller`.
+    """
+    if isinstance(name, str) and is_outside(name):
+        found = load(name, "a controller")
+        if not (isinstance(found, type) and issubclass(found, Controller)):
+            raise StudyError(
+                f"{name}: found {found!r}; a controller is a subclass of lrstudy.controllers.Controller."
+            )
+        return found
+    if name not in CONTROLLERS:
+        raise unknown("controller", name, CONTROLLERS, "a controller")
+    return CONTROLLERS[name]
+
+
 def make_controller(name: str, *, num_epochs: float = math.inf, **params: Any) -> Controller:
     """The controller ``name`` at the start of a training of ``num_epochs``.
 
     Args:
-        name: a key of :data:`CONTROLLERS`.
+        name: as for :func:`find`.
         num_epochs: length of the training, which patience and cooldown can't exceed.
-        params: its parameters; ``CONTROLLERS[name].parameters`` has their defaults and ranges.
+        params: its parameters; ``find(name).parameters`` has their defaults and ranges.
 
     Raises:
         StudyError: an unknown name or parameter, or a value out of range.
@@ -312,15 +317,5 @@ def make_controller(name: str, *, num_epochs: float = math.inf, **params: Any) -
     >>> make_controller("validation_monitor", patience=0).factor
     1.0
     """
-    if name not in CONTROLLERS:
-        raise unknown("controller", name, CONTROLLERS, "a controller")
-    known = CONTROLLERS[name].parameters
-    where = f"controller {name}"
-    for param in params:
-        if param not in known:
-            raise unknown(where, param, known, "a parameter of it")
-    values = {
-        param: spec.check(where, param, params.get(param, spec.default), num_epochs)
-        for param, spec in known.items()
-    }
-    return CONTROLLERS[name](**values)
+    controller = find(name)
+    return controller(**checked(f"controller {name}", controller.parameters, params, num_epochs=num_epochs))

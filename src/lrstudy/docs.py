@@ -1,10 +1,12 @@
-"""The parts of documents that are made from what the study found: python -m lrstudy.docs (``make docs``).
+"""The parts of documents that are made: python -m lrstudy.docs (``make docs``).
 
 A part stands between ``<!-- made by make docs: results -->`` and ``<!-- end -->``. It is made from
-reports/comparison.json and the ledger, so that README.md and docs/findings.md say what the report says.
+reports/comparison.json and the ledger, so that README.md and docs/findings.md say what the report says; or
+from the registries, so that the pages about optimizers, controllers and networks say what is allowed.
 """
 
 import argparse
+import functools
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.config import workspace_root
+from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.ledger import Ledger, Record
+from lrstudy.networks import architectures, parameters_of
+from lrstudy.optimizers import OPTIMIZERS
 from lrstudy.report import (
     cell_states,
     findings,
@@ -28,6 +33,9 @@ from lrstudy.stages import run_stage
 from lrstudy.study import ledger_folder
 
 DOCUMENTS = (Path("README.md"), Path("docs/findings.md"))
+
+PAGES = (Path("docs/optimizers.md"), Path("docs/controllers.md"), Path("docs/networks.md"))
+"""What is made from the registries alone."""
 
 _PART = re.compile(r"(<!-- made by make docs: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -152,6 +160,63 @@ def _took(records: Sequence[Record]) -> list[object]:
     ]
 
 
+def optimizers() -> str:
+    """Every optimizer with its class and its options at their defaults."""
+    rows = [
+        [
+            name,
+            f"`{entry.class_path}`",
+            ", ".join(f"{o} {_value(s.default)}" for o, s in entry.options.items()),
+        ]
+        for name, entry in OPTIMIZERS.items()
+    ]
+    return table(["name", "class", "options and their defaults"], rows)
+
+
+def networks() -> str:
+    """Every network with what its sizes may be."""
+    rows = [
+        [
+            name,
+            f"`{definition}`",
+            "; ".join(s.allowed(size) for size, s in parameters_of(name).items()) or "none",
+        ]
+        for name, definition in architectures().items()
+    ]
+    return table(["architecture", "definition", "sizes"], rows)
+
+
+def parameters(entry: str) -> str:
+    """The parameters of a controller."""
+    rows = [
+        [f"`{name}`", _value(spec.default), spec.allowed(name), spec.about]
+        for name, spec in CONTROLLERS[entry].parameters.items()
+    ]
+    return table(["parameter", "default", "allowed", "meaning"], rows)
+
+
+def _value(default: object) -> str:
+    return (
+        str(default).lower()
+        if isinstance(default, bool)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default)
+    )
+
+
+ENTRIES: dict[str, Callable[[], str]] = {
+    "optimizers": optimizers,
+    "networks": networks,
+    **{
+        f"controller {name}": functools.partial(parameters, name)
+        for name, one in CONTROLLERS.items()
+        if one.parameters
+    },
+}
+"""What can stand in a page about the registries' entries, by name."""
+
+
 PARTS: dict[str, Callable[[dict[str, Any], Sequence[Record]], str]] = {
     part.__name__: part for part in (answer, results, progress, claims, gaps, trainings)
 }
@@ -161,13 +226,20 @@ PARTS: dict[str, Callable[[dict[str, Any], Sequence[Record]], str]] = {
 def made(text: str, where: str, comparison: dict, records: Sequence[Record]) -> str:
     """The document with its parts as they are made now.
 
+    Args:
+        text: the document.
+        where: its name, for errors.
+        comparison, records: the study; a page of :data:`PAGES` has no part of it.
+
     Raises:
         StudyError: it names a part that there is not.
     """
 
     def part(found: re.Match) -> str:
+        if found[2] in ENTRIES:
+            return f"{found[1]}\n{ENTRIES[found[2]]()}\n\n{found[4]}"
         if found[2] not in PARTS:
-            raise unknown(f"{where}: made by make docs", found[2], PARTS, "a part of documents")
+            raise unknown(f"{where}: made by make docs", found[2], [*PARTS, *ENTRIES], "a part of documents")
         return f"{found[1]}\n{PARTS[found[2]](comparison, records)}\n\n{found[4]}"
 
     return _PART.sub(part, text)
@@ -182,12 +254,15 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit status 1 if anything would change"
     )
-    check = parser.parse_args().check
-    root = workspace_root()
-    comparison = read_comparison()
-    records = list(Ledger(ledger_folder(root)).records())
+    parser.add_argument(
+        "--entries", action="store_true", help="the pages about the registries' entries alone"
+    )
+    arguments = parser.parse_args()
+    check = arguments.check
+    comparison = {} if arguments.entries else read_comparison()
+    records = [] if arguments.entries else list(Ledger(ledger_folder(workspace_root())).records())
     stale = []
-    for path in DOCUMENTS:
+    for path in PAGES if arguments.entries else (*DOCUMENTS, *PAGES):
         text = path.read_text("utf-8")
         if (new := made(text, str(path), comparison, records)) != text:
             stale.append(str(path))

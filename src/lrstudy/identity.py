@@ -24,7 +24,7 @@ Code = dict[str, str]
 LOOP = (
     "lrstudy.training.prepare",
     "lrstudy.training.train",
-    "lrstudy.schedules._schedule",  # what a registry's entries become; registries are not followed
+    "lrstudy.schedules.schedule",  # what a registry's entries become; registries are not followed
     "lrstudy.evaluation.test_weights",
 )
 """Where a training begins, and its evaluation on test data."""
@@ -35,13 +35,16 @@ REGISTRIES = {
     "optimizer": ("lrstudy.optimizers.OPTIMIZERS", "name"),
     "network": ("lrstudy.models.ARCHITECTURES", "architecture"),
 }
-"""Part of the code -> the registry that has it, and the setting that names the entry."""
+"""Part of the code -> the registry that has it, and the setting that names the entry.
+
+Instead of an entry the setting may name what another package has, ``package.module:name``.
+"""
 
 _SECTIONS = {"network": "model"}  # of the settings, where they are not named like the part
 
 MACHINERY = (
-    "lrstudy.design", "lrstudy.errors", "lrstudy.files", "lrstudy.parallel", "lrstudy.stages.run_stage",
-    "lrstudy.tracking", "lrstudy.warm",
+    "lrstudy.design", "lrstudy.errors", "lrstudy.files", "lrstudy.outside", "lrstudy.parallel",
+    "lrstudy.stages.run_stage", "lrstudy.tracking", "lrstudy.warm",
 )  # fmt: skip
 """How something runs, and not what it computes: a clearer message must make nothing stale."""
 
@@ -54,6 +57,9 @@ _NOT_FOLLOWED = (
     "lrstudy.devices.choose_device",
     "lrstudy.devices.choose_dtype",
     "lrstudy.devices.compute_clock",
+    "lrstudy.networks.check_sizes",
+    "lrstudy.networks.unknown_network",
+    "lrstudy.signatures",
 )
 
 

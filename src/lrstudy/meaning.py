@@ -10,6 +10,8 @@ a move to another file changes nothing, and what is not referred to plays no par
 
 Found out from the source files alone: nothing is imported or run. What cannot be seen in the source is not
 followed: names that are put together at run time, and other packages, whose versions are recorded instead.
+From code of another package that the configuration names (:mod:`lrstudy.outside`) that package is followed,
+too.
 """
 
 import ast
@@ -17,11 +19,13 @@ import functools
 import hashlib
 import importlib.util
 import symtable
+import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lrstudy.errors import StudyError
+from lrstudy.outside import is_outside, module_file, module_folder, parse
 
 PACKAGE = "lrstudy"
 _DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -57,7 +61,7 @@ def reached(
         KeyError: a root is not defined in its module.
     """
     found: dict[str, _Meaning] = {}
-    waiting = [(_followed(root), listed_in) for root in roots]
+    waiting = [(_followed(root, root.partition(".")[0]), listed_in) for root in roots]
     while waiting:
         name, registry = waiting.pop()
         if name not in found:
@@ -89,25 +93,21 @@ def listing(definitions: Collection[Definition]) -> dict[str, str]:
 def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[Definition]:
     """The definitions behind the entry ``key`` of a registry, by itself: not of the others.
 
-    A registry is a module-level dict: a literal, or one that a decorator fills with functions, each under its
-    own name. That decorator, the first of a function's, only lists it and plays no part here.
-
     Args:
-        registry: ``module.name``.
+        registry: ``module.name``, as for :func:`entries`.
+        key: an entry, or ``package.module:name`` of another package.
         stop: as for :func:`reached`.
 
     Raises:
         StudyError: there is no such entry, or its definition cannot be found from the registry's module.
     """
-    module_name, _, name = registry.rpartition(".")
-    module = _module(module_name)
-    values = [getattr(statement.tree(), "value", None) for statement in module.statements[name]]
-    literal = next((value for value in values if isinstance(value, ast.Dict) and value.keys), None)
-    if literal is None:
-        function = module.resolve(key)
-        if function is None or not _defined(function):
+    if is_outside(key):
+        return reached([definition_outside(key)], stop=stop, listed_in=registry)
+    if (literal := _literal(registry)) is None:
+        if (definition := entries(registry).get(key)) is None:
             raise _no_entry(registry, key)
-        return reached([function], stop=stop, listed_in=registry)
+        return reached([definition], stop=stop, listed_in=registry)
+    module = _module(registry.rpartition(".")[0])
     for known, value in zip(literal.keys, literal.values, strict=True):
         if isinstance(known, ast.Constant) and known.value == key:
             meaning = _meaning_of([_Statement(ast.unparse(value))], module)
@@ -116,6 +116,63 @@ def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[D
                 return behind
             return behind | {Definition(key, meaning.own, meaning.own)}
     raise _no_entry(registry, key)
+
+
+def entries(registry: str) -> dict[str, str]:
+    """The entries of a registry that a decorator fills: key -> ``module.name`` of the definition.
+
+    The decorator is a definition's first, and lists it under the text that it is given, else under its own
+    name: ``@network("lstm")``. It plays no part in an entry's meaning. What is listed stands in the
+    registry's module, or is imported there. Of a registry that is a literal dict nothing is found here: it
+    has its entries itself.
+    """
+    module = _module(registry.rpartition(".")[0])
+    names = [f"{module.name}.{name}" for name in module.statements]
+    names += [target for name in module.imports if _defined(target := module.resolve(name) or "")]
+    found = {}
+    for name in names:
+        where, _, own = name.rpartition(".")
+        for statement in _module(where).statements[own]:
+            if (lister := _lister(statement, _module(where), registry)) is not None:
+                given = lister.args[0] if isinstance(lister, ast.Call) and lister.args else None
+                found[given.value if isinstance(given, ast.Constant) else own] = name
+    return found
+
+
+def definition_outside(key: str) -> str:
+    """``package.module.name`` of the definition that ``package.module:name`` stands for.
+
+    Raises:
+        StudyError: it is not defined in that package.
+    """
+    module, _, name = key.partition(":")
+    module_file(module)  # says what is missing
+    package = module.partition(".")[0]
+    definition = _followed(f"{module}.{name}", package)
+    if not _defined(definition, package):
+        raise StudyError(
+            f"{key}: {package} does not define {name} at the top of {module_file(module)}, so what it "
+            "computes cannot be seen; name the module that does."
+        )
+    return definition
+
+
+def source_of(definition: str) -> ast.stmt:
+    """The last statement that defines ``module.name``, as it stands in the file, annotations and all."""
+    module, _, name = definition.rpartition(".")
+    return [one for one in parse(_file(module)).body if name in _binds(one)][-1]
+
+
+def resolved(name: str, module: str) -> str | None:
+    """The definition, ``module.name``, that a name in a module stands for; None for what is not followed."""
+    found = _module(module).resolve(name)
+    return found if found and _defined(found, module.partition(".")[0]) else None
+
+
+def _literal(registry: str) -> ast.Dict | None:
+    module_name, _, name = registry.rpartition(".")
+    values = [getattr(one.tree(), "value", None) for one in _module(module_name).statements[name]]
+    return next((value for value in values if isinstance(value, ast.Dict) and value.keys), None)
 
 
 def _no_entry(registry: str, key: str) -> StudyError:
@@ -147,6 +204,7 @@ class _Statement:
     def __init__(self, given: ast.stmt | str):
         """``given`` as it stands in the module, or source that is bare already."""
         self._given = given
+        self.decorators: list[ast.expr] = getattr(given, "decorator_list", [])
 
     @functools.cached_property
     def source(self) -> str:
@@ -163,9 +221,12 @@ class _Module:
 
     def __init__(self, name: str):
         self.name = name
+        self.package = name.partition(".")[0]
+        path = _file(name)
+        self.place = f"{name}.__init__" if path.name == "__init__.py" else name
         self.statements: dict[str, list[_Statement]] = {}
         self.imports: dict[str, str] = {}
-        for node in ast.parse(_file(name).read_text("utf-8")).body:
+        for node in parse(path).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node)
             elif isinstance(node, _DEFINITION):  # binds its own name, whatever is in it
@@ -184,19 +245,33 @@ class _Module:
             self.statements.setdefault(bound, []).append(statement)
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        for bound, target in _bound_by(node, self.name).items():
+        for bound, target in _bound_by(node, self.place).items():
             known = self.imports.setdefault(bound, target)
-            if known != target and PACKAGE in (known.split(".")[0], target.split(".")[0]):
+            followed = {PACKAGE, self.package}
+            if self.package != PACKAGE and (top := target.split(".")[0]) not in followed:
+                self._check_beside(top)
+            if known != target and followed & {known.split(".")[0], target.split(".")[0]}:
                 raise StudyError(
                     f"{self.name}, line {node.lineno}: {bound} stands for {known} and for {target}; which "
                     "one is meant cannot be seen. Give them two names."
                 )
 
+    def _check_beside(self, top: str) -> None:
+        """Refuse what lies beside another package and is not followed: its edits would make nothing stale."""
+        folder = module_folder(self.package).parent
+        installed = {"site-packages", "dist-packages"} & set(folder.parts)
+        lies_there = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+        if lies_there and not installed and top not in sys.stdlib_module_names:
+            raise StudyError(
+                f"{_file(self.name)}: imports {top}, which lies beside {self.package} and would "
+                f"be no part of what a training is known by; move it into the package {self.package}."
+            )
+
     def resolve(self, name: str) -> str | None:
         """``module.name`` or a module that ``name`` stands for here; None for builtins."""
         if name in self.statements:
             return f"{self.name}.{name}"
-        return _followed(self.imports[name]) if name in self.imports else None
+        return _followed(self.imports[name], self.package) if name in self.imports else None
 
 
 @functools.cache
@@ -206,8 +281,9 @@ def _module(name: str) -> _Module:
 
 @functools.cache
 def _file(module: str) -> Path | None:
-    """Where a module of this package stands; None if there is none of that name."""
-    path = _root().joinpath(*module.split(".")[1:])
+    """Where a module that is followed stands; None if there is none of that name."""
+    top, *parts = module.split(".")
+    path = (_root() if top == PACKAGE else module_folder(top)).joinpath(*parts)
     files = (path.with_suffix(".py"), path / "__init__.py")
     return next((file for file in files if file.exists()), None)
 
@@ -217,23 +293,26 @@ def _root() -> Path:
     return Path(importlib.util.find_spec(PACKAGE).origin).parent
 
 
-def _is_module(name: str) -> bool:
-    return name.split(".")[0] == PACKAGE and _file(name) is not None
+# ``package``: the one in which a name stands; of others than that and this package nothing is followed.
 
 
-def _defined(name: str) -> bool:
-    """Whether ``module.name`` is a definition of this package."""
+def _is_module(name: str, package: str = PACKAGE) -> bool:
+    return name.split(".")[0] in (PACKAGE, package) and _file(name) is not None
+
+
+def _defined(name: str, package: str = PACKAGE) -> bool:
+    """Whether ``module.name`` is a definition that is followed."""
     module, _, own = name.rpartition(".")
-    return bool(module) and _is_module(module) and own in _module(module).statements
+    return bool(module) and _is_module(module, package) and own in _module(module).statements
 
 
-def _followed(name: str) -> str:
+def _followed(name: str, package: str) -> str:
     """Where ``module.name`` is defined, if the module only imports it."""
     module, _, own = name.rpartition(".")
-    if module and _is_module(module) and not _is_module(name):
+    if module and _is_module(module, package) and not _is_module(name, package):
         known = _module(module)
         if own not in known.statements and own in known.imports:
-            return _followed(known.imports[own])
+            return _followed(known.imports[own], package)
     return name
 
 
@@ -299,14 +378,22 @@ def _meaning(name: str, listed_in: str = "") -> _Meaning:
 
 
 def _unlisted(statement: _Statement, module: _Module, registry: str) -> _Statement:
-    """The statement without its first decorator, if that is a function which refers to the registry."""
-    tree = statement.tree()
-    decorators = getattr(tree, "decorator_list", [])
-    registrar = module.resolve(_base(decorators[0])) if decorators else None
-    if registrar is None or not _defined(registrar) or registry not in _meaning(registrar).refers_to:
+    """The statement without its first decorator, if that fills the registry."""
+    if _lister(statement, module, registry) is None:
         return statement
-    tree.decorator_list = decorators[1:]
+    tree = statement.tree()
+    tree.decorator_list = tree.decorator_list[1:]
     return _Statement(ast.unparse(tree))
+
+
+def _lister(statement: _Statement, module: _Module, registry: str) -> ast.expr | None:
+    """The statement's first decorator, if that is a function which refers to the registry."""
+    if not statement.decorators:
+        return None
+    registrar = module.resolve(_base(statement.decorators[0]))
+    if registrar is None or not _defined(registrar) or registry not in _meaning(registrar).refers_to:
+        return None
+    return statement.decorators[0]
 
 
 def _meaning_of(statements: list[_Statement], module: _Module) -> _Meaning:
@@ -318,13 +405,14 @@ def _meaning_of(statements: list[_Statement], module: _Module) -> _Meaning:
             bound: target
             for node in (ast.walk(tree) if "import" in statement.source else ())
             if isinstance(node, ast.Import | ast.ImportFrom)
-            for bound, target in _bound_by(node, module.name).items()
+            for bound, target in _bound_by(node, module.place).items()
         }
         names = _names_of_the_module(statement.source) | imported.keys()
         standing_for = {
-            name: _followed(imported[name]) if name in imported else module.resolve(name) for name in names
+            name: _followed(imported[name], module.package) if name in imported else module.resolve(name)
+            for name in names
         }
-        canonical = _Canonical(standing_for)
+        canonical = _Canonical(standing_for, module.package)
         trees.append(_written(canonical.visit(tree)))
         refers_to |= canonical.refers_to
     return _Meaning(_sha(*trees), tuple(refers_to))
@@ -416,10 +504,11 @@ class _Bare(ast.NodeTransformer):
 
 
 class _Canonical(ast.NodeTransformer):
-    """Writes what a name stands for in place of the name, and notes what of this package is referred to."""
+    """Writes what a name stands for in place of the name, and notes what is referred to and followed."""
 
-    def __init__(self, standing_for: dict[str, str | None]):
+    def __init__(self, standing_for: dict[str, str | None], package: str):
         self.standing_for = standing_for
+        self.package = package
         self.refers_to: dict[str, None] = {}
 
     def visit_Import(self, node: ast.Import) -> None:
@@ -434,8 +523,9 @@ class _Canonical(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         """A dotted name in quotes may be looked up at run time, as an optimizer's class is."""
-        is_name = isinstance(node.value, str) and node.value.startswith(f"{PACKAGE}.")
-        if is_name and all(part.isidentifier() for part in node.value.split(".")) and _defined(node.value):
+        is_name = isinstance(node.value, str) and node.value.startswith((f"{PACKAGE}.", f"{self.package}."))
+        parts = node.value.split(".") if is_name else []
+        if is_name and all(map(str.isidentifier, parts)) and _defined(node.value, self.package):
             self.refers_to[node.value] = None
         return node
 
@@ -447,24 +537,27 @@ class _Canonical(ast.NodeTransformer):
         """The dotted name of what lies in a module: ``np.mean`` is numpy.mean."""
         if isinstance(node, ast.Name):
             target = self.standing_for.get(node.id)
-            return target if target and not _defined(target) else None
+            return target if target and not _defined(target, self.package) else None
         if isinstance(node, ast.Attribute) and (before := self._dotted(node.value)):
             return f"{before}.{node.attr}"
         return None
 
     def _named(self, target: str, node: ast.expr) -> ast.expr:
-        if target.split(".")[0] != PACKAGE:
+        if target.split(".")[0] not in (PACKAGE, self.package):
             return ast.Name(target, node.ctx)
         attributes: list[str] = []
-        target = _followed(target)
-        while not _defined(target) and not _is_module(target) and "." in target:
+        target = _followed(target, self.package)
+        while not self._known(target) and "." in target:
             target, _, last = target.rpartition(".")
-            target = _followed(target)
+            target = _followed(target, self.package)
             attributes.insert(0, last)
-        if _defined(target):
+        if _defined(target, self.package):
             self.refers_to[target] = None
         named: ast.expr = ast.Name(target.rpartition(".")[2], ast.Load())
         for attribute in attributes:
             named = ast.Attribute(named, attribute, ast.Load())
         named.ctx = node.ctx
         return named
+
+    def _known(self, target: str) -> bool:
+        return _defined(target, self.package) or _is_module(target, self.package)

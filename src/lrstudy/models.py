@@ -2,18 +2,41 @@
 
 Images come as float (batch, 3, 32, 32); texts as token ids (batch, length), 0 where padded, with the
 reviews' lengths (batch,). No result depends on padding.
+
+A network is one class or function under ``@network("name")``. What its arguments may be stands in its
+signature (:mod:`lrstudy.networks` reads it there, without torch); those that the data set decides are
+``OF_THE_DATA``.
 """
 
 import inspect
+from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lrstudy.errors import unknown
+from lrstudy.errors import StudyError
+from lrstudy.networks import OF_THE_DATA, unknown_network
+from lrstudy.outside import is_outside, load, told_whose
+from lrstudy.parameters import Count, Number, Probability
 
 PADDING, UNKNOWN = 0, 1
 """Token ids, as ``preprocess`` gives them."""
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {}
+"""Every network of this package by name."""
+
+
+def network(name: str):
+    """List a class or function under this name; it is called with sizes by name and gives the network."""
+
+    def register(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        ARCHITECTURES[name] = make
+        return make
+
+    return register
 
 
 class BasicBlock(nn.Module):
@@ -38,13 +61,20 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(y)).add_(self.shortcut(x)), inplace=True)
 
 
+@network("resnet")
 class ResNet(nn.Module):
     """The CIFAR ResNet: depth = 6n + 2 layers in three stages of n blocks, width, 2 width, 4 width channels.
 
     Source: He et al. 2016, arXiv 1512.03385, section 4.2; projections instead of padded shortcuts.
     """
 
-    def __init__(self, num_classes: int, depth: int, width: int):
+    def __init__(
+        self,
+        num_classes: int,
+        depth: Annotated[int, Number(about="6n + 2 layers", unit="layers", ge=8, whole=True, step=6)],
+        # torch 2.14's float32 backward of narrower channels-last convolutions crashes on a CPU.
+        width: Annotated[int, Number(about="of the first stage", unit="channels", ge=8, whole=True)],
+    ):
         super().__init__()
         blocks_per_stage = (depth - 2) // 6
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
@@ -65,6 +95,7 @@ class ResNet(nn.Module):
         return self.classifier(x.mean(dim=(2, 3)))
 
 
+@network("resnet18")
 def resnet18(num_classes: int) -> nn.Module:
     """torchvision's ResNet-18 with the stem that CIFAR work uses: a 3x3 convolution and no pooling."""
     from torchvision.models import resnet18 as torchvision_resnet18  # two seconds to import
@@ -102,6 +133,7 @@ class WordDropout(nn.Dropout):
         return tokens.masked_fill(dropped & (tokens != PADDING), UNKNOWN)
 
 
+@network("lstm")
 class LSTM(nn.Module):
     """Embedding, left-to-right LSTM, maximum over the review's positions, linear classifier.
 
@@ -113,11 +145,11 @@ class LSTM(nn.Module):
         self,
         num_classes: int,
         vocab_size: int,
-        embedding_size: int,
-        hidden_size: int,
-        num_layers: int,
-        dropout: float,
-        word_dropout: float,
+        embedding_size: Count,
+        hidden_size: Count,
+        num_layers: Count,
+        dropout: Probability,
+        word_dropout: Probability,
     ):
         super().__init__()
         self.word_dropout = WordDropout(word_dropout)
@@ -183,6 +215,7 @@ class EncoderBlock(nn.Module):
         return x + self.dropout(self.feedforward(self.norm2(x)))
 
 
+@network("transformer")
 class Transformer(nn.Module):
     """Token and position embeddings, pre-norm encoder blocks, mean over the review's positions, classifier.
 
@@ -195,14 +228,19 @@ class Transformer(nn.Module):
         num_classes: int,
         vocab_size: int,
         max_length: int,
-        embedding_size: int,
-        num_heads: int,
-        num_layers: int,
-        feedforward_size: int,
-        dropout: float,
-        word_dropout: float,
+        embedding_size: Count,
+        num_heads: Count,
+        num_layers: Count,
+        feedforward_size: Count,
+        dropout: Probability,
+        word_dropout: Probability,
     ):
         super().__init__()
+        if embedding_size % num_heads:
+            raise StudyError(
+                f"model: embedding_size {embedding_size} is not a multiple of num_heads {num_heads}; change "
+                "one of them."
+            )
         self.word_dropout = WordDropout(word_dropout)
         self.embedding = make_embedding(vocab_size, embedding_size)
         self.position = nn.Embedding(max_length, embedding_size)
@@ -224,25 +262,76 @@ class Transformer(nn.Module):
         return self.classifier(self.dropout(x))
 
 
-ARCHITECTURES = {"resnet": ResNet, "resnet18": resnet18, "lstm": LSTM, "transformer": Transformer}
-
-
 def make_model(settings: dict, meta: dict) -> nn.Module:
     """Build the network that ``settings`` (a model section of the config) describes for a data set.
 
     Args:
-        settings: ``architecture`` and its sizes.
-        meta: the data set's meta.json: ``num_classes``, and for text ``vocab_size`` and ``max_length``. A
-            network gets those that it has arguments for.
+        settings: ``architecture``, as for :func:`find`, and its sizes.
+        meta: the data set's meta.json. Of what it decides, :data:`lrstudy.networks.OF_THE_DATA`, a network
+            gets what it has arguments for.
+
+    Raises:
+        StudyError: there is no such network; the data set does not say what it asks for; code of another
+            package raises, or makes something that is no ``nn.Module``.
     """
     sizes = dict(settings)
     architecture = sizes.pop("architecture")
+    make = find(architecture)
+    asked = [name for name in inspect.signature(make).parameters if name in OF_THE_DATA]
+    known = _IMAGES | meta
+    if missing := [name for name in asked if name not in known]:
+        raise StudyError(
+            f"model.architecture: {architecture} has the argument {missing[0]}, which the data set does not "
+            f"decide; it decides {', '.join(name for name in OF_THE_DATA if name in meta)}."
+        )
+    with told_whose(
+        architecture, f"making it with {', '.join(f'{k} {v}' for k, v in sizes.items()) or 'no sizes'}"
+    ):
+        made = make(**{name: known[name] for name in asked}, **sizes)
+    if not isinstance(made, nn.Module):
+        raise StudyError(
+            f"model.architecture: {architecture} gives a {type(made).__name__}, no torch.nn.Module."
+        )
+    return made
+
+
+_IMAGES = {"in_channels": 3, "image_size": 32}
+"""What images have where meta.json does not say it."""
+
+
+def find(architecture: str) -> Callable[..., nn.Module]:
+    """The class or function of this name: of :data:`ARCHITECTURES`, or ``package.module:Name``.
+
+    Raises:
+        StudyError: there is no such network.
+    """
+    if is_outside(architecture):
+        found = load(architecture, "a network")
+        if not callable(found):
+            raise StudyError(f"{architecture}: found {found!r}; a network is a class or a function.")
+        return found
     if architecture not in ARCHITECTURES:
-        raise unknown("model.architecture", architecture, ARCHITECTURES, "a network")
-    network = ARCHITECTURES[architecture]
-    accepted = inspect.signature(network).parameters
-    of_the_data = {name: meta[name] for name in ("vocab_size", "max_length") if name in accepted}
-    return network(meta["num_classes"], **of_the_data, **sizes)
+        raise unknown_network(architecture)
+    return ARCHITECTURES[architecture]
+
+
+def check_logits(logits: object, architecture: str, num_examples: int, num_classes: int) -> None:
+    """Refuse what is no batch of logits.
+
+    Raises:
+        StudyError: ``logits`` is no float tensor of shape (num_examples, num_classes); names the network.
+    """
+    if (
+        isinstance(logits, Tensor)
+        and logits.shape == (num_examples, num_classes)
+        and logits.is_floating_point()
+    ):
+        return
+    found = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+    raise StudyError(
+        f"model.architecture: {architecture} gives {found} for a batch of {num_examples} examples of "
+        f"{num_classes} classes; allowed: logits, a float tensor of shape ({num_examples}, {num_classes})."
+    )
 
 
 def count_parameters(model: nn.Module) -> int:

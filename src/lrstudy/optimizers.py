@@ -11,43 +11,18 @@ arXiv 2306.06101).
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lrstudy.errors import StudyError, unknown
+from lrstudy.outside import is_outside, load, told_whose
+from lrstudy.parameters import REQUIRED, Flag, Number, Parameter, checked
+from lrstudy.signatures import definition_outside, signature
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Option:
-    """One hyperparameter: its default and the interval it must lie in (a bool default allows only bools)."""
-
-    default: float | bool
-    low: float = 0.0
-    high: float = math.inf
-    low_is_legal: bool = True
-    # ``high`` itself is never legal: a coefficient of 1 forgets nothing, and no value is infinite.
-
-    @property
-    def legal(self) -> str:
-        """What is allowed, in words for an error message: ``in [0, 1)``, ``true or false``."""
-        if isinstance(self.default, bool):
-            return "true or false"
-        if math.isinf(self.high):
-            return f"a finite number {'of at least' if self.low_is_legal else 'above'} {self.low:g}"
-        return f"in {'[' if self.low_is_legal else '('}{self.low:g}, {self.high:g})"
-
-    def accepts(self, value: object) -> bool:
-        if isinstance(self.default, bool) or isinstance(value, bool):
-            return isinstance(self.default, bool) and isinstance(value, bool)
-        if not isinstance(value, (int, float)):
-            return False
-        return (self.low <= value if self.low_is_legal else self.low < value) and value < self.high
 
 
 @dataclass(frozen=True)
@@ -55,19 +30,19 @@ class OptimizerSpec:
     """Which class an optimizer's name stands for, its options, and what the name fixes."""
 
     class_path: str
-    options: Mapping[str, Option]
+    options: Mapping[str, Parameter]
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _coefficient(default: float, *, zero: bool = True) -> Option:
-    """A share of the past that is kept at each step."""
-    return Option(default, 0.0, 1.0, low_is_legal=zero)
+def _coefficient(default: float, *, zero: bool = True) -> Number:
+    """A share of the past that is kept at each step; 1 would forget nothing."""
+    return Number(default, ge=0, lt=1) if zero else Number(default, gt=0, lt=1)
 
 
-_BASE_LR = Option(1.0, low_is_legal=False)
-_DECAY = {"weight_decay": Option(0.0)}
+_BASE_LR = Number(gt=0)
+_DECAY = {"weight_decay": Number(0.0, ge=0)}
 _BETAS = {"beta1": _coefficient(0.9), "beta2": _coefficient(0.999)}
-_EPS = {"eps": Option(1e-8, low_is_legal=False)}
+_EPS = {"eps": Number(1e-8, gt=0)}
 # One call per list of tensors instead of one per tensor. Seen equal to torch's reference loop bit
 # for bit on a CPU for all of them but NAdam (last bit); the fused kernels are not.
 _FOREACH = {"foreach": True}
@@ -85,34 +60,32 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
     "adagrad": OptimizerSpec(
         "torch.optim.Adagrad",
         {
-            "lr_decay": Option(0.0),
-            "initial_accumulator_value": Option(0.0),
-            "eps": Option(1e-10, low_is_legal=False),
+            "lr_decay": Number(0.0, ge=0),
+            "initial_accumulator_value": Number(0.0, ge=0),
+            "eps": Number(1e-10, gt=0),
         }
         | _DECAY,
         _FOREACH,
     ),
     "rmsprop": OptimizerSpec(
         "torch.optim.RMSprop",
-        {"alpha": _coefficient(0.99), "momentum": _coefficient(0.0), "centered": Option(False)}
-        | _EPS
-        | _DECAY,
+        {"alpha": _coefficient(0.99), "momentum": _coefficient(0.0), "centered": Flag(False)} | _EPS | _DECAY,
         _FOREACH,
     ),
     "adadelta": OptimizerSpec(
         "torch.optim.Adadelta",
-        {"rho": _coefficient(0.9), "eps": Option(1e-6, low_is_legal=False)} | _DECAY,
+        {"rho": _coefficient(0.9), "eps": Number(1e-6, gt=0)} | _DECAY,
         _FOREACH,
     ),
-    "adam": OptimizerSpec("torch.optim.Adam", _BETAS | _EPS | _DECAY | {"amsgrad": Option(False)}, _FOREACH),
+    "adam": OptimizerSpec("torch.optim.Adam", _BETAS | _EPS | _DECAY | {"amsgrad": Flag(False)}, _FOREACH),
     "adamw": OptimizerSpec(
         "torch.optim.AdamW",
-        _BETAS | _EPS | {"weight_decay": Option(0.01), "amsgrad": Option(False)},
+        _BETAS | _EPS | {"weight_decay": Number(0.01, ge=0), "amsgrad": Flag(False)},
         _FOREACH,
     ),
     "adamax": OptimizerSpec("torch.optim.Adamax", _BETAS | _EPS | _DECAY, _FOREACH),
     "nadam": OptimizerSpec(
-        "torch.optim.NAdam", _BETAS | _EPS | _DECAY | {"momentum_decay": Option(0.004)}, _FOREACH
+        "torch.optim.NAdam", _BETAS | _EPS | _DECAY | {"momentum_decay": Number(0.004, ge=0)}, _FOREACH
     ),
     # Zero is illegal where the package divides by it to go from the training to the evaluation weights.
     "schedule_free_sgd": OptimizerSpec(
@@ -126,15 +99,43 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
     "prodigy": OptimizerSpec(
         "prodigyopt.Prodigy",
         {
-            "d_coef": Option(1.0, low_is_legal=False),
-            "use_bias_correction": Option(False),
-            "safeguard_warmup": Option(False),
+            "d_coef": Number(1.0, gt=0),
+            "use_bias_correction": Flag(False),
+            "safeguard_warmup": Flag(False),
         }
         | _BETAS
         | _EPS
         | _DECAY,
     ),
 }
+
+
+def find(name: str) -> OptimizerSpec:
+    """The optimizer of this name: one of :data:`OPTIMIZERS`, or from another package ``package.module:Name``.
+
+    The latter is a ``torch.optim.Optimizer`` that takes parameters and ``lr``. Its options are the other
+    arguments of its constructor, read from its source; of ``betas`` the two parts, ``beta1`` and ``beta2``.
+
+    Raises:
+        StudyError: there is no such optimizer, or its constructor has no ``lr``.
+    """
+    if not (isinstance(name, str) and is_outside(name)):
+        if name not in OPTIMIZERS:
+            raise unknown("optimizer", name, OPTIMIZERS, "an optimizer")
+        return OPTIMIZERS[name]
+    _, *arguments = signature(definition_outside(name)).items()  # the first one takes the parameters
+    options = dict(arguments)
+    if "lr" not in options:
+        raise StudyError(
+            f"optimizer {name}: its constructor has {', '.join(options) or 'nothing'} and no lr; an "
+            "optimizer takes parameters and lr, which the schedule sets."
+        )
+    del options["lr"]
+    if "betas" in options:
+        defaults = options.pop("betas").default
+        pair = defaults if isinstance(defaults, tuple | list) and len(defaults) == 2 else (REQUIRED, REQUIRED)
+        options = {"beta1": Number(pair[0], ge=0, lt=1), "beta2": Number(pair[1], ge=0, lt=1)} | options
+    return OptimizerSpec(name.replace(":", "."), options)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float | bool]:
@@ -146,19 +147,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float | bo
     >>> check_options("momentum", {"weight_decay": 0.0005})
     {'momentum': 0.9, 'weight_decay': 0.0005}
     """
-    if name not in OPTIMIZERS:
-        raise unknown("optimizer", name, OPTIMIZERS, "an optimizer")
-    legal = OPTIMIZERS[name].options
-    for option, value in options.items():
-        if option not in legal:
-            raise unknown(f"optimizer {name}", option, legal, "one of its options")
-        _check(name, option, value, legal[option])
-    return {option: options.get(option, allowed.default) for option, allowed in legal.items()}
-
-
-def _check(name: str, option: str, value: object, allowed: Option) -> None:
-    if not allowed.accepts(value):
-        raise StudyError(f"optimizer {name}: {option} is {value!r}; it must be {allowed.legal}.")
+    return checked(f"optimizer {name}", find(name).options, options, noun="one of its options")
 
 
 def make_optimizer(
@@ -181,16 +170,23 @@ def make_optimizer(
         StudyError: an unknown name or option, or a value out of its range.
     """
     options = check_options(name, options)
-    _check(name, "base_lr", base_lr, _BASE_LR)
-    spec = OPTIMIZERS[name]
-    weight_decay = options.pop("weight_decay")
+    _BASE_LR.check(f"optimizer {name}", "base_lr", base_lr)
+    spec = find(name)
+    weight_decay = options.pop("weight_decay", 0.0)
     if "beta1" in options:
         options["betas"] = (options.pop("beta1"), options.pop("beta2"))
-    module_name, _, class_name = spec.class_path.rpartition(".")
-    optimizer_class = getattr(importlib.import_module(module_name), class_name)
-    optimizer = optimizer_class(
-        _parameter_groups(parameters, weight_decay), lr=base_lr, **options, **spec.fixed
-    )
+    if is_outside(name):
+        optimizer_class = load(name, "an optimizer")
+    else:
+        module_name, _, class_name = spec.class_path.rpartition(".")
+        optimizer_class = getattr(importlib.import_module(module_name), class_name)
+    groups = _parameter_groups(parameters, weight_decay)
+    with told_whose(name, "making it"):
+        optimizer = optimizer_class(groups, lr=base_lr, **options, **spec.fixed)
+    if not all("lr" in group for group in getattr(optimizer, "param_groups", [{}])):
+        raise StudyError(
+            f"optimizer {name}: gives a {type(optimizer).__name__}, no torch.optim.Optimizer with lr."
+        )
     if _averages_weights(optimizer):
         optimizer.train()  # the package makes it in evaluation mode, where step() is refused
     return optimizer

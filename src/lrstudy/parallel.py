@@ -248,7 +248,8 @@ def _connect() -> ModuleType:
             "to set it to (docs/cluster.md), or choose local."
         )
     source = str(Path(__file__).resolve().parents[1])  # a temporary experiment's code is its own
-    path = os.pathsep.join(part for part in (source, os.environ.get("PYTHONPATH")) if part)
+    # The folder itself, for packages in it whose code conf/ names.
+    path = os.pathsep.join(part for part in (source, str(Path.cwd()), os.environ.get("PYTHONPATH")) if part)
     try:
         ray.init(address, namespace="lrstudy", runtime_env={"env_vars": {"PYTHONPATH": path}})
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:

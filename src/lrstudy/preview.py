@@ -21,36 +21,8 @@ examples:
   python -m lrstudy.preview --all --epochs 30 -o all.pdf
 """
 
-KINDS = {
-    "Constant or in steps": ("static", "step", "multistep"),
-    "Falling, never to zero": ("exponential", "inverse_time", "inverse_sqrt"),
-    "Falling to the end of training": ("polynomial", "cosine", "late_decay"),
-    "Rising and falling": ("cosine_restarts", "cyclical", "one_cycle"),
-}
-
-# What docs/schedules.md draws for each schedule, over PICTURE_EPOCHS: its default first.
+# Over which docs/schedules.md draws each schedule.
 PICTURE_EPOCHS = 30
-PICTURES: dict[str, list[dict[str, Any]]] = {
-    "static": [{}],
-    "step": [{}, {"gamma": 0.5, "interval": 0.1}],
-    "multistep": [{}, {"gamma": 0.4, "drops": [0.2, 0.4, 0.8]}],
-    "exponential": [{}, {"final_factor": 0.4}, {"decay_rate": 0.3}],
-    "inverse_time": [{}, {"decay_rate": 1.0}],
-    "inverse_sqrt": [{}, {"start": 0.2}],
-    "polynomial": [{}, {"power": 1}, {"power": 0.5, "min_factor": 0.1}],
-    "cosine": [{}, {"min_factor": 0.2}],
-    "cosine_restarts": [{}, {"num_cycles": 3, "period_mult": 1, "min_factor": 0.1}],
-    "cyclical": [
-        {},
-        {"window": "welch", "decay": "halve", "num_cycles": 3},
-        {"window": "hann", "decay": "exponential", "final_height": 0.2},
-    ],
-    "one_cycle": [{}, {"peak_at": 0.5, "start_factor": 0.3, "end_factor": 0.1}],
-    "late_decay": [
-        {"start": 0.5, "shape": shape, "min_factor": 0.05}
-        for shape in ("linear", "cosine", "exponential", "step")
-    ],
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("schedule", nargs="?", help=f"one of {', '.join(SCHEDULES)}")
+    add("schedule", nargs="?", help=f"one of {', '.join(SCHEDULES)}, or package.module:name")
     add("--epochs", type=float, default=100, help="length of the training, warmup included (default: 100)")
     add(
         "-P", dest="parameters", action="append", default=[], metavar="NAME=VALUE", help="a parameter; repeat"
@@ -134,8 +106,9 @@ def _show_one(options: argparse.Namespace) -> None:
     if options.output or not options.table:
         shown = {**parameters, **({"warmup": f"{options.warmup:g}"} if options.warmup else {})}
         title = ", ".join([options.schedule, *(f"{name} {value}" for name, value in shown.items())])
+        file_name = options.schedule.replace(":", ".")
         figure = schedule_figure({title: _curve(schedule, options)}, title=title, y_label=_unit(options))
-        print(f"wrote {save_figure(figure, options.output or f'{options.schedule}.png')}")
+        print(f"wrote {save_figure(figure, options.output or f'{file_name}.png')}")
 
 
 def _curve(schedule: Schedule, options: argparse.Namespace) -> Curve:
@@ -179,9 +152,9 @@ def value_table(schedule: Schedule, num_epochs: float, base_lr: float | None = N
 def every_schedule(options: argparse.Namespace) -> dict[str, dict[str, Curve]]:
     """Every schedule with its default parameters, by kind."""
     panels: dict[str, dict[str, Curve]] = {}
-    for kind, names in KINDS.items():
-        made = {name: make_schedule(name, options.epochs, **_settings(options)) for name in names}
-        panels[kind] = {name: _curve(schedule, options) for name, schedule in made.items()}
+    for name, entry in SCHEDULES.items():
+        schedule = make_schedule(name, options.epochs, **_settings(options))
+        panels.setdefault(entry.kind, {})[name] = _curve(schedule, options)
     return panels
 
 
@@ -301,7 +274,7 @@ def picture_curves(name: str) -> dict[str, Curve]:
         ", ".join(f"{key} {value}" for key, value in parameters.items()) or "default": curve_of(
             make_schedule(name, PICTURE_EPOCHS, **parameters), PICTURE_EPOCHS
         )
-        for parameters in PICTURES[name]
+        for parameters in SCHEDULES[name].pictures
     }
 
 

@@ -11,9 +11,9 @@ with what the file holds.
 """
 
 import argparse
+import contextlib
 import fnmatch
 import hashlib
-import inspect
 import io
 import sys
 import tempfile
@@ -32,8 +32,10 @@ from lrstudy.files import write_json
 from lrstudy.identity import entries_of, training_code
 from lrstudy.machine import versions
 from lrstudy.models import ARCHITECTURES
+from lrstudy.networks import arguments_of, parameters_of
 from lrstudy.optimizers import OPTIMIZERS, check_options
-from lrstudy.schedules import SCHEDULES, Choice, resolve_parameters
+from lrstudy.parameters import REQUIRED, UNREAD, Choice, Free, Parameter
+from lrstudy.schedules import SCHEDULES, resolve_parameters
 from lrstudy.training import Progress, prepare, train
 
 FORMAT = 2
@@ -174,8 +176,8 @@ def _for_optimizers(found: _Set) -> None:
         other = {}
         for option, spec in OPTIMIZERS[name].options.items():
             for value in others(spec.default):
-                if spec.accepts(value):
-                    other[option] = value
+                with contextlib.suppress(StudyError):
+                    other[option] = spec.check(name, option, value)
                     break
         for kind in ("image", "text"):
             found.add(f"optimizer.{name} {kind}", kind, optimizer=found.optimizer(name))
@@ -252,25 +254,38 @@ def controller(name: str, **given: Any) -> dict:
 
 def kind_of(network: str) -> str:
     """The kind of data that a network takes: only text has a vocabulary."""
-    return "text" if "vocab_size" in inspect.signature(ARCHITECTURES[network]).parameters else "image"
+    return "text" if "vocab_size" in arguments_of(network) else "image"
 
 
 def sizes_of(network: str, index: int) -> dict[str, Any]:
     """The sizes that a network wants, as its config would have them; ``index`` chooses of two sets.
 
+    They are those of ``_SIZES``, else the first two small values that its signature allows.
+
     Raises:
-        StudyError: it wants one that there is no value for.
+        StudyError: it wants one for which nothing is allowed that could be guessed.
     """
-    of_the_data = ("num_classes", "vocab_size", "max_length")
-    wanted = [
-        name for name in inspect.signature(ARCHITECTURES[network]).parameters if name not in of_the_data
+    return {name: _size(network, name, spec, index) for name, spec in parameters_of(network).items()}
+
+
+def _size(network: str, name: str, spec: Parameter, index: int) -> Any:
+    if name in _SIZES:
+        return _SIZES[name][index]
+    values = [] if spec.default in (REQUIRED, UNREAD) else [spec.default, *others(spec.default)]
+    values += [
+        *getattr(spec, "choices", ()),
+        *(() if isinstance(spec, Free) else (2, 1, 8, 0.3, True, False)),
     ]
-    if missing := [name for name in wanted if name not in _SIZES]:
+    allowed = []
+    for value in values:
+        with contextlib.suppress(StudyError):
+            allowed.append(spec.check(network, name, value))
+    if not allowed:
         raise StudyError(
-            f"{__file__}: the network '{network}' has the size {missing[0]!r}, which the proof has no values "
-            "for; add two small ones to _SIZES."
+            f"{__file__}: the network '{network}' has the size {name!r}, which the proof finds no values "
+            "for; say in its signature what is allowed, or add two small ones to _SIZES."
         )
-    return {name: _SIZES[name][index] for name in wanted}
+    return allowed[min(index, len(allowed) - 1)]
 
 
 def variants(
@@ -279,7 +294,7 @@ def variants(
     """Values for the parameters of an entry: the defaults, other ones, and each choice of words.
 
     Args:
-        parameters: name -> :class:`~lrstudy.schedules.Choice` or another specification.
+        parameters: name -> :class:`~lrstudy.parameters.Choice` or another specification.
         check: all values from those that are given; StudyError where one is not allowed.
         acting: values that are kept in all but the first.
 

@@ -30,15 +30,17 @@ value there, and a loop that asks for one has counted wrong. What rounding can d
 is forgiven. Needs neither torch nor numpy.
 """
 
-import itertools
+import functools
+import inspect
 import math
-import numbers
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lrstudy.errors import StudyError, unknown
+from lrstudy.outside import is_outside, load, told_whose
+from lrstudy.parameters import _TOLERANCE, Choice, Number, Parameter, Times, is_number, of_default
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -50,124 +52,8 @@ Schedule = Callable[[float], float]
 
 GRANULARITIES = ("step", "epoch")
 
-# Epochs are sums and quotients of floats; an event due at epoch 3 must not slip to the next update because
-# t came out as 2.9999999999999996.
-_TOLERANCE = 1e-9
-
 LEAST_MOVEMENT = 0.1
 """How far a dynamic schedule's multiplier moves at least over a training, as a share of its largest value."""
-
-
-# --- What a parameter may be ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Number:
-    """A real parameter, its unit and its range; bounds are named as in pydantic (``le`` may be num_epochs).
-
-    Where ``default`` is None, ``derive(num_epochs, other_values)`` supplies the value, as ``derived`` says.
-    ``form_of`` names the parameter that says the same relative to the length of the training.
-    """
-
-    default: float | None
-    about: str
-    unit: str
-    gt: float | None = None
-    ge: float | None = None
-    lt: float | None = None
-    le: float | str | None = None
-    derive: Callable[[float, dict], float | None] | None = None
-    derived: str = ""
-    form_of: str | None = None
-
-    def allowed(self, name: str) -> str:
-        """The range in words: ``0 < gamma <= 1``."""
-        low = f"{self.gt:g} < " if self.gt is not None else f"{self.ge:g} <= " if self.ge is not None else ""
-        high = self.lt if self.lt is not None else self.le
-        sign = "<" if self.lt is not None else "<="
-        return (
-            low + name + ("" if high is None else f" {sign} {high if isinstance(high, str) else f'{high:g}'}")
-        )
-
-    def check(self, where: str, name: str, value: object, num_epochs: float) -> float:
-        """The value as a plain int or float, or an error that says what is allowed."""
-        if not _is_number(value):
-            raise StudyError(
-                f"{where}: {name} is {value!r}, not a finite number; allowed: {self._range(name)}."
-            )
-        le = num_epochs * (1 + _TOLERANCE) if self.le == "num_epochs" else self.le  # derived ones are rounded
-        if (
-            (self.gt is not None and not value > self.gt)
-            or (self.ge is not None and not value >= self.ge)
-            or (self.lt is not None and not value < self.lt)
-            or (le is not None and not value <= le)
-        ):
-            length = f" = {num_epochs:g} without warmup" if self.le == "num_epochs" else ""
-            raise StudyError(f"{where}: {name} is {value!r}; allowed: {self._range(name, length)}.")
-        return int(value) if isinstance(value, numbers.Integral) else float(value)
-
-    def _range(self, name: str, length: str = "") -> str:
-        return f"{self.allowed(name)}{length} ({self.about}, {self.unit})"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A parameter that is one of a few words."""
-
-    default: str
-    about: str
-    choices: tuple[str, ...]
-    unit: str = "name"
-    form_of: None = None
-
-    def allowed(self, name: str) -> str:
-        """The choices in words."""
-        return f"one of {', '.join(self.choices)}"
-
-    def check(self, where: str, name: str, value: object, num_epochs: float) -> str:
-        """The value, or an error that lists the choices."""
-        if value not in self.choices:
-            raise unknown(f"{where}: {name}", value, self.choices, "known")
-        return str(value)
-
-
-@dataclass(frozen=True)
-class Times:
-    """A parameter that is a rising list of times inside the training, as shares of it or in epochs."""
-
-    default: None
-    about: str
-    unit: str
-    derive: Callable[[float, dict], list[float]]
-    derived: str
-    end: float | str = 1
-    form_of: str | None = None
-
-    def allowed(self, name: str) -> str:
-        """The rule in words."""
-        return f"0 < each of {name} < {self.end}, rising"
-
-    def check(self, where: str, name: str, value: object, num_epochs: float) -> list[float]:
-        """The value as a list, or an error that states the rule."""
-        length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
-        rule = f"allowed: a list of numbers, {self.allowed(name)}{length}"
-        try:
-            found = None if isinstance(value, str) else list(value)
-        except TypeError:
-            found = None
-        if not found or not all(_is_number(time) for time in found):
-            raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
-        inside = all(0 < time < (num_epochs if self.end == "num_epochs" else self.end) for time in found)
-        if not inside or any(a >= b for a, b in itertools.pairwise(found)):
-            raise StudyError(f"{where}: {name} is {found!r}; {rule}.")
-        return found
-
-
-Parameter = Number | Choice | Times
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 # --- The registry -----------------------------------------------------------------------------------------
@@ -175,12 +61,18 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Factory:
-    """A formula with its parameters: call it with num_epochs and parameters to get a :data:`Schedule`."""
+    """A formula with its parameters: call it with num_epochs and parameters to get a :data:`Schedule`.
+
+    ``kind`` says with which others it is drawn, ``pictures`` with which parameters the documentation draws
+    it.
+    """
 
     name: str
     formula: Callable[..., float]
     parameters: dict[str, Parameter]
     problem: Callable[[dict], str | None]
+    kind: str = ""
+    pictures: tuple[dict[str, Any], ...] = ({},)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.formula.__doc__)
@@ -237,27 +129,114 @@ class Factory:
 
 
 SCHEDULES: dict[str, Factory] = {}
-"""Every schedule by name; each entry is called as ``factory(num_epochs, **parameters)``."""
+"""Every schedule of this package by name; each is called as ``factory(num_epochs, **parameters)``."""
 
 
-def _schedule(problem: Callable[[dict], str | None] = lambda values: None, **parameters: Parameter):
-    """Register a formula ``(t, num_epochs, **parameters) -> multiplier`` with what its parameters may be."""
+def schedule(
+    *,
+    problem: Callable[[dict], str | None] = lambda values: None,
+    kind: str = "Others",
+    pictures: tuple[dict[str, Any], ...] = ({},),
+    **parameters: Parameter,
+):
+    """Make a schedule of a formula ``(t, num_epochs, **parameters) -> multiplier``: decorates it.
+
+    In this package the schedule is found by the formula's name, from another one as ``package.module:name``.
+
+    Args:
+        problem: what is wrong with parameters that are each allowed, in words; None where nothing is.
+        kind, pictures: for the documentation, as in :class:`Factory`.
+        parameters: what each may be.
+
+    ::
+
+        @schedule(knee=Number(0.5, "when the rate begins to fall", "share of num_epochs", ge=0, lt=1))
+        def kneed(t, num_epochs, *, knee):
+            return min(1.0, (1 - t / num_epochs) / (1 - knee))
+    """
 
     def register(formula: Callable[..., float]) -> Factory:
-        factory = Factory(formula.__name__, formula, parameters, problem)
-        SCHEDULES[factory.name] = factory
+        ours = formula.__module__.partition(".")[0] == "lrstudy"
+        name = formula.__name__ if ours else f"{formula.__module__}:{formula.__name__}"
+        factory = Factory(name, formula, parameters, problem, kind, pictures)
+        if ours:
+            SCHEDULES[name] = factory
         return factory
 
     return register
 
 
+def find(name: str) -> Factory:
+    """The schedule of this name: one of :data:`SCHEDULES`, or from another package ``package.module:name``.
+
+    The latter is what :func:`schedule` made, or a plain function ``(t, num_epochs, *, knee=0.5)``: each of
+    its keyword-only parameters is a number (true or false, any value) like its default. What it raises says
+    whose it is, and a multiplier that is no finite number of at least 0 is an error.
+
+    Raises:
+        StudyError: there is no such schedule, or it is no function of that form.
+    """
+    if isinstance(name, str) and is_outside(name):
+        found = load(name, "a schedule")
+        factory = found if isinstance(found, Factory) else _plain(name, found)
+        return replace(factory, name=name, formula=_watched(name, factory.formula))
+    if not isinstance(name, str) or name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES, "a schedule")
+    return SCHEDULES[name]
+
+
+def _plain(name: str, function: object) -> Factory:
+    """A function of another package as a schedule; its signature says what its parameters may be."""
+    form = (
+        "a schedule is a function (t, num_epochs, *, knee=0.5) of two positional and any keyword-only values"
+    )
+    if not inspect.isroutine(function):
+        raise StudyError(f"{name}: found a {type(function).__name__}; {form}.")
+    signature = inspect.signature(function)
+    positional = [one for one in signature.parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    others = [one for one in signature.parameters.values() if one.kind is one.KEYWORD_ONLY]
+    if len(positional) != 2 or len(positional) + len(others) != len(signature.parameters):
+        raise StudyError(f"{name}: found {function.__name__}{signature}; {form}.")
+    for one in others:
+        if one.default is one.empty:
+            raise StudyError(
+                f"{name}: the parameter {one.name} has no default; give it one, in the signature."
+            )
+    return Factory(name, function, {one.name: of_default(one.default) for one in others}, lambda values: None)
+
+
+def _watched(name: str, formula: Callable[..., float]) -> Callable[..., float]:
+    """The formula of another package, whose errors say whose they are, and whose values are looked at."""
+
+    @functools.wraps(formula)
+    def watched(t: float, num_epochs: float, **values: Any) -> float:
+        with told_whose(name, f"t = {t:g} of {num_epochs:g} epochs"):
+            multiplier = formula(t, num_epochs, **values)
+        if not is_number(multiplier) or multiplier < 0:
+            raise StudyError(
+                f"{name}: the multiplier at t = {t:g} of {num_epochs:g} epochs is {multiplier!r}; allowed: a "
+                "finite number of at least 0 "
+                f"({', '.join(f'{k} {v}' for k, v in values.items()) or 'no parameters'})."
+            )
+        return float(multiplier)
+
+    return watched
+
+
 # --- The schedules ----------------------------------------------------------------------------------------
+
+_STEPS = "Constant or in steps"
+_NEVER_ZERO = "Falling, never to zero"
+_TO_THE_END = "Falling to the end of training"
+_RISING = "Rising and falling"
 
 _GAMMA = Number(0.1, "what each drop multiplies the rate by", "factor", gt=0, le=1)
 _MIN_FACTOR = Number(0.0, "smallest multiplier", "factor", ge=0, le=1)
 
 
-@_schedule()
+@schedule(
+    kind=_STEPS,
+)
 def static(t: float, num_epochs: float) -> float:
     """The rate stays at the base learning rate.
 
@@ -282,7 +261,9 @@ def _interval(num_epochs: float, values: dict) -> float:
     return (1 - values["first_drop"]) / 2 or 1.0
 
 
-@_schedule(
+@schedule(
+    kind=_STEPS,
+    pictures=({}, {"gamma": 0.5, "interval": 0.1}),
     gamma=_GAMMA,
     first_drop=Number(
         None,
@@ -334,7 +315,9 @@ def step(
     return gamma ** max(0, 1 + _floor((t - first_drop * num_epochs) / step_size))
 
 
-@_schedule(
+@schedule(
+    kind=_STEPS,
+    pictures=({}, {"gamma": 0.4, "drops": [0.2, 0.4, 0.8]}),
     gamma=_GAMMA,
     drops=Times(
         None,
@@ -375,7 +358,9 @@ def _decay_rate(final: float, num_epochs: float) -> float:
     return abs(math.log(final)) / num_epochs if final else math.inf
 
 
-@_schedule(
+@schedule(
+    kind=_NEVER_ZERO,
+    pictures=({}, {"final_factor": 0.4}, {"decay_rate": 0.3}),
     problem=lambda values: (
         "final_factor is 0, which an exponential never reaches; allowed: 0 < final_factor <= 1"
         if values.get("final_factor") == 0 and "decay_rate" not in values
@@ -414,7 +399,9 @@ def exponential(t: float, num_epochs: float, *, final_factor: float, decay_rate:
     return math.exp(-decay_rate * t)
 
 
-@_schedule(
+@schedule(
+    kind=_NEVER_ZERO,
+    pictures=({}, {"decay_rate": 1.0}),
     final_factor=Number(
         None,
         "multiplier at the end",
@@ -449,7 +436,9 @@ def inverse_time(t: float, num_epochs: float, *, final_factor: float, decay_rate
     return 1.0 / (1.0 + decay_rate * t)
 
 
-@_schedule(
+@schedule(
+    kind=_NEVER_ZERO,
+    pictures=({}, {"start": 0.2}),
     start=Number(
         None,
         "when the decay begins",
@@ -485,7 +474,12 @@ def inverse_sqrt(t: float, num_epochs: float, *, start: float, timescale: float)
     return 1.0 / math.sqrt(max(1.0, t / timescale))
 
 
-@_schedule(power=Number(2.0, "exponent; 1 is a straight line", "number", gt=0), min_factor=_MIN_FACTOR)
+@schedule(
+    kind=_TO_THE_END,
+    pictures=({}, {"power": 1}, {"power": 0.5, "min_factor": 0.1}),
+    power=Number(2.0, "exponent; 1 is a straight line", "number", gt=0),
+    min_factor=_MIN_FACTOR,
+)
 def polynomial(t: float, num_epochs: float, *, power: float, min_factor: float) -> float:
     """The rate falls to zero at the end of training along a power of the time that remains.
 
@@ -499,7 +493,7 @@ def polynomial(t: float, num_epochs: float, *, power: float, min_factor: float) 
     return max(min_factor, (1.0 - t / num_epochs) ** power)
 
 
-@_schedule(min_factor=_MIN_FACTOR)
+@schedule(kind=_TO_THE_END, pictures=({}, {"min_factor": 0.2}), min_factor=_MIN_FACTOR)
 def cosine(t: float, num_epochs: float, *, min_factor: float) -> float:
     """The rate follows half a cosine from 1 down to min_factor at the end of training.
 
@@ -543,7 +537,9 @@ _NUM_CYCLES = Number(
 )
 
 
-@_schedule(
+@schedule(
+    kind=_RISING,
+    pictures=({}, {"num_cycles": 3, "period_mult": 1, "min_factor": 0.1}),
     num_cycles=_NUM_CYCLES,
     period=Number(
         None,
@@ -614,7 +610,13 @@ def _final_height(num_epochs: float, values: dict) -> float | None:
     return math.exp(-values["decay_rate"] * num_epochs) if "decay_rate" in values else 0.1
 
 
-@_schedule(
+@schedule(
+    kind=_RISING,
+    pictures=(
+        {},
+        {"window": "welch", "decay": "halve", "num_cycles": 3},
+        {"window": "hann", "decay": "exponential", "final_height": 0.2},
+    ),
     problem=_decay_of_the_height,
     num_cycles=_NUM_CYCLES,
     period=Number(
@@ -684,7 +686,9 @@ def cyclical(
     return min_factor + (1.0 - min_factor) * height[decay] * _WINDOWS[window](x)
 
 
-@_schedule(
+@schedule(
+    kind=_RISING,
+    pictures=({}, {"peak_at": 0.5, "start_factor": 0.3, "end_factor": 0.1}),
     peak_at=Number(0.3, "when the rate is highest", "share of num_epochs", gt=0, lt=1),
     start_factor=Number(0.04, "multiplier at the start", "factor", ge=0, le=1),
     end_factor=Number(4e-6, "multiplier at the end", "factor", ge=0, le=1),
@@ -708,7 +712,12 @@ def one_cycle(
     return _line(1.0, end_factor, (t - peak) / (num_epochs - peak))
 
 
-@_schedule(
+@schedule(
+    kind=_TO_THE_END,
+    pictures=tuple(
+        {"start": 0.5, "shape": shape, "min_factor": 0.05}
+        for shape in ("linear", "cosine", "exponential", "step")
+    ),
     problem=lambda values: (
         "min_factor is 0, which an exponential tail never reaches; allowed with shape: exponential: "
         "0 < min_factor <= 1"
@@ -762,7 +771,7 @@ def make_schedule(
     """Build the schedule ``name`` over ``num_epochs``, with a warmup inside that length if one is wanted.
 
     Args:
-        name: a key of :data:`SCHEDULES`.
+        name: as for :func:`find`.
         num_epochs: length of the training in epochs, above 0; may be a fraction.
         warmup_epochs: epochs of linear rise at the start, 0 <= warmup_epochs < num_epochs; the schedule then
             runs over the num_epochs - warmup_epochs that remain (see :func:`with_warmup`).
@@ -774,12 +783,12 @@ def make_schedule(
     Raises:
         StudyError: an unknown name, parameter or granularity, or a value out of range.
     """
-    factory = _factory(name)
+    factory = find(name)
     where = f"schedule {name}"
     _check_num_epochs(where, num_epochs)
     if granularity not in GRANULARITIES:
         raise unknown(f"{where}: granularity", granularity, GRANULARITIES, "known")
-    if not _is_number(warmup_epochs) or not 0 <= warmup_epochs < num_epochs:
+    if not is_number(warmup_epochs) or not 0 <= warmup_epochs < num_epochs:
         raise StudyError(
             f"{where}: warmup_epochs is {warmup_epochs!r}; allowed: 0 <= warmup_epochs < num_epochs = "
             f"{num_epochs:g} (epochs)."
@@ -800,7 +809,7 @@ def parameters_of(name: str) -> dict[str, Any]:
     >>> parameters_of("exponential")
     {'final_factor': None, 'decay_rate': None}
     """
-    return {parameter: spec.default for parameter, spec in _factory(name).parameters.items()}
+    return {parameter: spec.default for parameter, spec in find(name).parameters.items()}
 
 
 def resolve_parameters(name: str, num_epochs: float, **params: Any) -> dict[str, Any]:
@@ -813,7 +822,7 @@ def resolve_parameters(name: str, num_epochs: float, **params: Any) -> dict[str,
     >>> resolve_parameters("step", 10, gamma=0.3)
     {'gamma': 0.3, 'first_drop': 0.5, 'interval': 0.25, 'step_size': 2.5}
     """
-    return _factory(name).resolve(num_epochs, **params)
+    return find(name).resolve(num_epochs, **params)
 
 
 def replace_parameters(name: str, given: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -833,7 +842,7 @@ def forms_of(name: str) -> dict[str, str]:
     >>> forms_of("step")
     {'step_size': 'interval'}
     """
-    return {key: spec.form_of for key, spec in _factory(name).parameters.items() if spec.form_of}
+    return {key: spec.form_of for key, spec in find(name).parameters.items() if spec.form_of}
 
 
 def moves(
@@ -911,11 +920,11 @@ def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float
     >>> [warm(t) for t in (0, 1, 2, 10)]
     [0.5, 0.75, 1.0, 1.0]
     """
-    if not _is_number(warmup_epochs) or warmup_epochs < 0:
+    if not is_number(warmup_epochs) or warmup_epochs < 0:
         raise StudyError(
             f"warmup: warmup_epochs is {warmup_epochs!r}; allowed: a number, 0 or more (epochs)."
         )
-    if not _is_number(start_factor) or not 0 <= start_factor <= 1:
+    if not is_number(start_factor) or not 0 <= start_factor <= 1:
         raise StudyError(f"warmup: start_factor is {start_factor!r}; allowed: 0 <= start_factor <= 1.")
 
     def warmed(t: float) -> float:
@@ -991,14 +1000,8 @@ def as_torch_scheduler(
 # --- Arithmetic -------------------------------------------------------------------------------------------
 
 
-def _factory(name: str) -> Factory:
-    if not isinstance(name, str) or name not in SCHEDULES:
-        raise unknown("schedule", name, SCHEDULES, "a schedule")
-    return SCHEDULES[name]
-
-
 def _check_num_epochs(where: str, num_epochs: object) -> None:
-    if not _is_number(num_epochs) or num_epochs <= 0:
+    if not is_number(num_epochs) or num_epochs <= 0:
         raise StudyError(f"{where}: num_epochs is {num_epochs!r}; allowed: a number above 0 (epochs).")
 
 

@@ -111,7 +111,7 @@ def save_model(folder: Path, classifier: nn.Module, examples: np.ndarray, num_cl
     logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as scratch:
-        with _classes_by_value():
+        with _classes_by_value(classifier):
             mlflow.pytorch.save_model(
                 classifier,
                 Path(scratch) / "model",
@@ -126,15 +126,20 @@ def save_model(folder: Path, classifier: nn.Module, examples: np.ndarray, num_cl
 
 
 @contextlib.contextmanager
-def _classes_by_value() -> Iterator[None]:
-    """Pickle this module's classes and the networks' with their code.
+def _classes_by_value(classifier: nn.Module) -> Iterator[None]:
+    """Pickle this module's classes and the networks' with their code, those of another package, too.
 
     MLflow's own way, ``code_paths``, puts a copy of part of the package before the installed one on the path
     of whoever loads the model.
     """
     import cloudpickle
 
-    modules = [sys.modules[name] for name in ("lrstudy.models", __name__)]
+    packages = {type(module).__module__.partition(".")[0] for module in classifier.modules()}
+    packages -= {"lrstudy", "torch", "torchvision"}
+    ours = ("lrstudy.models", "lrstudy.errors", "lrstudy.parameters", __name__)
+    modules = [
+        module for name, module in sys.modules.items() if name in ours or name.partition(".")[0] in packages
+    ]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -15,8 +15,9 @@ from lrstudy.controllers import make_controller
 from lrstudy.data import read_meta, read_split
 from lrstudy.devices import autocast, choose_device, choose_dtype, compiled, compute_clock
 from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, predict, summarize
-from lrstudy.models import count_parameters, make_model
+from lrstudy.models import check_logits, count_parameters, make_model
 from lrstudy.optimizers import evaluation_weights, make_optimizer, refresh_batch_norm, snapshot, update_ratio
+from lrstudy.outside import told_whose
 from lrstudy.schedules import make_schedule
 
 Weights = dict[str, Tensor]
@@ -102,6 +103,7 @@ def train(
     model = make_model(settings["model"], meta).to(device)
     if meta["kind"] == "image":
         model = model.to(memory_format=torch.channels_last)
+    architecture = settings["model"]["architecture"]
     forward = compiled(model) if settings["compile"] else model
     weights = list(model.parameters())
     options = dict(settings["optimizer"])
@@ -174,7 +176,9 @@ def train(
                 group["lr"] = lr
 
             with autocast(device, dtype):
-                logits = forward(*inputs)
+                with told_whose(architecture, "a training batch"):
+                    logits = forward(*inputs)
+                check_logits(logits, architecture, len(labels), meta["num_classes"])
                 loss = nn.functional.cross_entropy(logits, labels)
             optimizer.zero_grad(set_to_none=True)
             (loss * loss_scale if controller.scales_loss else loss).backward()

@@ -12,6 +12,7 @@ import yaml
 
 from lrstudy.cells import Cell, make_cell, num_epochs_of
 from lrstudy.config import Params, ScheduleRow, load_params, workspace_root
+from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.identity import LOOP, Code, code_behind, content_hash, training_code
 from lrstudy.ledger import Ledger
@@ -22,11 +23,13 @@ from lrstudy.theory.paths import path_cell
 from lrstudy.timing import timed_cells
 
 FOLDER = Path("artifacts/code")
+NETWORKS = "networks.json"  # those that were made once, so that they can be made
 
 
 def main() -> None:
     params = load_params()
     wanted = code_files(params, Ledger(ledger_folder(workspace_root())))
+    wanted[NETWORKS] = check_networks(params, FOLDER / NETWORKS)
     for file in FOLDER.rglob("*.json"):
         if str(file.relative_to(FOLDER)) not in wanted:
             file.unlink()
@@ -44,7 +47,7 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
     of_cells = {"${cells}": cells, "${searches}": {name: cells[name] for name in params.searches}}
     files = {}
     for stage, described in stages.items():
-        if stage == "code":
+        if stage in ("outside", "code"):
             continue
         own = {"stage": digest(code_behind(f"lrstudy.stages.{stage}.main", without=LOOP))}
         # The trainings' own code stands beside it, as far as the stage's cells use it.
@@ -62,6 +65,43 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
             trained = theory_cells(params, stage)
             files[f"{stage}.json"] = own | {cell.name: _trained_by(cell, ledger) for cell in trained}
     return files
+
+
+def check_networks(params: Params, known: Path) -> dict[str, str]:
+    """Make each network of the study once, before any data is there; returns the hash of all that was made.
+
+    On torch's meta device, without memory for weights; what cannot be made there is made on the CPU. Where
+    ``known``, written before, has this hash, they were made: then torch is not even imported.
+
+    Raises:
+        StudyError: what the network itself says of its sizes, or that code of another package raises.
+    """
+    settings, code = {}, {}
+    for name, schedule in {cell.model: cell.schedule for cell in params.cells.values()}.items():
+        one = make_cell(params, name, schedule).settings()
+        settings[name] = one["model"]
+        code[name] = training_code(one)["network"]
+    made = content_hash([settings, code])
+    if not (known.exists() and made in known.read_text("utf-8", errors="replace")):
+        for name, one in settings.items():
+            _make(name, one, params)
+    return {"made": made}
+
+
+def _make(name: str, settings: dict, params: Params) -> None:
+    import torch
+
+    from lrstudy.models import make_model
+
+    data = {"num_classes": 10, "vocab_size": params.data.vocab_size, "max_length": params.data.max_length}
+    try:
+        try:
+            with torch.device("meta"):
+                make_model(settings, data)
+        except Exception:  # the CPU's word counts
+            make_model(settings, data)
+    except StudyError as error:
+        raise StudyError(f"params.yaml: model.{name}: {error}") from None
 
 
 def _trained_by(cell: Cell, ledger: Ledger) -> str:
