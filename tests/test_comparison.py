@@ -107,6 +107,7 @@ def test_a_cell_says_what_it_is(compared):
             "ended": [1.7e9, 1.7e9],
         },
         "dataset": "imdb",
+        "headline": "test/f1_macro",
         "tuning": {
             name: found
             for name, found in tuning("lstm", "cosine").items()

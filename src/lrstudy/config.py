@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lrstudy.dataset import Dataset
 from lrstudy.errors import StudyError, unknown
 
 Count = Annotated[int, Field(ge=1)]
@@ -131,7 +132,7 @@ class TimingParams(_Section):
 
 
 class _ModelParams(_Section):
-    dataset: Literal["cifar10", "imdb"]
+    dataset: str
     optimizer: OptimizerParams
     num_epochs: Count | None = None  # None: num_epochs.<dataset>
     tuned_as: str | None = None  # the row whose search finds this one's values
@@ -282,8 +283,8 @@ class LateDecayParams(_Section):
     """A trunk at a constant rate, branches that decay, the landscape around them."""
 
     models: list[str]
-    num_epochs: dict[Literal["cifar10", "imdb"], Annotated[int, Field(ge=2)]]
-    branch_epochs: dict[Literal["cifar10", "imdb"], Annotated[list[Count], Field(min_length=1)]]
+    num_epochs: dict[str, Annotated[int, Field(ge=2)]]
+    branch_epochs: dict[str, Annotated[list[Count], Field(min_length=1)]]
     shape: Literal["step", "linear", "cosine", "exponential"]
     min_factor: Annotated[float, Field(gt=0, le=1)]
     num_examples: Count
@@ -341,6 +342,7 @@ class CellParams(_Section):
     dataset: str
     tuned: str  # <model>/<schedule> of the search that finds its values
     num_epochs: str  # the key of params.yaml that has its length
+    batch_size: str  # ... and the one that has its batch size
 
 
 class PerModel(_Section):
@@ -358,8 +360,8 @@ class Params(_Section):
     schedule: dict[str, ScheduleRow]
     optimizer: PerModel | OptimizerParams
     controller: ControllerParams
-    num_epochs: dict[Literal["cifar10", "imdb"], Count]
-    batch_size: dict[Literal["cifar10", "imdb"], Count]
+    num_epochs: dict[str, Count]  # by data set; "others": of those that are not named
+    batch_size: dict[str, Count]
     train: TrainParams
     tune: TuneParams
     compare: CompareParams
@@ -370,11 +372,27 @@ class Params(_Section):
     searches: dict[str, CellParams]  # of the cells those that search for their own values
     timed: dict[str, CellParams]  # by model a cell of it, where the model searches for its own values
     datasets: list[str]
+    dataset: dict[str, Dataset]  # what the conf files of these say
 
     @property
     def workers(self) -> tuple[int, str, dict | None]:
         """Where trainings run, as :mod:`lrstudy.parallel` takes it: threads, device, what of a cluster."""
         return self.train.threads, self.train.device, self.parallel.cluster
+
+    def dataset_named(self, name: str) -> Dataset:
+        """What the conf file of one of the study's data sets says.
+
+        Raises:
+            StudyError: no model of the study is trained on it.
+        """
+        if name not in self.dataset:
+            raise unknown("dataset", name, self.dataset, "a data set of the study's models")
+        return self.dataset[name]
+
+    def of_dataset(self, section: Literal["num_epochs", "batch_size"], name: str) -> int:
+        """A data set's number of epochs or batch size: the preset's for it or all others, else its own."""
+        values = getattr(self, section)
+        return values.get(name) or values.get("others") or getattr(self.dataset_named(name), section)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -414,13 +432,22 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     except ValidationError as error:
         raise StudyError(_explain(error, content, where)) from None
     # Folders, stages, runs and tables are called by these names.
-    names = {"model": params.model, "schedule": params.schedule, "preset": [params.preset]}
+    names = {
+        "model": params.model,
+        "schedule": params.schedule,
+        "dataset": params.dataset,
+        "preset": [params.preset],
+    }
     for section, found in (names | {"compare.reference": [params.compare.reference]}).items():
         for name in found:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise StudyError(
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
                 )
+    for name, cell in params.cells.items():
+        if cell.dataset not in params.dataset:
+            raise unknown(f"{where}: cells.{name}.dataset", cell.dataset, params.dataset, "a data set")
+    _check_theory(params, where)
     for name in params.compare.targets:
         if name not in params.model:
             raise unknown(f"{where}: compare.targets", name, params.model, "a model of the study")
@@ -457,6 +484,27 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         if model.tuned_as is not None:
             _check_tuned_as(name, model, params, where)
     return params
+
+
+def _check_theory(params: Params, where: str) -> None:
+    """Refuse a model for whose data set the theory's experiments have no lengths or not its metric."""
+    late_decay = params.theory.late_decay
+    asked = {"late_decay": late_decay.models, "level_sets": params.theory.level_sets.models}
+    for section, models in asked.items():
+        for name in [name for name in models if name in params.model]:
+            dataset = params.model[name].dataset
+            lengths = late_decay.num_epochs.keys() & late_decay.branch_epochs.keys()
+            if section == "late_decay" and dataset not in lengths:
+                raise StudyError(
+                    f"{where}: theory.late_decay.num_epochs and branch_epochs have nothing for {dataset}, "
+                    f"the data set of {name}; add it to both, or choose -S theory=none."
+                )
+            if params.dataset_named(dataset).headline == "balanced_accuracy":
+                raise StudyError(
+                    f"{where}: theory.{section}.models: {name} is judged by balanced accuracy, which the "
+                    "theory's experiments do not measure; choose -S theory=none, or another headline in "
+                    f"conf/dataset/{dataset}.yaml."
+                )
 
 
 def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -> None:
