@@ -134,7 +134,8 @@ def study_described(cells: DictConfig) -> DictConfig:
             )
         described = OmegaConf.to_container(OmegaConf.load(known[name]), resolve=True)
         own = (described.get("origin") or {}).get("folder") if isinstance(described, dict) else None
-        found[name] = {**described, "watched": own or "artifacts/code/preprocess.json"}
+        own = str(Path(own).expanduser()) if own else "artifacts/code/preprocess.json"
+        found[name] = {**described, "watched": own}
     return OmegaConf.create(found)
 
 

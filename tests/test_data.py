@@ -810,9 +810,7 @@ def test_tokens_are_the_cleaned_text_cut_at_max_length(tmp_path):
         "a film film film film film film film film",
     ]
     table = text_table([row + " " * time for time in range(10) for row in rows])  # no two are copies
-    raw = raw_from(
-        tmp_path, {"train": table, "test": text_table([*rows[:3], rows[3] + " film"] * 5)}, "text"
-    )
+    raw = raw_from(tmp_path, {"train": table, "test": text_table([*rows[:3], rows[3] + " film"] * 5)}, "text")
     meta = preprocessing.preprocess(raw, tmp_path / "out", max_length=6)
     part = data.read_split(tmp_path / "out", "test")
     assert decoded(tmp_path / "out", "test")[:4] == [

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lrstudy.dataset import Dataset
+from lrstudy.dataset import Archive, Columns, Dataset, Hub, Images, Table, Torchvision
 from lrstudy.errors import StudyError, unknown
 
 Count = Annotated[int, Field(ge=1)]
@@ -587,12 +587,14 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
     parts = list(problem["loc"])
     if parts[0] == "model" and len(parts) > 2:
         del parts[2]  # pydantic names the kind of network here, which is no key
+    origin = parts.pop(3) if parts[0] == "dataset" and parts[2:3] == ["origin"] and len(parts) > 3 else None
     backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
     location = [str(part) for part in parts if part not in _UNION_TAGS]
     path = ".".join(name if name.isprintable() else repr(name) for name in location)
     kind = problem["type"]
     if kind == "extra_forbidden":
-        allowed = _keys_at([*location[:-1], backend] if backend else location[:-1])
+        tag = backend or origin
+        allowed = _keys_at([*location[:-1], tag] if tag else location[:-1])
         section = ".".join(location[:-1])
         return str(
             unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
@@ -631,6 +633,8 @@ def _keys_at(location: list[str]) -> list[str]:
     }
     if not location:
         return list(Params.model_fields)
+    if location[0] == "dataset":
+        return _keys_of_dataset(location)
     if location[0] == "theory":
         inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
         return list(inner.get(location[-1], TheoryParams).model_fields)
@@ -642,3 +646,14 @@ def _keys_at(location: list[str]) -> list[str]:
     if location[0] == "parallel":
         return list((RayParams if location[-1] == "ray" else LocalParams).model_fields)
     return list(sections[location[0]].model_fields) if location[0] in sections else []
+
+
+def _keys_of_dataset(location: list[str]) -> list[str]:
+    if location[2:3] == ["archive"]:
+        return list(Archive.model_fields)
+    if location[2:3] != ["origin"]:
+        return list(Dataset.model_fields)
+    if "columns" in location:
+        return list(Columns.model_fields)
+    origins = {"hub": Hub, "torchvision": Torchvision, "images": Images, "table": Table}
+    return list(origins[location[-1]].model_fields)
