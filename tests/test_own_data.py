@@ -42,8 +42,7 @@ def test_the_example_of_the_page_from_an_empty_folder_to_the_report(copy, tmp_pa
     ) in report
     assert copy.json("reports/references/pets.json")["metrics"]["test/f1_macro"] > 0.5
     # what is published takes pictures of that size
-    served = next((copy.folder / "mlruns").rglob("MLmodel")).read_text()
-    assert "[-1, 48, 40, 3]" in served.replace('"', "") or "48, 40, 3" in served
+    assert "[-1, 48, 40, 3]" in next(copy.folder.rglob("MLmodel")).read_text()
 
     assert (
         copy.stages_run(copy.run("dvc", "repro", "download@pets", "preprocess@pets", LRSTUDY_CONF=str(mine)))
