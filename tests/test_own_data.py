@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from test_end_to_end import Copy
 
@@ -30,7 +31,7 @@ def test_the_example_of_the_page_from_an_empty_folder_to_the_report(copy, tmp_pa
     assert meta["class_counts"]["test"] == [100, 30, 20]
     comparison = copy.json("reports/comparison.json")
     assert comparison["protocol"]["headline"] == {"pets": "test/f1_macro"}
-    assert comparison["data"]["pets"]["test_classes"] == {"cat": 100, "dog": 30, "owl": 20}
+    assert comparison["protocol"]["test_classes"] == {"pets": {"cat": 100, "dog": 30, "owl": 20}}
     assert set(comparison["cells"]["pets"]) == {"static", "cosine"}
     for cell in comparison["cells"]["pets"].values():
         assert 0 <= cell["metrics"]["test/f1_macro"]["mean"] <= 1
@@ -42,7 +43,8 @@ def test_the_example_of_the_page_from_an_empty_folder_to_the_report(copy, tmp_pa
     ) in report
     assert copy.json("reports/references/pets.json")["metrics"]["test/f1_macro"] > 0.5
     # what is published takes pictures of that size
-    assert "[-1, 48, 40, 3]" in next(copy.folder.rglob("MLmodel")).read_text()
+    served = yaml.safe_load(next(copy.folder.rglob("MLmodel")).read_text())
+    assert "[-1, 48, 40, 3]" in served["signature"]["inputs"]
 
     assert (
         copy.stages_run(copy.run("dvc", "repro", "download@pets", "preprocess@pets", LRSTUDY_CONF=str(mine)))
@@ -62,7 +64,7 @@ def test_ag_news_in_its_layout_to_the_report(copy):
     assert (meta["num_classes"], meta["class_names"][3]) == (4, "Sci/Tech")
     comparison = copy.json("reports/comparison.json")
     assert comparison["protocol"]["headline"] == {"ag_news": "test/accuracy"}
-    assert "test_classes" not in comparison["data"]["ag_news"]
+    assert comparison["protocol"]["test_classes"] == {}
     assert (
         "lstm on generated topics (sample), 200 per split" in (copy.folder / "reports/report.md").read_text()
     )

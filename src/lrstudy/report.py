@@ -443,15 +443,13 @@ _METRICS = {
 def _balance_words(comparison: dict) -> list[str]:
     """For each data set whose classes differ in size, by how much and what decides on it."""
     paragraphs = []
-    for dataset, data in comparison["data"].items():
-        counts = data.get("test_classes")
-        if not counts:
-            continue
+    for dataset, counts in comparison["protocol"].get("test_classes", {}).items():
+        label = comparison["data"][dataset]["label"]
         total = sum(counts.values())
         largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)
         metric = _METRICS[comparison["protocol"]["headline"][dataset]]
         words = (
-            f"The classes of {data['label']} are unbalanced: of {total:,} test examples {largest} has "
+            f"The classes of {label} are unbalanced: of {total:,} test examples {largest} has "
             f"{counts[largest]:,} and {smallest} {counts[smallest]:,}. "
         )
         if metric == "accuracy":

@@ -33,14 +33,16 @@ def main() -> None:
     for note in notes:
         print(f"compare: {note}", file=sys.stderr)
     cells: dict[str, dict[str, dict]] = {}
-    data, missing = {}, []
+    data, unbalanced, missing = {}, {}, []
     for name, found in plans.items():
         cell = cell_of(found)
         if cell is None:
             missing.append(name)
             continue
         cells.setdefault(cell["model"], {})[cell["schedule"]] = cell
-        data[found.cell.dataset] = cell["data"] | test_classes(params, cell)
+        data[found.cell.dataset] = cell["data"]
+        if counts := test_classes(params, cell):
+            unbalanced[found.cell.dataset] = counts
     if not cells:
         raise StudyError(
             f"{ledger.folder}: has none of the trainings that params.yaml asks for, measured on test data; "
@@ -66,6 +68,7 @@ def main() -> None:
             "confirm_seeds": params.tune.confirm_seeds,
             **params.compare.model_dump(),
             "planned_seeds": (params.compare.looks or [len(params.train.seeds)])[-1],
+            "test_classes": unbalanced,
             "headline": {name: params.dataset[name].metric for name in data},
         },
         "progress": {name: progress(found, params) for name, found in plans.items()},
@@ -103,15 +106,15 @@ def main() -> None:
     )
 
 
-def test_classes(params: Params, cell: dict) -> dict[str, dict[str, int]]:
-    """``test_classes``: the number of test examples by class, where classes differ in it; else nothing."""
+def test_classes(params: Params, cell: dict) -> dict[str, int]:
+    """The number of test examples by class, where classes differ in it; else nothing."""
     spec = params.dataset[cell["training"]["dataset"]]
     for scores in cell["scores"].values():
         if confusion := scores["last"]["confusion"]:
             counts = [sum(row) for row in confusion]
             # The sample has classes of its own.
             names = spec.classes if params.data.source != "sample" else map(str, range(len(counts)))
-            return {"test_classes": dict(zip(names, counts, strict=True))} if len(set(counts)) > 1 else {}
+            return dict(zip(names, counts, strict=True)) if len(set(counts)) > 1 else {}
     return {}
 
 
