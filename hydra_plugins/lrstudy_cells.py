@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -20,10 +21,14 @@ OTHERS = "others"
 
 
 def folders() -> list[Path]:
-    """The folders whose files can be chosen: the repository's first."""
+    """The folders whose files can be chosen: the repository's first.
+
+    Raises:
+        HydraException: ``LRSTUDY_CONF`` is no folder.
+    """
     own = os.environ.get("LRSTUDY_CONF")
     if own and not Path(own).expanduser().is_dir():
-        raise ValueError(f"LRSTUDY_CONF={own}: no such folder. Correct the path, or unset the variable.")
+        raise HydraException(f"LRSTUDY_CONF={own}: no such folder. Correct the path, or unset the variable.")
     return [CONF, *([Path(own).expanduser().resolve()] if own else [])]
 
 

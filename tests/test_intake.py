@@ -102,6 +102,7 @@ def rows_of(tmp_path: Path, split: str) -> tuple:
 
 def test_folders_of_images_are_a_data_set_of_any_balance(tmp_path):
     spec = described(write_pictures(tmp_path / "pets"))
+    (tmp_path / "pets/train/cat/.DS_Store").write_bytes(b"hidden")
     record = brought(tmp_path, spec)
     assert (record["label"], record["official"], record["source"]) == ("Pets", False, "images")
     images, labels, encoding = rows_of(tmp_path, "train")
@@ -127,6 +128,12 @@ def test_images_of_another_size_are_refused_or_resized_and_that_is_said(tmp_path
     with Image.open(tmp_path / "pets/train/cat/0.png") as image:
         expected = np.asarray(image.resize((10, 12), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(images[0], expected)
+
+
+def test_a_path_with_the_characters_of_a_pattern_is_a_path(tmp_path):
+    spec = described(write_pictures(tmp_path / "pets [1] *?"))
+    brought(tmp_path, spec)
+    assert np.bincount(rows_of(tmp_path, "train")[1]).tolist() == [9, 4, 3]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (1, "RGB"), (3, "L")])
@@ -196,6 +203,8 @@ def break_pictures(folder: Path, how: str) -> None:
             path.unlink()
     elif how == "no image":
         (folder / "train/dog/1.png").write_bytes(b"\x89PNG no")
+    elif how == "no image by its name":
+        (folder / "train/dog/notes.txt").write_text("owls are not dogs")
     elif how == "the same splits":
         for path in folder.glob("test/*/*"):
             path.write_bytes((folder / "train" / path.relative_to(folder / "test")).read_bytes())
@@ -213,6 +222,7 @@ def break_pictures(folder: Path, how: str) -> None:
         ),
         ("an empty class", r"^pets \(images\), train: the class 'owl' has no example"),
         ("no image", r"^pets \(images\), train: image 10 is no 12x10 image"),
+        ("no image by its name", r"^pets \(images\), train: .*dog/notes\.txt is no image by its name"),
         ("the same splits", r"^pets \(images\): every test example stands in train"),
     ],
 )
@@ -572,6 +582,14 @@ def test_a_folder_of_ones_own_is_laid_out_as_conf(tmp_path, monkeypatch):
     smoke = check_params(composed_params("model=[pets_resnet]", "preset=smoke"))
     assert smoke.cells["pets_resnet-static"].num_epochs == "num_epochs.others"
     assert smoke.of_dataset("num_epochs", "pets") == 1
+
+
+def test_a_folder_of_ones_own_that_is_not_there(tmp_path, monkeypatch):
+    from hydra.errors import HydraException
+
+    monkeypatch.setenv("LRSTUDY_CONF", str(tmp_path / "conf"))
+    with pytest.raises(HydraException, match=r"LRSTUDY_CONF=.*conf: no such folder\. Correct the path"):
+        composed_params("schedule=[static]")
 
 
 @pytest.mark.parametrize("override", ["model.resnet.dataset=mnist", "+num_epochs.mnist=3"])

@@ -5,6 +5,7 @@ its cache. What it lacks is here: one clear error, bounds on what is read, and l
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,13 +140,21 @@ def write_images(
         for name in classes:
             if name not in found:
                 raise StudyError(f"{at}: the class {name!r} has no folder in {folder}; found {found}.")
-        pattern = {"rows": [str(folder / name / "**") for name in found]}
+        # Its glob knows no escapes, and a bracket in a path is seldom meant as a pattern.
+        pattern = {"rows": [re.sub(r"[\[\]?*]", "?", str(folder / name)) + "/**" for name in found]}
+        left = {path for name in found for path in (folder / name).rglob("[!.]*") if path.is_file()}
         streamed = stream("imagefolder", pattern, cache, at, images=True, drop_labels=False)
         with _Writer(targets[split], "image", at) as writer:
             for table in streamed["rows"]:
                 paths = [Path(value["path"]) for value in table["image"].to_pylist()]
+                left.difference_update(paths)
                 numbers = [classes.index(path.relative_to(folder).parts[0]) for path in paths]
                 writer.add([_read_image(path, at) for path in paths], np.array(numbers))
+        if left:
+            raise StudyError(
+                f"{at}: {min(left)} is no image by its name, so {len(left)} files of the folder would be "
+                "left out; move them away, or save them as PNG, JPEG, BMP or WEBP."
+            )
 
 
 def stream(
