@@ -1,35 +1,83 @@
 """OmegaConf resolvers that derive what the DAG runs over from the chosen models and schedules.
 
 DVC imports this folder's modules when it composes conf/ (its ``hydra.plugins_path``, by default the
-repository's root). A resolver is needed because DVC's templating cannot look up ``model.<item>.dataset``.
+repository's root). A resolver is needed because DVC's templating cannot look up ``model.<item>.dataset``, and
+Hydra's defaults lists cannot follow it to the data set's file.
+
+``LRSTUDY_CONF`` names a folder of one's own that is laid out as conf/; its files stand beside those.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 ROOT = Path(__file__).parents[1]
-ROWS = ROOT / "conf/schedule"
+CONF = ROOT / "conf"
+OTHERS = "others"
+"""Key of num_epochs and batch_size: of all data sets that are not named there."""
 
 
-def study_cells(model: DictConfig, schedule: DictConfig) -> DictConfig:
+def folders() -> list[Path]:
+    """The folders whose files can be chosen: the repository's first.
+
+    Raises:
+        HydraException: ``LRSTUDY_CONF`` is no folder.
+    """
+    own = os.environ.get("LRSTUDY_CONF")
+    if own and not Path(own).expanduser().is_dir():
+        raise HydraException(f"LRSTUDY_CONF={own}: no such folder. Correct the path, or unset the variable.")
+    return [CONF, *([Path(own).expanduser().resolve()] if own else [])]
+
+
+def files(group: str) -> dict[str, Path]:
+    """The files of a group by name."""
+    found: dict[str, Path] = {}
+    for folder in reversed(folders()):
+        found |= {path.stem: path for path in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+class OwnConf(SearchPathPlugin):
+    """Lets Hydra find the files of ``LRSTUDY_CONF`` after those of the repository."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in folders()[1:]:
+            search_path.append("lrstudy", f"file://{folder}")
+
+
+def study_cells(
+    model: DictConfig, schedule: DictConfig, num_epochs: DictConfig, batch_size: DictConfig
+) -> DictConfig:
     """Map ``<model>-<schedule>`` to what the stages need to know of it, for every cell of the study.
 
     A model has the columns that its ``schedules`` names, of those that were chosen; without it all of them.
 
     Returns:
         By cell ``model``, ``schedule`` and ``dataset``; ``tuned``: the folder in artifacts/tuned whose values
-        it takes; ``num_epochs``: the key of params.yaml that has its length.
+        it takes; ``num_epochs``, ``batch_size``: the keys of params.yaml that have its length and its batch
+        size.
 
     Raises:
-        ValueError: ``schedules`` names what is no row of conf/schedule and none of the study.
+        ValueError: ``schedules`` names what is no row of conf/schedule and none of the study, or
+            ``num_epochs`` or ``batch_size`` what is no data set.
     """
     cells = {}
+    rows, datasets = files("schedule"), files("dataset")
+    for section, values in {"num_epochs": num_epochs, "batch_size": batch_size}.items():
+        if unknown := sorted(set(values) - {*datasets, OTHERS}):
+            raise ValueError(
+                f"{section}: {', '.join(unknown)} is no data set; choose from {', '.join(datasets)}, "
+                f"{OTHERS}."
+            )
     for model_name, settings in model.items():
         columns = settings.get("schedules")
-        known = {*schedule, *(path.stem for path in ROWS.glob("*.yaml"))}
+        known = {*schedule, *rows}
         if unknown := sorted(set(columns or ()) - known):
             raise ValueError(
                 f"model.{model_name}.schedules: {', '.join(unknown)} is no schedule; choose from "
@@ -37,7 +85,7 @@ def study_cells(model: DictConfig, schedule: DictConfig) -> DictConfig:
             )
         length = f"model.{model_name}.num_epochs"
         if settings.get("num_epochs") is None:
-            length = f"num_epochs.{settings.dataset}"
+            length = _key("num_epochs", num_epochs, settings.dataset)
         for schedule_name in schedule:
             if columns is None or schedule_name in columns:
                 cells[f"{model_name}-{schedule_name}"] = {
@@ -46,8 +94,17 @@ def study_cells(model: DictConfig, schedule: DictConfig) -> DictConfig:
                     "dataset": settings.dataset,
                     "tuned": f"{settings.get('tuned_as') or model_name}/{schedule_name}",
                     "num_epochs": length,
+                    "batch_size": _key("batch_size", batch_size, settings.dataset),
                 }
     return OmegaConf.create(cells)
+
+
+def _key(section: str, values: DictConfig, dataset: str) -> str:
+    """The key of params.yaml that has a data set's value: named there, of all others, or its own default."""
+    for name in (dataset, OTHERS):
+        if name in values:
+            return f"{section}.{name}"
+    return f"dataset.{dataset}.{section}"
 
 
 def study_searches(cells: DictConfig) -> DictConfig:
@@ -87,5 +144,28 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(inner)
 
 
-for _resolver in (study_cells, study_searches, study_timed, study_datasets, study_outside):
+def study_described(cells: DictConfig) -> DictConfig:
+    """What the conf files of the cells' data sets say, by data set.
+
+    ``watched`` is added: the path whose change makes the download stale. That is one's own folder, or, where
+    there is none, a file that ``download`` follows anyway: DVC's stages cannot have a dependency or not.
+
+    Raises:
+        ValueError: a data set has no file in conf/dataset.
+    """
+    known, found = files("dataset"), {}
+    for name in study_datasets(cells):
+        if name not in known:
+            raise ValueError(
+                f"model: the data set {name} has no file in conf/dataset, nor in LRSTUDY_CONF; choose from "
+                f"{', '.join(known)}."
+            )
+        described = OmegaConf.to_container(OmegaConf.load(known[name]), resolve=True)
+        own = (described.get("origin") or {}).get("folder") if isinstance(described, dict) else None
+        own = str(Path(own).expanduser()) if own else "artifacts/code/preprocess.json"
+        found[name] = {**described, "watched": own}
+    return OmegaConf.create(found)
+
+
+for _resolver in (study_cells, study_searches, study_timed, study_datasets, study_described, study_outside):
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

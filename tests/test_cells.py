@@ -361,9 +361,10 @@ def test_a_range_without_an_end_is_refused(bound, value):
 
 
 @pytest.mark.parametrize("section", ["num_epochs", "batch_size"])
-def test_a_data_set_without_epochs_or_batches_is_named(section):
-    with pytest.raises(
-        StudyError,
-        match=rf"params\.yaml: {section}: found imdb \d+; the model 'resnet' trains on cifar10, so add `cifar10",
+def test_what_the_preset_does_not_say_of_a_data_set_its_conf_file_says(section):
+    for preset, expected in (
+        ({"cifar10": 7, "others": 3}, 7),
+        ({"imdb": 7, "others": 3}, 3),
+        ({"imdb": 7}, PARAMS["dataset"]["cifar10"][section]),
     ):
-        cell(**{section: {"imdb": PARAMS[section]["imdb"]}})
+        assert getattr(cell(**{section: preset}), section) == expected

@@ -16,7 +16,6 @@ NOT_IMPORTED = {
     "schedulefree": "imported by name in optimizers.py",
     "prodigyopt": "imported by name in optimizers.py",
     "pandas": "what scikit-posthocs returns, and what tests read results with",
-    "datasets": "the hub's own library, for who looks at the data beside the study",
     "pytest-xdist": "`make test` runs on all cores with it",
     "ruff": "`make check`",
 }

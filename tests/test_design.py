@@ -191,8 +191,8 @@ def test_the_guess_is_what_the_old_study_had():
                 values = cell["metrics"]["test/accuracy"]["values"]
                 variances[cell["dataset"]].append(np.var([values[s] - base[s] for s in base], ddof=1))
     found = {dataset: math.sqrt(np.mean(values)) for dataset, values in variances.items()}
-    assert found["imdb"] == pytest.approx(GUESSED_SPREAD["imdb"], abs=0.0005)
-    assert found["cifar10"] == pytest.approx(GUESSED_SPREAD["cifar10"], abs=0.0015)
+    assert found["imdb"] == pytest.approx(GUESSED_SPREAD["text"], abs=0.0005)
+    assert found["cifar10"] == pytest.approx(GUESSED_SPREAD["image"], abs=0.0015)
 
 
 def a_record(params: Params, cell: str, seed: int, score: float, **changes) -> SimpleNamespace:
@@ -224,11 +224,11 @@ def test_the_spread_is_pooled_over_the_ledgers_pairs(ten_seeds):
     found = paired_spreads(ten_seeds, records)
     assert found["resnet"].value == pytest.approx(math.sqrt(0.000275 / (3 + 2)))
     assert (found["resnet"].num_differences, found["resnet"].source) == (7, "7 differences in the ledger")
-    assert found["lstm"] == Spread(GUESSED_SPREAD["imdb"])
+    assert found["lstm"] == Spread(GUESSED_SPREAD["text"])
     assert found["lstm"].source == "a guess"
     # of another length they say nothing of this one
     other = [a_record(ten_seeds, "resnet-static", 1, 0.7, num_epochs=20), *records[4:]]
-    assert paired_spreads(ten_seeds, other)["resnet"] == Spread(GUESSED_SPREAD["cifar10"])
+    assert paired_spreads(ten_seeds, other)["resnet"] == Spread(GUESSED_SPREAD["image"])
 
 
 # Print, cost, and where else it is told

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from composed import composed_params
+from described import shipped
 from hub_server import hub_server
 from lrstudy import doctor
 from lrstudy.compose import compose
-from lrstudy.sources import OFFICIAL
 from lrstudy.tracking import Journal
 from test_tracking import LOGIN, SECRETS
 
@@ -256,7 +256,8 @@ def test_a_mirror_is_looked_into(workspace, monkeypatch, tmp_path):
         "problem", f"imdb: {tmp_path}/stanfordnlp/imdb/plain_text/train-00000-of-00001.parquet is not there"
     )  # fmt: skip
     for split in ("train", "test"):
-        path = tmp_path / OFFICIAL["imdb"].repo / OFFICIAL["imdb"].file(split)
+        origin = shipped("imdb").origin
+        path = tmp_path / origin.repo / origin.files[split][0]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert [f.status for f in subject("data", workspace)] == ["ok"]
@@ -265,9 +266,9 @@ def test_a_mirror_is_looked_into(workspace, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_hub_is_asked_and_not_downloaded(workspace):
     compose_with("data=hub", "model=lstm")(workspace, None)
-    spec = OFFICIAL["imdb"]
+    origin = shipped("imdb").origin
     with hub_server() as server:
-        server.add(spec.repo, spec.revision, spec.file("train"), b"parquet")
+        server.add(origin.repo, origin.revision, origin.files["train"][0], b"parquet")
         done = command(workspace, HF_ENDPOINT=server.url)
         assert f"  ok  data        imdb: {server.url}/datasets/stanfordnlp/imdb/" in done.stdout
         asked = {(method, path.rpartition("/")[2]) for method, path, _ in server.requests}

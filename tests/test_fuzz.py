@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from composed import composed_params
+from described import read_rows
 from lrstudy import runs, sources
 from lrstudy.cells import make_cell
 from lrstudy.config import load_params
@@ -199,7 +200,7 @@ def quiet(monkeypatch):
 def read_raw(path: Path, kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata
-        values, labels, _ = sources.read_rows(path, kind, 2, 20, "a file")
+        values, labels, _ = read_rows(path, kind, 2, 20, "a file")
     assert len(values) == len(labels) == 20
     assert labels.dtype == np.int64
     if kind == "image":
@@ -263,7 +264,7 @@ def test_a_small_file_that_unpacks_to_too_much_fills_no_memory(folder, monkeypat
     pa.set_memory_pool(pool)
     try:
         with pytest.raises(StudyError, match="at most 33,554,432 bytes are allowed, unpacked"):
-            sources.read_rows(path, "text", 2, 4000, "a file")
+            read_rows(path, "text", 2, 4000, "a file")
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() < 200_000_000
@@ -301,15 +302,16 @@ def test_an_archive_damaged_anywhere(folder, seed):
     result_or_message(sources.read_archive, path, ["batch"])
 
 
-@given(st.sampled_from(["dataset", "kind", "class_names", "files", "label", "source"]), json_values)
+@given(st.sampled_from(["dataset", "layout", "files", "label", "source"]), json_values)
 @few
 def test_source_json_with_a_value_of_any_kind(folder, key, value):
     raw = folder / "raw/imdb"
     raw.mkdir(parents=True, exist_ok=True)
     entry = {"sha256": "0" * 64, "rows": 20}
     source = {
-        "dataset": "imdb", "kind": "text", "label": "x", "source": "hub", "official": True, "encoding": "utf-8",
-        "revision": "x", "class_names": ["neg", "pos"], "files": {"train": entry, "test": entry},
+        "dataset": "imdb", "label": "x", "source": "hub", "official": True, "encoding": "utf-8", "revision": "x",
+        "layout": {"kind": "text", "columns": {"input": "text", "label": "label"}, "class_names": ["neg", "pos"]},
+        "files": {"train": entry, "test": entry},
     }  # fmt: skip
     (raw / "source.json").write_text(json.dumps(source | {key: value}))
     assert result_or_message(_read_source, raw) is None  # there are no files

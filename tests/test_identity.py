@@ -239,7 +239,6 @@ ADDED = {
         "class Greedy(Controller):\n    name = 'greedy'\n\n\nCONTROLLERS: dict",
     ),
     "a controller's entry": ("controllers", '"none": Controller,', '"none": Controller, "greedy": LossDecay,'),
-    "a data set": ("data", 'DATASETS = ("cifar10", "imdb")', 'DATASETS = ("cifar10", "imdb", "cifar100")'),
 }  # fmt: skip
 
 

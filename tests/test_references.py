@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from described import shipped
 from lrstudy import preprocessing, references, sources
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
@@ -39,7 +41,7 @@ def test_the_weight_of_a_word_is_worked_by_hand():
 
 def test_pairs_of_words_are_features():
     train, test = reviews(400, 0), reviews(200, 1)
-    found = measure_reference("text", train, test)
+    found = measure_reference("text", train, test, "f1_macro")
     assert found["metrics"] == {"test/accuracy": 1.0, "test/f1_macro": 1.0, "test/f1": 1.0}
     assert found["converged"]
     assert found["seconds"] > 0
@@ -51,7 +53,7 @@ def test_texts_that_share_no_word_are_one_clear_error(texts):
     with pytest.raises(
         StudyError, match=r"^TF-IDF.*: no word stands in 2 of the 2 training texts; raise data\.limit"
     ):
-        measure_reference("text", split, split)
+        measure_reference("text", split, split, "f1_macro")
 
 
 def test_pixels_are_scaled_by_the_training_images_alone():
@@ -88,7 +90,7 @@ def test_scores_are_those_of_the_test_split_worked_by_hand(monkeypatch):
 
     monkeypatch.setattr(references, "make_reference", lambda kind: Fixed())
     labels = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
-    found = measure_reference("text", (["train"], np.array([0])), (["test"], labels))
+    found = measure_reference("text", (["train"], np.array([0])), (["test"], labels), "accuracy")
     assert found["metrics"] == pytest.approx(
         {"test/accuracy": 7 / 10, "test/f1": 6 / 9, "test/f1_macro": (6 / 9 + 8 / 11) / 2}
     )
@@ -99,9 +101,12 @@ def test_scores_are_those_of_the_test_split_worked_by_hand(monkeypatch):
 def workspace(tmp_path, monkeypatch):
     """Both data sets of the sample, brought and preprocessed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "lrstudy.stages.references.load_params", lambda: SimpleNamespace(dataset_named=shipped)
+    )
     for dataset in ("cifar10", "imdb"):
         raw, folder = tmp_path / "data/raw" / dataset, tmp_path / "data/processed" / dataset
-        sources.download(dataset, raw, source="sample")
+        sources.download(dataset, shipped(dataset), raw, source="sample")
         # one token a review, of a vocabulary of nothing: the reference must not see this
         preprocessing.preprocess(raw, folder, vocab_size=3, max_length=1)
     return tmp_path
@@ -125,8 +130,8 @@ def test_the_stage_measures_the_sample_always_the_same(workspace, monkeypatch, c
 def test_the_reference_trains_on_the_train_split_and_no_validation_example(workspace, monkeypatch):
     seen = {}
 
-    def measure(kind, train, test):
-        seen.update(kind=kind, train=train, test=test)
+    def measure(kind, train, test, headline):
+        seen.update(kind=kind, train=train, test=test, headline=headline)
         return {"title": "t", "metrics": {}, "seconds": 0.0}
 
     monkeypatch.setattr("lrstudy.stages.references.measure_reference", measure)
@@ -135,6 +140,7 @@ def test_the_reference_trains_on_the_train_split_and_no_validation_example(works
     folder = workspace / "data/processed/imdb"
     validation, _ = preprocessing.read_examples(workspace / "data/raw/imdb", folder, "validation")
     assert (seen["kind"], len(seen["train"][0]), len(seen["test"][0])) == ("text", 1800, 1000)
+    assert seen["headline"] == "f1_macro"
     assert not set(validation) & set(seen["train"][0])
 
 
@@ -163,4 +169,4 @@ def test_an_unknown_data_set_is_named():
         check=False,
     )
     assert done.returncode == 2
-    assert "invalid choice: 'mnist'" in done.stderr
+    assert "dataset: 'mnist' is not a data set of the study" in done.stderr

@@ -131,7 +131,7 @@ def test_a_cell_says_whose_values_it_takes_and_where_its_length_stands():
     cells = content(*BOTH)["cells"]
     assert cells["resnet_20_epochs-cosine"] == {
         "model": "resnet_20_epochs", "schedule": "cosine", "dataset": "cifar10", "tuned": "resnet/cosine",
-        "num_epochs": "model.resnet_20_epochs.num_epochs",
+        "num_epochs": "model.resnet_20_epochs.num_epochs", "batch_size": "batch_size.cifar10",
     }  # fmt: skip
     assert (cells["resnet-cosine"]["tuned"], cells["resnet-cosine"]["num_epochs"]) == (
         "resnet/cosine",
@@ -307,8 +307,10 @@ def test_a_rows_own_length_comes_before_that_of_its_data_set():
     assert [make_cell(found, model, "cosine").num_epochs for model in found.model] == [10, 20, 4, 20]
     without = params(*BOTH, num_epochs={"imdb": 3})
     assert make_cell(without, "resnet_20_epochs", "cosine").num_epochs == 20
-    with pytest.raises(StudyError, match=r"num_epochs: found imdb 3; the model 'resnet' trains on cifar10"):
-        make_cell(without, "resnet", "cosine")
+    # neither the row nor the preset: the data set's own
+    assert make_cell(without, "resnet", "cosine").num_epochs == found.dataset["cifar10"].num_epochs
+    others = params(*BOTH, num_epochs={"imdb": 3, "others": 2})
+    assert [num_epochs_of(others, model) for model in others.model] == [2, 20, 3, 20]
 
 
 def test_an_experiment_of_the_theory_has_its_own_length_and_rows_whatever_the_models_row_says():

@@ -74,6 +74,8 @@ def dataset(kind: str) -> tuple[dict[str, dict[str, np.ndarray]], dict]:
         pixels = splits["train"]["images"] / 255
         meta |= {
             "num_classes": 4,
+            "image_size": [32, 32],
+            "in_channels": 3,
             "mean": pixels.mean((0, 1, 2)).tolist(),
             "std": pixels.std((0, 1, 2)).tolist(),
         }

@@ -162,7 +162,7 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
     controller = row.controller or params.controller
     if isinstance(controller, str):
         controller = ControllerParams(name=controller)
-    num_epochs, batch_size = num_epochs_of(params, model), _for_dataset(params, "batch_size", model)
+    num_epochs, batch_size = num_epochs_of(params, model), params.of_dataset("batch_size", settings.dataset)
     cell = Cell(
         model, schedule, settings, row, optimizer, controller, num_epochs, batch_size, params.train.precision
     )
@@ -196,18 +196,7 @@ def stretched(values: dict, of: Cell, to: Cell) -> dict:
 
 def num_epochs_of(params: Params, model: str) -> int:
     """How long a model of the study is trained: its row's own number of epochs, else its data set's."""
-    return params.model[model].num_epochs or _for_dataset(params, "num_epochs", model)
-
-
-def _for_dataset(params: Params, section: str, model: str) -> int:
-    values, dataset = getattr(params, section), params.model[model].dataset
-    if dataset not in values:
-        found = ", ".join(f"{name} {value}" for name, value in values.items()) or "nothing"
-        raise StudyError(
-            f"params.yaml: {section}: found {found}; the model '{model}' trains on {dataset}, so add "
-            f"`{dataset}: ...` (>= 1) to it, in conf/preset/ if `dvc exp run` is to keep it."
-        )
-    return values[dataset]
+    return params.model[model].num_epochs or params.of_dataset("num_epochs", params.model[model].dataset)
 
 
 def default_values(cell: Cell) -> dict:

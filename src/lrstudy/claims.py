@@ -1232,7 +1232,8 @@ def _results_gap(comparison: dict) -> dict[str, Any]:
     percent = f"{100 * comparison['protocol']['confidence']:g}%"
     for model, schedule, cell, name, at in _cells(comparison):
         metric = _metric_name("headline", cell, comparison)
-        scores = _means(name, at, cell, ["test/accuracy", "test/f1_macro", "test/f1"])
+        told = dict.fromkeys(("test/accuracy", "test/f1_macro", "test/f1", metric))
+        scores = _means(name, at, cell, list(told))
         values += scores
         words = [
             f"{name} {100 * score['value']:.2f}% {metric}" for score in scores if score["name"] == metric

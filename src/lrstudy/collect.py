@@ -41,6 +41,7 @@ class Plan:
     """What a cell needs, as far as it is known.
 
     Attributes:
+        headline: the metric that decides for its data set: ``test/...``.
         needs: every training once, those of the search first.
         searches: of each search its trials as far as they are there, as :func:`lrstudy.tuning.tune` returns
             them; none where nothing is searched.
@@ -53,6 +54,7 @@ class Plan:
     """
 
     cell: Cell
+    headline: str
     needs: list[Need] = field(default_factory=list)
     searches: list[list[dict]] = field(default_factory=list)
     tuned: dict | None = None
@@ -91,7 +93,7 @@ def plan(
         find: the ledger's; :meth:`lrstudy.ledger.Ledger.find` or :func:`finder`.
         auto: the device and the dtype that ``auto`` means; None: those of the machine that would train.
     """
-    found = Plan(cell)
+    found = Plan(cell, params.dataset[cell.dataset].metric)
 
     def need(name: str, values: dict, seed: int, of: Plan = found, **options: object) -> Need:
         label = f"{of.cell.name} {name}"
@@ -105,7 +107,7 @@ def plan(
 
     searching = searching_cell(params, cell)
     # Another cell's search is that cell's need.
-    search_plan = found if searching is cell else Plan(searching)
+    search_plan = found if searching is cell else Plan(searching, found.headline)
     complete = True
     if params.tune.num_trials:
         # All of them are gone through, whether one waits or not: what each lacks can be trained now.
@@ -293,6 +295,7 @@ def cell_of(found: Plan) -> dict | None:
         "data": first["described"],
         "training": {
             "dataset": found.cell.dataset,
+            "headline": found.headline,
             "tuned": found.source,
             **of_another,
             "searches": len({search for _, search in taken.values()}),

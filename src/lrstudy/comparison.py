@@ -8,7 +8,7 @@ import numpy as np
 from lrstudy.config import CompareParams
 from lrstudy.ledger.record import SCORES, TEST_PREFIX
 from lrstudy.looks import looks_reached, p_of_all_looks
-from lrstudy.measures import AVERAGES, tail_mean, turn
+from lrstudy.measures import AVERAGES, balanced_accuracy, tail_mean, turn
 from lrstudy.sensitivity import largest_rise
 from lrstudy.statistics import (
     MIN_SEEDS,
@@ -26,14 +26,7 @@ from lrstudy.statistics import (
     t_interval,
 )
 
-HEADLINE = {"cifar10": "test/accuracy", "imdb": "test/f1_macro"}
-"""The metric that decides for each data set: accuracy, and for a binary task the mean of both classes' F1.
-
-The paper asks for F1 (seed 000, section 3.4). That of one class moves with the decision threshold, which is
-noise where the classes are balanced: its paired spread over seeds is twice that of the macro F1.
-"""
-
-TESTED = ("test/accuracy", "test/f1_macro", "test/f1")
+TESTED = ("test/accuracy", "test/f1_macro", "test/f1", "test/balanced_accuracy")
 """Metrics whose paired differences to the reference are tested; the others get intervals only."""
 
 AVERAGED = "tail_average"
@@ -48,7 +41,7 @@ IN_SECONDS = ("seconds_per_epoch", "seconds_to_target")
 _OF_THE_MACHINE = ("processor", "device", "torch")
 """What a pair may differ in and be compared all the same, but in seconds."""
 
-_OF_DIVERGED = {"accuracy": 0.0, "f1": 0.0, "f1_macro": 0.0, "loss": None}
+_OF_DIVERGED = {"accuracy": 0.0, "f1": 0.0, "f1_macro": 0.0, "balanced_accuracy": 0.0, "loss": None}
 """The test metrics of a run that has no working model."""
 
 _VALIDATED = ("loss", "accuracy", "f1", "f1_macro")
@@ -241,7 +234,8 @@ def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
     however it ended. A measure that is no finite number is None.
 
     - ``test/...``, ``test_best/...``, ``test_ema/...``, ``test_tail_average/...``: of the last weights, of
-      those with the lowest validation loss, and of the two averages.
+      those with the lowest validation loss, and of the two averages. ``.../balanced_accuracy``
+      (:func:`lrstudy.measures.balanced_accuracy`) where it is the headline.
     - ``validation/...``: after the last epoch; ``validation_last_fifth/...``: the mean over the last fifth of
       the epochs (:func:`lrstudy.measures.tail_mean`); ``validation_ema/...``,
       ``validation_tail_average/...``: of the averages.
@@ -260,6 +254,8 @@ def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
     """
     histories = epochs_by_seed(cell["history"])
     runs = cell["training"]["seeds"]
+    decides = cell["training"]["headline"].removeprefix("test/")
+    names = SCORES if decides in SCORES else (*SCORES, decides)
     values: dict[str, dict[str, float | None]] = {}
     for seed, scores in cell["scores"].items():
         run, rows = runs[seed], histories[seed]
@@ -267,8 +263,8 @@ def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
         found: dict[str, float | None] = {}
         is_view = "view_of" in cell
         for weights, prefix in TEST_PREFIX.items():
-            for name in SCORES:
-                value = scores[weights][name] if worked else _OF_DIVERGED[name]
+            for name in names:
+                value = _score(scores[weights], name) if worked else _OF_DIVERGED[name]
                 found[f"{prefix}/{name}"] = None if is_view and weights != "last" else value
         found |= dict.fromkeys(_OF_WORKING)
         if worked:
@@ -286,6 +282,13 @@ def metrics_by_seed(cell: dict) -> dict[str, dict[str, float | None]]:
         for name, value in found.items():
             values.setdefault(name, {})[seed] = value if _is_number(value) else None
     return values
+
+
+def _score(scores: dict[str, Any], name: str) -> float | None:
+    """A test score of a network's weights; None where their predictions are no numbers."""
+    if name != "balanced_accuracy":
+        return scores[name]
+    return None if scores["confusion"] is None else balanced_accuracy(scores["confusion"])
 
 
 def _of_history(rows: list[dict[str, float]]) -> dict[str, float | None]:
@@ -340,7 +343,7 @@ def ranking(
         follows are None where there are fewer than 3 schedules or 2 seeds, or the rows are not ``complete``;
         what follows the ranks is None until a test is ``due``.
     """
-    metric = HEADLINE[next(iter(schedules.values()))["dataset"]]
+    metric = next(iter(schedules.values()))["headline"]
     values, seeds = _headline_values(list(schedules.values()))
     left_out = {
         seed: why
@@ -409,7 +412,7 @@ def across(
     }
     for name in dict.fromkeys(name for row in counted.values() for name in row):
         pairs = {
-            model: row[name]["metrics"][HEADLINE[row[name]["dataset"]]].get("difference", {}).get("values")
+            model: row[name]["metrics"][row[name]["headline"]].get("difference", {}).get("values")
             for model, row in counted.items()
             if name in row
         }
@@ -557,7 +560,7 @@ def epochs_by_seed(history: list[dict]) -> dict[str, list[dict]]:
 
 def _headline_values(cells: list[dict]) -> tuple[np.ndarray, list[str]]:
     """The headline metrics (num_seeds, num_cells) of described cells at the seeds that all of them ran."""
-    by_seed = [cell["metrics"][HEADLINE[cell["dataset"]]]["values"] for cell in cells]
+    by_seed = [cell["metrics"][cell["headline"]]["values"] for cell in cells]
     seeds = [seed for seed in (by_seed[0] if by_seed else ()) if all(seed in values for values in by_seed)]
     return np.array([[values[seed] for values in by_seed] for seed in seeds]), seeds
 
@@ -601,6 +604,7 @@ def _describe(cell: dict, settings: CompareParams) -> dict:
         "identities": {seed: run["identity"] for seed, run in training["seeds"].items()},
         "origins": origins(training["seeds"]),
         "dataset": training["dataset"],
+        "headline": training["headline"],
         **({"view_of": cell["view_of"]} if "view_of" in cell else {}),
         **({"tuned_as": training["tuned_as"]} if "tuned_as" in training else {}),
         "metrics": metrics,
@@ -710,7 +714,7 @@ def _adjust(rows: Collection[dict], num_missing: int, key: str) -> None:
     A schedule that did not run, or that has too few pairs for a test, is a test with p = 1.
     """
     for name in TESTED:
-        found = [cell["metrics"][name][key] for cell in rows if key in cell["metrics"][name]]
+        found = [cell["metrics"][name][key] for cell in rows if key in cell["metrics"].get(name, {})]
         for difference in found:
             difference["p_holm"] = None
         tested = [difference for difference in found if difference.get("p") is not None]

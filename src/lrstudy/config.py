@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lrstudy.dataset import Archive, Columns, Dataset, Hub, Images, Table, Torchvision
 from lrstudy.errors import StudyError, unknown
 
 Count = Annotated[int, Field(ge=1)]
@@ -134,7 +135,7 @@ class ModelParams(_OpenSection):
     """A row of networks: what it trains on and with, and the network by name with its sizes."""
 
     architecture: str
-    dataset: Literal["cifar10", "imdb"]
+    dataset: str
     optimizer: OptimizerParams
     num_epochs: Count | None = None  # None: num_epochs.<dataset>
     tuned_as: str | None = None  # the row whose search finds this one's values
@@ -228,8 +229,8 @@ class LateDecayParams(_Section):
     """A trunk at a constant rate, branches that decay, the landscape around them."""
 
     models: list[str]
-    num_epochs: dict[Literal["cifar10", "imdb"], Annotated[int, Field(ge=2)]]
-    branch_epochs: dict[Literal["cifar10", "imdb"], Annotated[list[Count], Field(min_length=1)]]
+    num_epochs: dict[str, Annotated[int, Field(ge=2)]]
+    branch_epochs: dict[str, Annotated[list[Count], Field(min_length=1)]]
     shape: Literal["step", "linear", "cosine", "exponential"]
     min_factor: Annotated[float, Field(gt=0, le=1)]
     num_examples: Count
@@ -287,6 +288,7 @@ class CellParams(_Section):
     dataset: str
     tuned: str  # <model>/<schedule> of the search that finds its values
     num_epochs: str  # the key of params.yaml that has its length
+    batch_size: str  # ... and the one that has its batch size
 
 
 class PerModel(_Section):
@@ -304,8 +306,8 @@ class Params(_Section):
     schedule: dict[str, ScheduleRow]
     optimizer: PerModel | OptimizerParams
     controller: ControllerParams
-    num_epochs: dict[Literal["cifar10", "imdb"], Count]
-    batch_size: dict[Literal["cifar10", "imdb"], Count]
+    num_epochs: dict[str, Count]  # by data set; "others": of those that are not named
+    batch_size: dict[str, Count]
     train: TrainParams
     tune: TuneParams
     compare: CompareParams
@@ -317,11 +319,27 @@ class Params(_Section):
     timed: dict[str, CellParams]  # by model a cell of it, where the model searches for its own values
     datasets: list[str]
     outside: list[str]  # packages and modules in the repository's root whose code is named
+    dataset: dict[str, Dataset]  # what the conf files of these say
 
     @property
     def workers(self) -> tuple[int, str, dict | None]:
         """Where trainings run, as :mod:`lrstudy.parallel` takes it: threads, device, what of a cluster."""
         return self.train.threads, self.train.device, self.parallel.cluster
+
+    def dataset_named(self, name: str) -> Dataset:
+        """What the conf file of one of the study's data sets says.
+
+        Raises:
+            StudyError: no model of the study is trained on it.
+        """
+        if name not in self.dataset:
+            raise unknown("dataset", name, self.dataset, "a data set of the study's models")
+        return self.dataset[name]
+
+    def of_dataset(self, section: Literal["num_epochs", "batch_size"], name: str) -> int:
+        """A data set's number of epochs or batch size: the preset's for it or all others, else its own."""
+        values = getattr(self, section)
+        return values.get(name) or values.get("others") or getattr(self.dataset_named(name), section)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -361,13 +379,22 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     except ValidationError as error:
         raise StudyError(_explain(error, content, where)) from None
     # Folders, stages, runs and tables are called by these names.
-    names = {"model": params.model, "schedule": params.schedule, "preset": [params.preset]}
+    names = {
+        "model": params.model,
+        "schedule": params.schedule,
+        "dataset": params.dataset,
+        "preset": [params.preset],
+    }
     for section, found in (names | {"compare.reference": [params.compare.reference]}).items():
         for name in found:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise StudyError(
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
                 )
+    for name, cell in params.cells.items():
+        if cell.dataset not in params.dataset:
+            raise unknown(f"{where}: cells.{name}.dataset", cell.dataset, params.dataset, "a data set")
+    _check_theory(params, where)
     for name in params.compare.targets:
         if name not in params.model:
             raise unknown(f"{where}: compare.targets", name, params.model, "a model of the study")
@@ -404,6 +431,27 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         if model.tuned_as is not None:
             _check_tuned_as(name, model, params, where)
     return params
+
+
+def _check_theory(params: Params, where: str) -> None:
+    """Refuse a model for whose data set the theory's experiments have no lengths or not its metric."""
+    late_decay = params.theory.late_decay
+    asked = {"late_decay": late_decay.models, "level_sets": params.theory.level_sets.models}
+    for section, models in asked.items():
+        for name in [name for name in models if name in params.model]:
+            dataset = params.model[name].dataset
+            lengths = late_decay.num_epochs.keys() & late_decay.branch_epochs.keys()
+            if section == "late_decay" and dataset not in lengths:
+                raise StudyError(
+                    f"{where}: theory.late_decay.num_epochs and branch_epochs have nothing for {dataset}, "
+                    f"the data set of {name}; add it to both, or choose -S theory=none."
+                )
+            if params.dataset_named(dataset).headline == "balanced_accuracy":
+                raise StudyError(
+                    f"{where}: theory.{section}.models: {name} is judged by balanced accuracy, which the "
+                    "theory's experiments do not measure; choose -S theory=none, or another headline in "
+                    f"conf/dataset/{dataset}.yaml."
+                )
 
 
 def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -> None:
@@ -484,12 +532,14 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
     """The first problem as one sentence: where, what was found, what is allowed."""
     problem = error.errors()[0]
     parts = list(problem["loc"])
+    origin = parts.pop(3) if parts[0] == "dataset" and parts[2:3] == ["origin"] and len(parts) > 3 else None
     backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
     location = [str(part) for part in parts if part not in _UNION_TAGS]
     path = ".".join(name if name.isprintable() else repr(name) for name in location)
     kind = problem["type"]
     if kind == "extra_forbidden":
-        allowed = _keys_at([*location[:-1], backend] if backend else location[:-1])
+        tag = backend or origin
+        allowed = _keys_at([*location[:-1], tag] if tag else location[:-1])
         section = ".".join(location[:-1])
         return str(
             unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
@@ -528,6 +578,8 @@ def _keys_at(location: list[str]) -> list[str]:
     }
     if not location:
         return list(Params.model_fields)
+    if location[0] == "dataset":
+        return _keys_of_dataset(location)
     if location[0] == "theory":
         inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
         return list(inner.get(location[-1], TheoryParams).model_fields)
@@ -536,3 +588,14 @@ def _keys_at(location: list[str]) -> list[str]:
     if location[0] == "parallel":
         return list((RayParams if location[-1] == "ray" else LocalParams).model_fields)
     return list(sections[location[0]].model_fields) if location[0] in sections else []
+
+
+def _keys_of_dataset(location: list[str]) -> list[str]:
+    if location[2:3] == ["archive"]:
+        return list(Archive.model_fields)
+    if location[2:3] != ["origin"]:
+        return list(Dataset.model_fields)
+    if "columns" in location:
+        return list(Columns.model_fields)
+    origins = {"hub": Hub, "torchvision": Torchvision, "images": Images, "table": Table}
+    return list(origins[location[-1]].model_fields)

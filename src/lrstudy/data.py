@@ -12,7 +12,6 @@ import numpy as np
 
 from lrstudy.errors import StudyError, unknown
 
-DATASETS = ("cifar10", "imdb")
 SPLITS = ("train", "validation", "test")
 
 
@@ -31,6 +30,7 @@ def read_meta(folder: Path | str) -> dict[str, Any]:
         and meta.get("kind") in ("image", "text")
         and type(meta.get("num_classes")) is int
         and isinstance(meta.get("fingerprint"), str)
+        and (meta["kind"] == "text" or _is_shape(meta.get("image_size"), meta.get("in_channels")))
     ):
         raise _unreadable(path, "not what preprocess writes")
     return meta
@@ -63,7 +63,7 @@ def _misfit(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str | None:
     count = len(arrays["labels"]) if arrays.get("labels", np.empty(())).ndim else 0
     shapes = {"labels": (np.int64, (count,)), "index": (np.int64, (count,))}
     if meta["kind"] == "image":
-        shapes["images"] = (np.uint8, (count, 32, 32, 3))
+        shapes["images"] = (np.uint8, (count, *meta["image_size"], meta["in_channels"]))
     else:
         total = arrays.get("tokens", np.empty(())).size
         shapes |= {"tokens": (np.int32, (total,)), "offsets": (np.int64, (count + 1,))}
@@ -83,6 +83,11 @@ def _misfit(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str | None:
         if tokens.min() < 0 or tokens.max() >= meta.get("vocab_size", 0):
             return f"tokens are not all of the vocabulary of {meta.get('vocab_size')}"
     return None
+
+
+def _is_shape(size: object, channels: object) -> bool:
+    """Whether these are the height and width and the channels of images."""
+    return isinstance(size, list) and [type(n) for n in (*size, channels)] == [int, int, int]
 
 
 def _unreadable(path: Path, why: object) -> StudyError:

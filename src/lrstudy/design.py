@@ -24,7 +24,6 @@ import numpy as np
 
 from lrstudy.cells import Cell, make_cell
 from lrstudy.claims import claim_specs, planned_rows, run_command
-from lrstudy.comparison import HEADLINE
 from lrstudy.config import CompareParams, Params, load_params, workspace_root
 from lrstudy.files import write_atomically
 from lrstudy.identity import content_hash
@@ -48,8 +47,8 @@ SPREADS = (0.5, 1.0, 2.0)
 SHARES = (0.8, 0.9, 1.0)
 """True shares of runs that the power of a binomial test is given for."""
 
-GUESSED_SPREAD = {"cifar10": 0.007, "imdb": 0.006}
-"""Spread over seeds of paired differences, where the ledger cannot tell: a guess.
+GUESSED_SPREAD = {"image": 0.007, "text": 0.006}
+"""By kind of data the spread over seeds of paired differences, where the ledger cannot tell: a guess.
 
 The study of 73cd819 had 0.70 points of accuracy with ResNet-8, 0.62 with the LSTM and 0.64 with the
 Transformer, of 5 seeds each (tests/data/comparison_73cd819.json). Of balanced classes
@@ -261,7 +260,7 @@ def paired_spreads(params: Params, records: Iterable[Record]) -> dict[str, Sprea
     for model in dict.fromkeys(listed.model for listed in params.cells.values()):
         listed = next(one for one in params.cells.values() if one.model == model)
         settings = make_cell(params, listed.model, listed.schedule).settings()
-        metric = HEADLINE[listed.dataset].removeprefix("test/")
+        metric = params.dataset[listed.dataset].headline
         by_row: dict[str, dict[tuple, float]] = defaultdict(dict)
         static = set()
         for record in measured:
@@ -285,7 +284,7 @@ def paired_spreads(params: Params, records: Iterable[Record]) -> dict[str, Sprea
             variance = sum((len(sample) - 1) * np.var(sample, ddof=1) for sample in samples) / freedom
             found[model] = Spread(math.sqrt(variance), sum(map(len, samples)))
         else:
-            found[model] = Spread(GUESSED_SPREAD[listed.dataset])
+            found[model] = Spread(GUESSED_SPREAD[params.dataset[listed.dataset].kind])
     return found
 
 

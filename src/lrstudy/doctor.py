@@ -24,6 +24,7 @@ from pathlib import Path
 MARKS = {"ok": "  ok  ", "note": " note ", "problem": " FAIL "}
 VARIABLES = {
     "LRSTUDY_BROWSER": "required: the browser's tests fail without one, where they would be skipped",
+    "LRSTUDY_CONF": "a folder of your own laid out as conf/, whose files can be chosen, too",
     "LRSTUDY_DATA_MIRROR": "a folder laid out as the hub, to use in its place",
     "LRSTUDY_OPTUNA_STORAGE": "the database of trials",
     "LRSTUDY_WARM": "0: no process is kept between stages",
@@ -323,37 +324,50 @@ def check_dvc(root: Path) -> Iterator[Finding]:
 
 def check_data(root: Path) -> Iterator[Finding]:
     """Per data set of the study: it is here, or the place that it comes from answers."""
-    from lrstudy.sources import OFFICIAL, OFFICIAL_SPLITS
+    from lrstudy.dataset import Hub, Torchvision
+    from lrstudy.sources import OFFICIAL_SPLITS
 
     params = _params(root)
     source, mirror = params.data.source, os.environ.get("LRSTUDY_DATA_MIRROR")
-    for dataset in sorted({cell.dataset for cell in params.cells.values()}):
-        spec, folder = OFFICIAL[dataset], root / "data/raw" / dataset
+    for name, spec in params.dataset.items():
+        folder, origin = root / "data/raw" / name, spec.origin
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads((folder / "source.json").read_text())
             if (record["source"] == "sample") == (source == "sample") and all(
                 (folder / f"{split}.parquet").stat().st_size == record["files"][split]["bytes"]
                 for split in OFFICIAL_SPLITS
             ):
-                yield Finding("data", "ok", f"{dataset}: {record['label']} in {folder.relative_to(root)}")
+                yield Finding("data", "ok", f"{name}: {record['label']} in {folder.relative_to(root)}")
                 continue
-            found = f"{dataset}: here is {record['label']}, and params.yaml has data.source {source}"
-            yield Finding("data", "note", found, f"dvc repro download@{dataset} replaces it")
+            found = f"{name}: here is {record['label']}, and params.yaml has data.source {source}"
+            yield Finding("data", "note", found, f"dvc repro download@{name} replaces it")
         if source == "sample":
-            yield Finding("data", "ok", f"{dataset}: the embedded sample")
-        elif source == "hub" and mirror:
-            missing = [
-                path
-                for split in OFFICIAL_SPLITS
-                if not (path := Path(mirror).expanduser() / spec.repo / spec.file(split)).is_file()
-            ]
-            if missing:
-                mend = "lay it out as the hub (docs/data.md), or unset LRSTUDY_DATA_MIRROR"
-                yield Finding("data", "problem", f"{dataset}: {missing[0]} is not there", mend)
+            yield Finding("data", "ok", f"{name}: the embedded sample")
+        elif source == "archive" and spec.archive is not None:
+            yield _reach(name, spec.archive.url, of_hub=False)
+        elif isinstance(origin, Torchvision):
+            yield Finding("data", "ok", f"{name}: torchvision downloads {origin.name}")
+        elif not isinstance(origin, Hub):
+            place = root / Path(origin.folder).expanduser()
+            if place.is_dir():
+                yield Finding("data", "ok", f"{name}: in {place}")
             else:
-                yield Finding("data", "ok", f"{dataset}: in the mirror {mirror}")
+                mend = f"correct origin.folder in the data set's conf file ({name}.yaml)"
+                yield Finding("data", "problem", f"{name}: {place} is no folder", mend)
+        elif mirror:
+            files = [file for split in OFFICIAL_SPLITS for file in origin.files[split]]
+            places = [Path(mirror).expanduser() / origin.repo / file for file in files]
+            if missing := [path for path in places if not path.is_file()]:
+                mend = "lay it out as the hub (docs/data.md), or unset LRSTUDY_DATA_MIRROR"
+                yield Finding("data", "problem", f"{name}: {missing[0]} is not there", mend)
+            else:
+                yield Finding("data", "ok", f"{name}: in the mirror {mirror}")
         else:
-            yield _reach(dataset, source)
+            from huggingface_hub import hf_hub_url
+
+            file = origin.files["train"][0]
+            url = hf_hub_url(origin.repo, file, repo_type="dataset", revision=origin.revision)
+            yield _reach(name, url, of_hub=True)
 
 
 def check_mlflow(root: Path) -> Iterator[Finding]:
@@ -454,24 +468,17 @@ def _database(subject: str, path: Path) -> Finding:
     return Finding(subject, "ok", f"{path.name}: {tables} tables, {path.stat().st_size / 1e6:.1f} MB")
 
 
-def _reach(dataset: str, source: str) -> Finding:
+def _reach(dataset: str, url: str, of_hub: bool) -> Finding:
     """Whether the place that the data set is downloaded from answers."""
     import httpx2
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    from lrstudy.sources import OFFICIAL
-
-    spec = OFFICIAL[dataset]
-    of_archive = source == "archive" and spec.archive is not None
-    url = hf_hub_url(spec.repo, spec.file("train"), repo_type="dataset", revision=spec.revision)
-    if of_archive:
-        url = spec.archive.url
     try:
-        if of_archive:
-            httpx2.head(url, timeout=_SECONDS, follow_redirects=True).raise_for_status()
-        else:
+        if of_hub:
             get_hf_file_metadata(url, timeout=_SECONDS)
+        else:
+            httpx2.head(url, timeout=_SECONDS, follow_redirects=True).raise_for_status()
     except (httpx2.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]
         mend = "export LRSTUDY_DATA_MIRROR=<folder laid out as the hub> (docs/data.md), or -S data=sample"

@@ -1,4 +1,4 @@
-"""What a training's history says beyond its single epochs: pure functions of a series by epoch."""
+"""What a training's history and its confusion say beyond single numbers: pure functions."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,17 @@ WINDOW = 3
 
 RISE = 2.0
 """By how many standard errors a loss must have risen to count."""
+
+
+def balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float:
+    """Mean over the classes of their share of right predictions; a class without examples is left out.
+
+    Args:
+        confusion: examples by class and predicted class, (num_classes, num_classes).
+    """
+    counts = np.asarray(confusion)
+    of_class = counts.sum(axis=1)
+    return float((counts.diagonal()[of_class > 0] / of_class[of_class > 0]).mean())
 
 
 def last_fifth(count: int) -> int:

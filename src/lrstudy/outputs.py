@@ -307,6 +307,7 @@ class Protocol(Record):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     looks: list[int]
     headline: dict[Name, Metric]
+    test_classes: dict[Name, dict[str, int]] = {}  # where classes differ in size
 
 
 class TheoryClaims(Record):

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from lrstudy.data import SPLITS, read_meta, read_split
+from lrstudy.dataset import Layout
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
-from lrstudy.sources import OFFICIAL_SPLITS, digest, read_rows
+from lrstudy.sources import OFFICIAL_SPLITS, content_digests, digest, read_rows
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # token ids 0 and 1
 
@@ -33,20 +35,19 @@ def preprocess(
 ) -> dict[str, Any]:
     """Turn what ``download`` left in ``raw`` into tensors in ``folder`` and return what ``meta.json`` says.
 
-    Images: ``images`` uint8 (N, 32, 32, 3). Text: ``tokens`` int32 (total,), ``offsets`` int64 (N + 1,), no
-    padding. Both: ``labels`` int64 (N,) and ``index`` int64 (N,), the row in the official split. ``limit``
-    keeps that many examples of each official split, stratified. Copies of an example are on one side of the
-    cut between train and validation; the official test split stays as it is. The same input gives the same
-    bytes.
+    Images: ``images`` uint8 (N, height, width, channels). Text: ``tokens`` int32 (total,), ``offsets`` int64
+    (N + 1,), no padding. Both: ``labels`` int64 (N,) and ``index`` int64 (N,), the row in the official split.
+    ``limit`` keeps that many examples of each official split, stratified. Copies of an example are on one
+    side of the cut between train and validation; the official test split stays as it is. The same input
+    gives the same bytes.
     """
     source = _read_source(raw)
+    layout = source["layout"]
     data, labels, rows = {}, {}, {}
     for split in OFFICIAL_SPLITS:
         path, entry = raw / f"{split}.parquet", source["files"][split]
         where = f"{source['label']}, {split}"
-        data[split], labels[split], _ = read_rows(
-            path, source["kind"], len(source["class_names"]), entry["rows"], where
-        )
+        data[split], labels[split], _ = read_rows(path, layout, entry["rows"], where)
         rows[split] = np.arange(len(labels[split]))
         if limit is not None and limit < len(rows[split]):
             rows[split] = stratified_choice(labels[split], limit, split_seed)
@@ -64,7 +65,7 @@ def preprocess(
         "test": rows["test"],
     }
     official = {"train": "train", "validation": "train", "test": "test"}
-    num_classes = len(source["class_names"])
+    num_classes = len(layout.class_names)
     counts = {
         split: np.bincount(labels[official[split]][index[split]], minlength=num_classes).tolist()
         for split in SPLITS
@@ -78,12 +79,19 @@ def preprocess(
         split: {"labels": labels[official[split]][index[split]], "index": index[split].astype(np.int64)}
         for split in SPLITS
     }
-    tokenizer = None
-    if source["kind"] == "image":
+    tokenizer, shape = None, {}
+    if layout.kind == "image":
         for split in SPLITS:
             tensors[split]["images"] = data[official[split]][index[split]]
         mean, std = channel_statistics(tensors["train"]["images"])
+        if 0 in std:
+            raise StudyError(
+                f"{source['label']}: channel {std.index(0)} has one value in all pixels of the training "
+                "images, so it cannot be normalized; leave it out (channels: 1)."
+            )
         learned = {"mean": mean, "std": std}
+        height, width, channels = tensors["train"]["images"].shape[1:]
+        shape = {"image_size": [height, width], "in_channels": channels}
     else:
         texts = {split: [data[official[split]][row] for row in index[split]] for split in SPLITS}
         tokenizer = train_tokenizer(texts["train"], vocab_size)
@@ -106,23 +114,24 @@ def preprocess(
     vocabulary = tokenizer.to_str() if tokenizer else None
     meta = {
         "dataset": source["dataset"],
-        "kind": source["kind"],
+        "kind": layout.kind,
         "label": f"{source['label']}, {limit:,} per split" if limited else source["label"],
         "source": source["source"],
         "official": source["official"],
         "encoding": source["encoding"],
         "revision": source["revision"],
         "num_classes": num_classes,
-        "class_names": source["class_names"],
+        "class_names": layout.class_names,
         "num_examples": {split: len(index[split]) for split in SPLITS},
         "class_counts": counts,
         "duplicates": duplicates(np.delete(copies["train"], chosen), copies["train"][chosen], copies["test"]),
+        **shape,
         **learned,
         "split_seed": split_seed,
         "validation_fraction": validation_fraction,
         "limit": limit,
         "fingerprint": fingerprint(
-            tensors, vocabulary, {"kind": source["kind"], "num_classes": num_classes} | learned
+            tensors, vocabulary, {"kind": layout.kind, "num_classes": num_classes} | learned
         ),
         "raw": {split: source["files"][split]["sha256"] for split in OFFICIAL_SPLITS},
     }
@@ -135,14 +144,15 @@ def _read_source(raw: Path) -> dict[str, Any]:
     again = f"run `dvc repro download@{raw.name}`"
     try:
         source = json.loads((raw / "source.json").read_text("utf-8"))
-        for key in ("dataset", "kind", "label", "source", "official", "encoding", "revision"):
+        for key in ("dataset", "label", "source", "official", "encoding", "revision"):
             source[key]
-        if not all(isinstance(name, str) for name in source["class_names"]) or not source["class_names"]:
-            raise TypeError("class_names")
+        source["layout"] = Layout.model_validate(source["layout"])
         files = {split: source["files"][split] for split in OFFICIAL_SPLITS}
         for entry in files.values():
             if not isinstance(entry["sha256"], str) or type(entry["rows"]) is not int:
                 raise TypeError("files")
+    except ValidationError as error:
+        raise StudyError(f"{raw / 'source.json'}: not what download writes (layout); {again}.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{raw / 'source.json'}: not there or not readable ({error}); {again}.") from error
     except (KeyError, TypeError) as error:
@@ -179,13 +189,6 @@ def _stratified_orders(labels: np.ndarray, size: int, seed: int) -> list[tuple[n
         (generator.permutation(np.flatnonzero(labels == c)), int(n))
         for c, n in zip(classes, sizes, strict=True)
     ]
-
-
-def content_digests(examples: Iterable[str | np.ndarray]) -> np.ndarray:
-    """SHA-256 of each text's characters or image's pixels, bytes (N,): copies have the same one."""
-    contents = (one.encode() if isinstance(one, str) else one.tobytes() for one in examples)
-    # as objects: NumPy's own byte strings lose zeros at their end
-    return np.array([hashlib.sha256(content).digest() for content in contents], dtype=object)
 
 
 def validation_choice(labels: np.ndarray, copies: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -244,7 +247,7 @@ def read_examples(raw: Path, folder: Path, split: str) -> tuple[np.ndarray | lis
         split: train, validation or test.
 
     Returns:
-        Images uint8 (N, 32, 32, 3) or texts, and labels int64 (N,).
+        Images uint8 (N, height, width, channels) or texts, and labels int64 (N,).
 
     Raises:
         StudyError: either folder is not what its stage writes, or ``folder`` was made from other raw files.
@@ -259,11 +262,7 @@ def read_examples(raw: Path, folder: Path, split: str) -> tuple[np.ndarray | lis
     if meta.get("raw", {}).get(official) != entry["sha256"]:
         raise StudyError(f"{folder}: made from other files than those in {raw}; {again}.")
     texts, labels, _ = read_rows(
-        raw / f"{official}.parquet",
-        "text",
-        len(source["class_names"]),
-        entry["rows"],
-        f"{source['label']}, {official}",
+        raw / f"{official}.parquet", source["layout"], entry["rows"], f"{source['label']}, {official}"
     )
     index = arrays["index"]
     if index.min() < 0 or index.max() >= len(labels) or (labels[index] != arrays["labels"]).any():

@@ -11,20 +11,22 @@ with the values that the search found, each with its final trainings by seed and
 import argparse
 import json
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
-from lrstudy.comparison import HEADLINE
 from lrstudy.config import FloatRange
+from lrstudy.dataset import headlines
 from lrstudy.errors import StudyError, unknown
 from lrstudy.identity import content_hash
 from lrstudy.ledger import Ledger, Record
 from lrstudy.schedules import forms_of
 from lrstudy.statistics import MIN_SEEDS, average_ranks, t_interval
+from lrstudy.time_to_target import validated
 
 REFERENCE = "static"
 REACH = 1.5
@@ -61,26 +63,33 @@ class Task:
         return f"{self.model}, {self.num_epochs} epochs of {self.data}, {self.setting}"
 
 
-def tasks_of(records: Iterable[Record]) -> list[Task]:
+def tasks_of(records: Iterable[Record], headline: Mapping[str, str]) -> list[Task]:
     """The tasks in the ledger that were measured, those with most trainings first.
 
     Two trainings are of one task where their settings agree in all but schedule, controller, base rate and
     seed, and their data and their row's name are the same. Where the ledger has final trainings of a row with
     several values, those count that have most seeds, of equals those that ended last.
+
+    Args:
+        records: of the ledger.
+        headline: by data set the metric that decides (:func:`lrstudy.dataset.headlines`); trainings on others
+            are left out.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
+        if record.data.dataset not in headline:
+            continue
         shared = {k: v for k, v in record.settings.items() if k not in ("schedule", "controller", "seed")}
         shared["optimizer"] = {k: v for k, v in shared["optimizer"].items() if k != "base_lr"}
         key = content_hash([record.labels.model, record.data.fingerprint, shared])
         groups.setdefault(key, []).append(record)
-    found = [task for group in groups.values() if (task := _task(group)).rows]
+    found = [task for group in groups.values() if (task := _task(group, headline)).rows]
     return sorted(found, key=lambda task: -sum(len(row.by_seed) for row in task.rows.values()))
 
 
-def _task(records: list[Record]) -> Task:
+def _task(records: list[Record], headline: Mapping[str, str]) -> Task:
     first = records[0]
-    metric = HEADLINE[first.data.dataset]
+    metric = headline[first.data.dataset]
     rows = {}
     for schedule in dict.fromkeys(record.labels.schedule for record in records):
         mine = [record for record in records if record.labels.schedule == schedule]
@@ -135,7 +144,7 @@ def _trials(records: list[Record], metric: str) -> list[dict]:
     if not groups:
         return []
     searched = set.intersection(*({r.settings["seed"] for r in group} for group in groups.values()))
-    name = metric.replace("test/", "validation/")
+    name = validated(metric)
 
     def phase(some: list[Record]) -> dict | None:
         if not some:
@@ -466,7 +475,7 @@ def words(
     what = (
         f"{main.metric} after a search as in the ledger"
         if asked.trials is None
-        else f"{main.metric.replace('test/', 'validation/')} of the best of {asked.trials} trials"
+        else f"{validated(main.metric)} of the best of {asked.trials} trials"
     )
     lines += [
         "",
@@ -542,7 +551,14 @@ def main() -> None:
         parser.error("--model and --epochs are needed, or --check")
     if asked.epochs is not None and not (asked.epochs > 0 and math.isfinite(asked.epochs)):
         parser.error(f"--epochs: found {asked.epochs:g}; a number above 0")
-    tasks = tasks_of(Ledger(asked.ledger).records())
+    records, headline = list(Ledger(asked.ledger).records()), headlines(Path.cwd())
+    if unknown := sorted({record.data.dataset for record in records} - set(headline)):
+        print(
+            f"recommend: left out: trainings on {', '.join(unknown)}, of which no file in conf/dataset says "
+            "what decides",
+            file=sys.stderr,
+        )
+    tasks = tasks_of(records, headline)
     if asked.check:
         found = check(tasks)
         print(json.dumps(found, indent=1) if asked.json else check_words(found))

@@ -75,6 +75,7 @@ def measure_reference(
     kind: str,
     train: tuple[np.ndarray | list[str], np.ndarray],
     test: tuple[np.ndarray | list[str], np.ndarray],
+    headline: str,
 ) -> dict[str, Any]:
     """Train the reference on one split and test it on the other.
 
@@ -84,11 +85,13 @@ def measure_reference(
         kind: ``text`` or ``image``.
         train: examples as :func:`make_reference` takes them, and labels int (N,).
         test: the same of the test split.
+        headline: the metric that decides for the data set, which is measured in any case.
 
     Returns:
         ``title``; ``settings``; ``num_features``; ``iterations`` and whether the solver ``converged`` in
-        them; ``metrics``: ``test/accuracy``, ``test/f1_macro`` (the mean over the classes) and for two
-        classes ``test/f1`` of class 1; ``seconds`` of the processor, features and test included.
+        them; ``metrics``: ``test/accuracy``, ``test/f1_macro`` (the mean over the classes), for two classes
+        ``test/f1`` of class 1, and ``test/balanced_accuracy`` where that is the headline; ``seconds`` of the
+        processor, features and test included.
 
     Raises:
         StudyError: the training texts share no word.
@@ -119,6 +122,8 @@ def measure_reference(
     }
     if len(classifier.classes_) == 2:
         scores["test/f1"] = metrics.f1_score(labels, predicted, zero_division=0)
+    if headline == "balanced_accuracy":
+        scores["test/balanced_accuracy"] = metrics.balanced_accuracy_score(labels, predicted)
     return {
         "title": chosen.title,
         "settings": {**chosen.features, "C": chosen.C, "max_iter": chosen.max_iter},

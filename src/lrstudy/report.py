@@ -391,6 +391,7 @@ def _results(comparison: dict) -> Section:
             "generalization gap is accuracy on 5,000 training examples minus test accuracy, both of the last "
             "weights in evaluation mode.",
             _plan(comparison),
+            *_balance_words(comparison),
             *_view_words(comparison),
             *_reference_words(comparison),
         ],
@@ -431,12 +432,42 @@ def _view_words(comparison: dict) -> list[str]:
     ]
 
 
+_METRICS = {
+    "test/accuracy": "accuracy",
+    "test/balanced_accuracy": "balanced accuracy",
+    "test/f1_macro": "macro F1",
+    "test/f1": "F1",
+}
+
+
+def _balance_words(comparison: dict) -> list[str]:
+    """For each data set whose classes differ in size, by how much and what decides on it."""
+    paragraphs = []
+    for dataset, counts in comparison["protocol"].get("test_classes", {}).items():
+        label = comparison["data"][dataset]["label"]
+        total = sum(counts.values())
+        largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)
+        metric = _METRICS[comparison["protocol"]["headline"][dataset]]
+        words = (
+            f"The classes of {label} are unbalanced: of {total:,} test examples {largest} has "
+            f"{counts[largest]:,} and {smallest} {counts[smallest]:,}. "
+        )
+        if metric == "accuracy":
+            words += (
+                f"Accuracy decides all the same: who always says {largest} has "
+                f"{_percent(counts[largest] / total)}."
+            )
+        else:
+            words += f"So {metric} decides, to which every class counts alike, and not accuracy."
+        paragraphs.append(words)
+    return paragraphs
+
+
 def _reference_words(comparison: dict) -> list[str]:
     """For each data set, what its linear reference is and reaches, at which cost."""
-    words = {"test/accuracy": "accuracy", "test/f1_macro": "macro F1", "test/f1": "F1"}
     paragraphs = []
     for dataset, found in comparison["references"].items():
-        scores = ", ".join(f"{words[name]} {_percent(value)}" for name, value in found["metrics"].items())
+        scores = ", ".join(f"{_METRICS[name]} {_percent(value)}" for name, value in found["metrics"].items())
         paragraphs.append(
             "The last row, in grey or italics, is no schedule but what a sceptic would train first on "
             f"{comparison['data'][dataset]['label']}: {found['title']}, on the same training examples, with "

@@ -1,7 +1,7 @@
-"""Where the raw data comes from, and what it must be: the two official splits of CIFAR-10 and IMDB.
+"""Where the raw data comes from, and what it must be: the two official splits of a data set.
 
-``download`` brings them to ``data/raw/<dataset>/{train,test}.parquet`` (columns as on the Hugging Face hub)
-and records in ``source.json`` what they are; ``read_rows`` reads and checks one of them.
+``download`` brings them to ``data/raw/<dataset>/{train,test}.parquet`` (of the hub: its own files) and
+records in ``source.json`` what they are; ``read_rows`` reads and checks one of them.
 """
 
 import contextlib
@@ -10,124 +10,74 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from lrstudy.data import DATASETS
+from lrstudy.dataset import Columns, Dataset, Hub, Images, Layout, Torchvision
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically, write_json
+from lrstudy.intake import (
+    IMAGE_TYPE,
+    MAX_IMAGE_BYTES,
+    ROWS_AT_ONCE,
+    class_numbers,
+    names_of_classes,
+    one_line,
+    write_images,
+    write_table,
+    written_columns,
+)
 
 SOURCES = ("hub", "archive", "sample")
 OFFICIAL_SPLITS = ("train", "test")
-IMAGE_SIZE = 32  # pixels, height and width
+ARCHIVE_SIZE = 32  # pixels, height and width, of the images in CIFAR's archive
 
-MAX_FILE_BYTES = 1 << 30  # a raw parquet file, packed or unpacked; the largest official one has about 120 MB
-_ROWS_AT_ONCE = 256  # so that what unpacks to too much is noticed before it fills the memory
-MAX_IMAGE_BYTES = 1 << 16  # one encoded image; 32x32 RGB without compression has 3 KB
-MAX_TEXT_BYTES = 1_000_000  # one review; the longest official one has about 14 KB
+MAX_FILE_BYTES = 1 << 32  # a raw parquet file, packed or unpacked; the largest official one has about 120 MB
+MAX_PIXEL_BYTES = 1 << 33  # of a split's decoded images: it is held in memory
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+MAX_PIXELS = 1 << 24  # of one image before it is resized
+MAX_TEXT_BYTES = 1_000_000  # one text; the longest official one has about 14 KB
 MAX_MEMBER_BYTES = 1 << 26  # one batch inside the archive; official ones have about 31 MB
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A tar archive of pickled batches (``data``: uint8 (n, 3072), channel first; ``labels``: n integers)."""
-
-    url: str
-    md5: str
-    members: dict[str, tuple[str, ...]]  # official split -> its batches, in order
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a dataset must look like. Classes are balanced: ``rows[split] / len(class_names)`` of each."""
-
-    name: str
-    kind: str  # "image" or "text"
-    title: str  # as it stands in tables and figures
-    class_names: tuple[str, ...]
-    rows: dict[str, int]
-    repo: str = ""
-    revision: str = ""  # commit on the hub
-    sha256: dict[str, str] = field(default_factory=dict)
-    archive: Archive | None = None
-
-    def file(self, split: str) -> str:
-        """Path of a split inside the repository on the hub, and inside a mirror below ``<repo>/``."""
-        return f"plain_text/{split}-00000-of-00001.parquet"
-
-
-OFFICIAL = {
-    "cifar10": Spec(
-        name="cifar10",
-        kind="image",
-        title="CIFAR-10",
-        class_names=(
-            *("airplane", "automobile", "bird", "cat", "deer"),
-            *("dog", "frog", "horse", "ship", "truck"),
-        ),
-        rows={"train": 50_000, "test": 10_000},
-        repo="uoft-cs/cifar10",
-        revision="0b2714987fa478483af9968de7c934580d0bb9a2",
-        sha256={
-            "train": "8428b53a88a11ac374111006708df51469e315a22ac6d66470afd9c78d2ae883",
-            "test": "841389e6f2d64f28bf17310e430aebac20ec3ba611a3c5e231dc93c645ce84de",
-        },
-        archive=Archive(
-            url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-            md5="c58f30108f718f92721af3b95e74349a",
-            members={
-                "train": tuple(f"cifar-10-batches-py/data_batch_{i}" for i in range(1, 6)),
-                "test": ("cifar-10-batches-py/test_batch",),
-            },
-        ),
-    ),
-    "imdb": Spec(
-        name="imdb",
-        kind="text",
-        title="IMDB",
-        class_names=("neg", "pos"),
-        rows={"train": 25_000, "test": 25_000},
-        repo="stanfordnlp/imdb",
-        revision="e6281661ce1c48d982bc483cf8a173c1bbeb5d31",
-        sha256={
-            "train": "db47d16b5c297cc0dd625e519c81319c24c9149e70e8496de5475f6fa928342c",
-            "test": "b52e26e2f872d282ffac460bf9770b25ac6f102cda0e6ca7158df98c94e8b3da",
-        },
-    ),
-}
 
 
 # ---------------------------------------------------------------------------------------------- download
 
 
 def download(
-    dataset: str,
+    name: str,
+    spec: Dataset,
     folder: Path,
     *,
     source: str = "hub",
     mirror: Path | None = None,
     partial: Path = Path(".downloads"),
     endpoint: str | None = None,
-    spec: Spec | None = None,
 ) -> dict[str, Any]:
-    """Bring both official splits of ``dataset`` to ``folder``, checked, and return what ``source.json`` says.
+    """Bring both official splits of a data set to ``folder``, checked, and return what ``source.json`` says.
 
-    ``source``: ``hub`` (pinned revision and SHA-256), ``archive`` (CIFAR-10 as its authors publish it; IMDB
-    comes from the hub) or ``sample`` (embedded, offline). ``mirror`` is a folder laid out as the hub, used in
-    the hub's place. ``partial`` keeps unfinished downloads, so that a later call goes on where one stopped.
-    ``spec`` replaces the official description. Nothing in ``folder`` changes before every check has passed.
+    Args:
+        name: the data set's.
+        spec: what its conf file says.
+        folder: where the splits go. Nothing in it changes before every check has passed.
+        source: ``hub``: where its ``origin`` says; ``archive``: where its ``archive`` says, if it has one;
+            ``sample``: the embedded stand-in, offline.
+        mirror: a folder laid out as the hub, used in the hub's place.
+        partial: keeps unfinished downloads, so that a later call goes on where one stopped.
+        endpoint: of the hub; None: the library's.
 
-    Raises StudyError: out of reach, truncated, wrong hash, columns, counts, image or encoding.
+    Raises:
+        StudyError: out of reach, truncated, wrong hash, columns, counts, classes, image or encoding; train
+            and test are the same.
     """
-    if dataset not in OFFICIAL:
-        raise unknown("dataset", dataset, DATASETS, "a dataset")
     if source not in SOURCES:
         raise unknown("data.source", source, SOURCES, "a source of data")
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,26 +86,21 @@ def download(
     shutil.rmtree(staging, ignore_errors=True)  # what a call that was killed left
     try:
         if source == "sample":
-            from lrstudy import sample
-
-            spec = spec or sample.SPECS[dataset]
-            for split, table in sample.tables(dataset).items():
-                _write_parquet(table, staged[split])
-            origin, revision = "sample", f"version {sample.VERSION}"
+            found = _stage_sample(name, spec, staged)
+        elif source == "archive" and spec.archive:
+            found = _stage_archive(name, spec, staged, folder, partial / name)
+        elif isinstance(spec.origin, Hub) and mirror is not None:
+            found = _stage_mirror(name, spec, staged, mirror)
+        elif isinstance(spec.origin, Hub):
+            found = _stage_hub(name, spec, staged, folder, partial / name, endpoint)
+        elif isinstance(spec.origin, Torchvision):
+            found = _stage_torchvision(name, spec, staged, partial / name)
         else:
-            spec = spec or OFFICIAL[dataset]
-            if source == "archive" and spec.archive:
-                origin, revision = "archive", f"md5:{spec.archive.md5}"
-                if not _archive_is_here(folder, revision):
-                    _stage_archive(spec, staged, partial / dataset)
-            elif mirror is not None:
-                origin, revision = "mirror", None
-                _stage_mirror(spec, staged, mirror)
-            else:
-                origin, revision = "hub", spec.revision
-                _stage_hub(spec, staged, folder, partial / dataset, endpoint)
+            found = _stage_own(name, spec, staged)
         paths = {s: staged[s] if staged[s].exists() else folder / f"{s}.parquet" for s in OFFICIAL_SPLITS}
-        record = _describe(spec, paths, origin, revision)
+        record = _describe(name, spec, paths, found)
+        if isinstance(spec.origin, Hub) and found.origin in ("hub", "mirror"):
+            _check_class_names(name, spec, found, paths)
         for split, path in staged.items():
             if path.exists():
                 os.replace(path, folder / f"{split}.parquet")
@@ -165,70 +110,257 @@ def download(
     return record
 
 
-def _describe(spec: Spec, paths: dict[str, Path], origin: str, revision: str | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Found:
+    """Where the staged files are from and how they are to be read."""
+
+    origin: str
+    revision: str | None
+    layout: Layout
+    rows: dict[str, int] | None
+    official: bool | None = None  # None: as the hashes say
+    title: str = ""
+
+
+def layout_of(spec: Dataset, columns: Columns) -> Layout:
+    """How the rows of a data set's raw splits are read, where they have these columns."""
+    return Layout(
+        kind=spec.kind,
+        columns=columns,
+        class_names=spec.classes,
+        image_size=spec.image_size,
+        channels=spec.channels,
+        resize=spec.resize,
+        balanced=spec.balanced,
+    )
+
+
+def _describe(name: str, spec: Dataset, paths: dict[str, Path], found: _Found) -> dict[str, Any]:
     """Check the content of both splits and return the record for ``source.json``."""
-    files, encodings = {}, set()
+    files, encodings, contents = {}, set(), {}
     for split, path in paths.items():
-        where = f"{spec.name} ({origin}), {split}"
-        _, _, encoding = read_rows(path, spec.kind, len(spec.class_names), spec.rows[split], where)
-        encodings.add(encoding)
-        files[split] = {
-            "sha256": digest(path, "sha256"),
-            "bytes": path.stat().st_size,
-            "rows": spec.rows[split],
-        }
-    encoding = "+".join(sorted(set("+".join(encodings).split("+"))))
-    hashes = {split: entry["sha256"] for split, entry in files.items()}
-    official = origin == "archive" or (origin != "sample" and hashes == spec.sha256)
-    note = "sample" if origin == "sample" else "JPEG copy" if "jpeg" in encoding else "mirror"
+        where = f"{name} ({found.origin}), {split}"
+        rows = found.rows and found.rows[split]
+        values, labels, encoding = read_rows(path, found.layout, rows, where)
+        encodings.update(encoding.split("+"))
+        contents[split] = set(content_digests(values))
+        files[split] = {"sha256": digest(path, "sha256"), "bytes": path.stat().st_size, "rows": len(labels)}
+    if contents["test"] <= contents["train"]:
+        raise StudyError(
+            f"{name} ({found.origin}): every test example stands in train, so test would measure memory; "
+            "give the two splits files of their own."
+        )
+    official = found.official
+    if official is None:
+        hashes = {split: [entry["sha256"]] for split, entry in files.items()}
+        official = hashes == spec.origin.sha256
+    note = "sample" if found.origin == "sample" else "JPEG copy" if "jpeg" in encodings else "mirror"
+    noted = not official and found.origin in ("sample", "mirror", "hub")
+    resized = f", resized to {spec.image_size[0]}x{spec.image_size[1]}" if spec.resize else ""
+    pinned = official and found.origin == "mirror"
     return {
-        "dataset": spec.name,
-        "kind": spec.kind,
-        "class_names": list(spec.class_names),
-        "source": origin,
+        "dataset": name,
+        "source": found.origin,
         "official": official,
-        "label": spec.title if official else f"{spec.title} ({note})",
-        "encoding": encoding,
-        "revision": spec.revision if official and origin == "mirror" else revision,
+        "label": (found.title or spec.title) + (f" ({note})" if noted else "") + resized,
+        "encoding": "+".join(sorted(encodings)),
+        "revision": spec.origin.revision if pinned else found.revision,
+        "layout": found.layout.model_dump(),
         "files": files,
     }
 
 
-def _stage_mirror(spec: Spec, staged: dict[str, Path], mirror: Path) -> None:
-    for split, target in staged.items():
-        path = mirror / spec.repo / spec.file(split)
-        if not path.is_file():
+def _check_class_names(name: str, spec: Dataset, found: _Found, paths: dict[str, Path]) -> None:
+    """Where files name their classes themselves, the names must be those of the conf, in their order."""
+    for split, path in paths.items():
+        where = f"{name} ({found.origin}), {split}"
+        names = names_of_classes(path, found.layout.columns.label, path.parent, where)
+        if names is not None and names != spec.classes:
             raise StudyError(
-                f"LRSTUDY_DATA_MIRROR={mirror}: {path} is not there. A mirror is laid out as the hub: "
-                f"<mirror>/{spec.repo}/{spec.file(split)}. Correct the path, or unset the variable."
+                f"{where}: the file's classes are {', '.join(names)}; conf says {', '.join(spec.classes)}. "
+                "Correct `classes`, or `origin.columns.label`."
             )
-        _check_size(path, f"{spec.name} (mirror), {split}")
-        _copy(path, target)
+
+
+def _stage_sample(name: str, spec: Dataset, staged: dict[str, Path]) -> _Found:
+    from lrstudy import sample
+
+    if spec.sample is None:
+        raise StudyError(
+            f"{name}: has no stand-in (`sample: null` in its conf file), so data=sample is not for it; name "
+            f"one of {', '.join(sample.SAMPLES)} there, or take another source."
+        )
+    made = sample.make(spec)
+    for split, table in made.tables.items():
+        _write_parquet(table, staged[split])
+    layout = layout_of(spec, made.columns)
+    layout = layout.model_copy(update={"class_names": made.class_names, "balanced": True, "resize": False})
+    rows = {split: table.num_rows for split, table in made.tables.items()}
+    return _Found("sample", f"version {sample.VERSION}", layout, rows, official=False, title=made.title)
+
+
+def _stage_mirror(name: str, spec: Dataset, staged: dict[str, Path], mirror: Path) -> _Found:
+    by_split: dict[str, list[Path]] = {}
+    for split in staged:
+        by_split[split] = [mirror / spec.origin.repo / file for file in spec.origin.files[split]]
+        for path in by_split[split]:
+            if not path.is_file():
+                raise StudyError(
+                    f"LRSTUDY_DATA_MIRROR={mirror}: {path} is not there. A mirror is laid out as the hub: "
+                    f"<mirror>/{path.relative_to(mirror)}. Correct the path, or unset the variable."
+                )
+            _check_size(path, f"{name} (mirror), {split}")
+    official = None if _as_it_is(spec.origin) else _hashes_agree(by_split, spec.origin)
+    return _Found("mirror", None, _stage_files(name, spec, by_split, staged), spec.rows, official)
 
 
 def _stage_hub(
-    spec: Spec, staged: dict[str, Path], folder: Path, partial: Path, endpoint: str | None
-) -> None:
+    name: str, spec: Dataset, staged: dict[str, Path], folder: Path, partial: Path, endpoint: str | None
+) -> _Found:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    for split, target in staged.items():
-        expected = spec.sha256[split]
-        present = folder / f"{split}.parquet"
-        if present.is_file() and digest(present, "sha256") == expected:
-            continue
-        url = hf_hub_url(
-            spec.repo, spec.file(split), repo_type="dataset", revision=spec.revision, endpoint=endpoint
+    origin, as_it_is = spec.origin, _as_it_is(spec.origin)
+    layout = layout_of(spec, origin.columns if as_it_is else written_columns(spec.kind))
+    found = _Found("hub", origin.revision, layout, spec.rows, official=True)
+    if _is_here(folder, origin.revision, layout):
+        return found
+    with contextlib.ExitStack() as kept:
+        by_split: dict[str, list[Path]] = {}
+        for split in staged:
+            by_split[split] = []
+            present = folder / f"{split}.parquet"
+            for number, file in enumerate(origin.files[split]):
+                expected = origin.sha256 and origin.sha256[split][number]
+                if as_it_is and expected and present.is_file() and digest(present, "sha256") == expected:
+                    continue
+                url = hf_hub_url(
+                    origin.repo, file, repo_type="dataset", revision=origin.revision, endpoint=endpoint
+                )
+                expected = expected or _hash_at_the_hub(url, name, partial)
+                getting = fetched(url, partial, f"sha256:{expected}", name, build_hf_headers())
+                by_split[split].append(kept.enter_context(getting))
+        _stage_files(name, spec, by_split, staged)
+    return found
+
+
+def _hash_at_the_hub(url: str, dataset: str, partial: Path) -> str:
+    """The SHA-256 that the hub has for a file at the pinned revision, where conf has none."""
+    from huggingface_hub import get_hf_file_metadata
+
+    with _clear_network_errors(url, dataset, partial / "unknown"):
+        found = get_hf_file_metadata(url).etag or ""
+    if not re.fullmatch(r"[0-9a-f]{64}", found):
+        raise StudyError(
+            f"{dataset}: the hub has no SHA-256 for {url} (a small file outside of its large file storage); "
+            "give it as origin.sha256."
         )
-        with fetched(url, partial, f"sha256:{expected}", spec.name, build_hf_headers()) as path:
-            _copy(path, target)
+    return found
 
 
-def _archive_is_here(folder: Path, revision: str) -> bool:
-    """Whether ``folder`` already holds, unchanged, what was made from the archive named by ``revision``."""
+def _as_it_is(origin: Hub) -> bool:
+    """Whether the hub's files are placed as they are: one parquet file for each split."""
+    return all(len(paths) == 1 and paths[0].endswith(".parquet") for paths in origin.files.values())
+
+
+def _hashes_agree(files: dict[str, list[Path]], origin: Hub) -> bool:
+    found = {split: [digest(path, "sha256") for path in paths] for split, paths in files.items()}
+    return found == origin.sha256
+
+
+def _stage_files(name: str, spec: Dataset, files: dict[str, list[Path]], staged: dict[str, Path]) -> Layout:
+    """Copy the hub's or a mirror's files, or make one file for each split of them."""
+    if _as_it_is(spec.origin):
+        for split, paths in files.items():
+            for path in paths:
+                _copy(path, staged[split])
+        return layout_of(spec, spec.origin.columns)
+    # What was fetched is named by its hash; its format is told by the name it has at the hub.
+    with tempfile.TemporaryDirectory(dir=_made(staged["train"].parent)) as scratch:
+        named = {}
+        for split, paths in files.items():
+            named[split] = []
+            for number, (path, file) in enumerate(zip(paths, spec.origin.files[split], strict=True)):
+                link = Path(scratch) / f"{split}-{number}{Path(file).suffix}"
+                link.symlink_to(path.resolve())
+                named[split].append(link)
+        write_table(
+            named,
+            staged,
+            kind=spec.kind,
+            columns=spec.origin.columns,
+            classes=spec.classes,
+            cache=Path(scratch) / "cache",
+            where=name,
+        )
+    return layout_of(spec, written_columns(spec.kind))
+
+
+def _stage_own(name: str, spec: Dataset, staged: dict[str, Path]) -> _Found:
+    origin = spec.origin
+    folder, cache = Path(origin.folder).expanduser(), _made(staged["train"].parent) / "cache"
+    where = f"{name} ({origin.type})"
+    if not folder.is_dir():
+        raise StudyError(f"{where}: origin.folder: {folder.absolute()} is no folder; correct it.")
+    if isinstance(origin, Images):
+        folders = {split: folder / part for split, part in origin.splits.items()}
+        write_images(folders, staged, classes=spec.classes, cache=cache, where=where)
+    else:
+        files = {split: [folder / path for path in paths] for split, paths in origin.files.items()}
+        write_table(
+            files,
+            staged,
+            kind=spec.kind,
+            columns=origin.columns,
+            classes=spec.classes,
+            cache=cache,
+            where=where,
+        )
+    layout = layout_of(spec, written_columns(spec.kind))
+    return _Found(origin.type, None, layout, spec.rows, official=False)
+
+
+def _stage_torchvision(name: str, spec: Dataset, staged: dict[str, Path], partial: Path) -> _Found:
+    import inspect
+
+    import torchvision
+
+    known = {
+        found: inspect.signature(getattr(torchvision.datasets, found).__init__).parameters
+        for found in torchvision.datasets.__all__
+    }
+    named = spec.origin.name
+    usable = [one for one, takes in known.items() if "download" in takes and {"train", "split"} & set(takes)]
+    if named not in usable:
+        raise unknown(f"{name}: origin.name", named, usable, "a data set of torchvision that is downloaded")
+    for split, target in staged.items():
+        part = {"train": split == "train"} if "train" in known[named] else {"split": split}
+        where = f"{name} (torchvision), {split}"
+        try:
+            found = getattr(torchvision.datasets, named)(root=partial, download=True, **part)
+        except Exception as error:  # of the network, the archive, the hash: each data set has its own
+            raise StudyError(
+                f"{where}: torchvision cannot bring {named} ({one_line(error)}). Where its publisher is out "
+                f"of reach, lay its files out in {partial} as torchvision does, or use the embedded sample: "
+                "-S data=sample."
+            ) from error
+        images, labels = [], []
+        for image, label in found:
+            images.append(np.asarray(image))
+            labels.append(int(label))
+        if len({image.shape for image in images}) > 1:
+            raise StudyError(f"{where}: images differ in size; use another origin, with resize: true.")
+        columns = written_columns("image")
+        _write_parquet(image_table(np.stack(images), np.array(labels), columns), target)
+    layout = layout_of(spec, written_columns("image"))
+    return _Found("torchvision", f"torchvision {torchvision.__version__}", layout, spec.rows, official=True)
+
+
+def _is_here(folder: Path, revision: str, layout: Layout) -> bool:
+    """Whether ``folder`` already holds, unchanged, what a revision is, to be read in this way."""
     try:
         record = json.loads((folder / "source.json").read_text("utf-8"))
-        return record["revision"] == revision and all(
+        return (record["revision"], record["layout"]) == (revision, layout.model_dump()) and all(
             digest(folder / f"{split}.parquet", "sha256") == record["files"][split]["sha256"]
             for split in OFFICIAL_SPLITS
         )
@@ -236,11 +368,16 @@ def _archive_is_here(folder: Path, revision: str) -> bool:
         return False
 
 
-def _stage_archive(spec: Spec, staged: dict[str, Path], partial: Path) -> None:
-    with fetched(spec.archive.url, partial, f"md5:{spec.archive.md5}", spec.name) as path:
-        for split, target in staged.items():
-            images, labels = read_archive(path, spec.archive.members[split])
-            _write_parquet(image_table(images, labels), target)
+def _stage_archive(name: str, spec: Dataset, staged: dict[str, Path], folder: Path, partial: Path) -> _Found:
+    columns = Columns(input="img", label="label")
+    layout, archive = layout_of(spec, columns), spec.archive
+    found = _Found("archive", f"md5:{archive.md5}", layout, spec.rows, official=True)
+    if not _is_here(folder, found.revision, layout):
+        with fetched(archive.url, partial, f"md5:{archive.md5}", name) as path:
+            for split, target in staged.items():
+                images, labels = read_archive(path, archive.members[split])
+                _write_parquet(image_table(images, labels, columns), target)
+    return found
 
 
 @contextlib.contextmanager
@@ -339,68 +476,94 @@ class _Progress(tqdm):
 
 
 def read_rows(
-    path: Path, kind: str, num_classes: int, rows: int, where: str
+    path: Path, layout: Layout, rows: int | None, where: str
 ) -> tuple[np.ndarray | list[str], np.ndarray, str]:
-    """Read and check a raw split: (images uint8 (rows, 32, 32, 3) or texts, labels int64 (rows,), encoding).
+    """Read and check a raw split.
 
-    ``encoding`` is ``png``, ``jpeg`` or ``jpeg+png`` for images and ``utf-8`` for texts. Raises StudyError
-    that begins with ``where`` when columns, types, counts, class balance or any single value is wrong.
+    Args:
+        path: a parquet file.
+        layout: its columns, and what images and classes must be.
+        rows: how many there must be; None: any number.
+        where: begins every error.
+
+    Returns:
+        Images uint8 (rows, height, width, channels) or texts; labels int64 (rows,); and the encoding: of
+        images ``png``, ``jpeg``, ..., several with a ``+`` between, of texts ``utf-8``.
+
+    Raises:
+        StudyError: columns, types, counts, classes, or any single value is wrong.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     _check_size(path, where)
-    try:
-        with pq.ParquetFile(path) as file:
-            schema, metadata = file.schema_arrow, file.metadata
-            if kind == "image":
-                column, wanted = "img", "struct<bytes: binary, path: string>"
-                found = _type(schema, column)
-                right = (
-                    pa.types.is_struct(found)
-                    and found.get_field_index("bytes") >= 0
-                    and pa.types.is_binary(found.field("bytes").type)
-                )
-            else:
-                column, wanted = "text", "string"
-                found = _type(schema, column)
-                right = pa.types.is_string(found)
-            if not right or not pa.types.is_integer(_type(schema, "label")):
-                columns = ", ".join(f"{f.name}: {f.type}" for f in schema) or "none"
-                raise StudyError(
-                    f"{where}: columns are {columns}; expected {column}: {wanted}, label: integer."
-                )
-            if metadata.num_rows != rows:
-                raise StudyError(f"{where}: {metadata.num_rows:,} rows, expected {rows:,}.")
-            batches, unpacked = [], 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=[column, "label"]):
-                unpacked += batch.nbytes
-                if unpacked > MAX_FILE_BYTES:
-                    raise StudyError(f"{where}: at most {MAX_FILE_BYTES:,} bytes are allowed, unpacked.")
-                batches.append(batch)
-            table = pa.Table.from_batches(batches) if batches else schema.empty_table()
-            table = table.combine_chunks()
-            if table.num_rows != rows:
-                raise StudyError(f"{where}: {table.num_rows:,} rows, expected {rows:,}.")
-    except (pa.ArrowException, OSError) as error:
-        raise StudyError(
-            f"{where}: not a readable parquet file ({_one_line(error)}). Fetch it again."
-        ) from error
+    column, label, classes = layout.columns.input, layout.columns.label, layout.class_names
+    with _readable_parquet(where), pq.ParquetFile(path) as file:
+        schema, metadata = file.schema_arrow, file.metadata
+        found, labelled = _type(schema, column), _type(schema, label)
+        if layout.kind == "image":
+            wanted = IMAGE_TYPE
+            right = (
+                pa.types.is_struct(found)
+                and found.get_field_index("bytes") >= 0
+                and pa.types.is_binary(found.field("bytes").type)
+            )
+        else:
+            wanted = "string"
+            right = pa.types.is_string(found) or pa.types.is_large_string(found)
+        if not right or not (pa.types.is_integer(labelled) or pa.types.is_string(labelled)):
+            columns = ", ".join(f"{f.name}: {f.type}" for f in schema) or "none"
+            raise StudyError(
+                f"{where}: columns are {columns}; expected {column}: {wanted}, {label}: integer or string."
+            )
+        if rows is not None and metadata.num_rows != rows:
+            raise StudyError(f"{where}: {metadata.num_rows:,} rows, expected {rows:,}.")
+        batches, unpacked = [], 0
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column, label]):
+            unpacked += batch.nbytes
+            if unpacked > MAX_FILE_BYTES:
+                raise StudyError(f"{where}: at most {MAX_FILE_BYTES:,} bytes are allowed, unpacked.")
+            batches.append(batch)
+        table = pa.Table.from_batches(batches) if batches else schema.empty_table()
+        table = table.combine_chunks()
+        if rows is not None and table.num_rows != rows:
+            raise StudyError(f"{where}: {table.num_rows:,} rows, expected {rows:,}.")
 
-    if table["label"].null_count:
-        raise StudyError(f"{where}: {table['label'].null_count:,} rows have no label.")
-    labels = table["label"].to_numpy().astype(np.int64)
-    counts = np.bincount(labels[(labels >= 0) & (labels < num_classes)], minlength=num_classes).tolist()
-    if counts != [rows // num_classes] * num_classes:
+    labels = class_numbers(table[label].combine_chunks(), classes, where)
+    counts = np.bincount(labels, minlength=len(classes)).tolist()
+    if layout.balanced and len(set(counts)) > 1:
         raise StudyError(
-            f"{where}: examples per class 0 to {num_classes - 1} are {counts}, "
-            f"expected {rows // num_classes:,} of each."
+            f"{where}: examples per class 0 to {len(classes) - 1} are {counts}, "
+            f"expected {len(labels) // len(classes):,} of each."
         )
+    if 0 in counts:
+        raise StudyError(f"{where}: the class {classes[counts.index(0)]!r} has no example.")
     values = table[column].chunk(0) if table[column].num_chunks else table[column].combine_chunks()
-    if kind == "image":
-        images, encoding = _decode_images(values.field("bytes"), where)
+    if layout.kind == "image":
+        images, encoding = _decode_images(values.field("bytes"), layout, where)
         return images, labels, encoding
     return _decode_texts(values, where), labels, "utf-8"
+
+
+@contextlib.contextmanager
+def _readable_parquet(where: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise StudyError(
+            f"{where}: not a readable parquet file ({one_line(error)}). Fetch it again."
+        ) from error
+
+
+def parquet_schema(path: Path, where: str) -> Any:
+    """The Arrow schema of a parquet file."""
+    import pyarrow.parquet as pq
+
+    _check_size(path, where)
+    with _readable_parquet(where):
+        return pq.read_schema(path)
 
 
 def _type(schema: Any, name: str) -> Any:
@@ -410,25 +573,40 @@ def _type(schema: Any, name: str) -> Any:
     return schema.field(index).type if index >= 0 else pa.null()
 
 
-def _decode_images(values: Any, where: str) -> tuple[np.ndarray, str]:
+def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray, str]:
     from PIL import Image
 
-    images = np.empty((len(values), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    (height, width), channels = layout.image_size, layout.channels
+    total = len(values) * height * width * channels
+    if total > MAX_PIXEL_BYTES:
+        raise StudyError(
+            f"{where}: {len(values):,} images of {height}x{width}x{channels} take {total:,} bytes, at most "
+            f"{MAX_PIXEL_BYTES:,} allowed; choose a smaller image_size."
+        )
+    images = np.empty((len(values), height, width, channels), np.uint8)
     encodings = set()
     for row, value in enumerate(_Progress(values, desc=f"{where}: decode", unit=" images")):
         data = value.as_py() or b""
         try:
             if len(data) > MAX_IMAGE_BYTES:
                 raise ValueError(f"{len(data):,} bytes, at most {MAX_IMAGE_BYTES:,} allowed")
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                if image.size != (IMAGE_SIZE, IMAGE_SIZE):  # known before any pixel is decoded
-                    raise ValueError(f"{image.width}x{image.height} pixels")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                # known before any pixel is decoded
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(
+                        f"{image.height}x{image.width} pixels, at most {MAX_PIXELS:,} pixels allowed"
+                    )
+                if not layout.resize and image.size != (width, height):
+                    raise ValueError(f"{image.height}x{image.width} pixels")
                 encodings.add(image.format.lower())
-                images[row] = image.convert("RGB")
+                decoded = image.convert("RGB" if channels == 3 else "L")
+                if decoded.size != (width, height):
+                    decoded = decoded.resize((width, height), Image.Resampling.BILINEAR)
+                images[row] = np.asarray(decoded).reshape(height, width, channels)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            size = f"{IMAGE_SIZE}x{IMAGE_SIZE}"
+            wanted = "" if layout.resize else f"{height}x{width} "
             raise StudyError(
-                f"{where}: image {row} is no {size} PNG or JPEG image ({_one_line(error)})."
+                f"{where}: image {row} is no {wanted}image in {', '.join(FORMATS)} ({one_line(error)})."
             ) from error
     return images, "+".join(sorted(encodings))
 
@@ -467,17 +645,17 @@ def read_archive(path: Path, members: Iterable[str]) -> tuple[np.ndarray, np.nda
                     )
                 batch = _ArrayUnpickler(archive.extractfile(member), encoding="bytes").load()
                 data, numbers = batch[b"data"], np.asarray(batch[b"labels"], np.int64)
-                if data.dtype != np.uint8 or data.shape != (len(numbers), 3 * IMAGE_SIZE**2):
+                if data.dtype != np.uint8 or data.shape != (len(numbers), 3 * ARCHIVE_SIZE**2):
                     raise StudyError(
                         f"{path.name}: {name} holds {data.dtype} {data.shape} for {len(numbers)} labels; "
-                        f"expected uint8 ({len(numbers)}, {3 * IMAGE_SIZE**2})."
+                        f"expected uint8 ({len(numbers)}, {3 * ARCHIVE_SIZE**2})."
                     )
-                images.append(data.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1))
+                images.append(data.reshape(-1, 3, ARCHIVE_SIZE, ARCHIVE_SIZE).transpose(0, 2, 3, 1))
                 labels.append(numbers)
     except StudyError:
         raise
     except Exception as error:  # what a damaged archive or pickle makes its reader raise is not documented
-        raise StudyError(f"{path.name}: not a CIFAR-10 Python archive ({_one_line(error)}).") from error
+        raise StudyError(f"{path.name}: not a CIFAR-10 Python archive ({one_line(error)}).") from error
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -495,25 +673,30 @@ class _ArrayUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"a pickle asks for {module}.{name}, which is not allowed")
 
 
-def image_table(images: np.ndarray, labels: np.ndarray) -> Any:
-    """Images uint8 (n, 32, 32, 3) and labels (n,) as the hub's columns ``img`` (PNG) and ``label``."""
+def image_table(images: np.ndarray, labels: np.ndarray, columns: Columns) -> Any:
+    """Images uint8 (n, height, width) or (n, height, width, 1 or 3) as PNG, and labels (n,)."""
     import pyarrow as pa
     from PIL import Image
 
+    if images.shape[-1] == 1:
+        images = images[..., 0]
     cells = []
     for image in images:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG", compress_level=1)  # lossless at any level; 1 is fastest
         cells.append({"bytes": buffer.getvalue(), "path": None})
     img = pa.array(cells, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
-    return pa.table({"img": img, "label": pa.array(labels, pa.int64())})
+    return pa.table({columns.input: img, columns.label: pa.array(labels, pa.int64())})
 
 
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def content_digests(examples: Iterable[str | np.ndarray]) -> np.ndarray:
+    """SHA-256 of each text's characters or image's pixels, bytes (N,): copies have the same one."""
+    contents = (one.encode() if isinstance(one, str) else one.tobytes() for one in examples)
+    # as objects: NumPy's own byte strings lose zeros at their end
+    return np.array([hashlib.sha256(content).digest() for content in contents], dtype=object)
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -531,6 +714,11 @@ def _write_parquet(table: Any, path: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with source.open("rb") as reader:
         write_atomically(target, lambda writer: shutil.copyfileobj(reader, writer, 1 << 20))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _check_size(path: Path, where: str) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lrstudy.comparison import HEADLINE, epochs_by_seed, not_compared, works
+from lrstudy.comparison import epochs_by_seed, not_compared, works
 from lrstudy.config import CompareParams
 from lrstudy.statistics import median_interval, median_time, performance_profile
 
@@ -44,7 +44,7 @@ def time_to_target(cells: Cells, compared: Cells, settings: CompareParams) -> di
     """
     models: dict[str, dict] = {}
     for model, schedules in cells.items():
-        headline = HEADLINE[next(iter(schedules.values()))["training"]["dataset"]]
+        headline = next(iter(schedules.values()))["training"]["headline"]
         reference = schedules.get(settings.reference)
         # A row that is tuned as another has the search of that one.
         of = reference and cells.get(reference["training"].get("tuned_as", model), {}).get(settings.reference)
@@ -60,6 +60,17 @@ def time_to_target(cells: Cells, compared: Cells, settings: CompareParams) -> di
     return {"models": models, "profiles": _profiles(with_target, compared, settings)}
 
 
+def validated(headline: str) -> str:
+    """The metric by epoch, on validation data, that goes with a headline metric.
+
+    Epochs have no balanced accuracy: macro F1 stands for it, which weighs every class alike as well, and
+    whoever tells of it names it.
+    """
+    if headline == "test/balanced_accuracy":
+        return "validation/f1_macro"
+    return headline.replace("test/", "validation/")
+
+
 def target(model: str, reference: dict | None, headline: str, settings: CompareParams) -> dict[str, Any]:
     """The validation metric that a model's trainings are timed to, fixed before any of them ran.
 
@@ -72,14 +83,15 @@ def target(model: str, reference: dict | None, headline: str, settings: CompareP
         model: its name.
         reference: the cell of the reference schedule that found its values, with ``tuning``: best.json; None
             if that did not run.
-        headline: the metric that decides for the model's data set.
+        headline: the metric that decides for the model's data set. Balanced accuracy is not measured by
+            epoch: macro F1 stands for it (:data:`VALIDATED_BY`).
         settings: the reference's name and ``targets``.
 
     Returns:
         ``metric``, ``value`` (None where there is none) and ``source``: where it is from, or why there is
         none, in words.
     """
-    metric = headline.replace("test/", "validation/")
+    metric = validated(headline)
     name = settings.reference
     if model in settings.targets:
         return {"metric": metric, "value": settings.targets[model], "source": "given in compare.targets"}

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lrstudy.errors import StudyError
 from lrstudy.evaluation import NO_SCORES
 from lrstudy.identity import training_identity
-from lrstudy.measures import AVERAGES
+from lrstudy.measures import AVERAGES, balanced_accuracy
 
 FORMAT = 1
 SUFFIX = ".json.gz"
@@ -108,6 +108,11 @@ class Scores(_Strict):
     f1_macro: Share | None
     loss: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     confusion: list[list[Annotated[int, Field(ge=0)]]] | None
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean over the classes of their share of right predictions."""
+        return None if self.confusion is None else balanced_accuracy(self.confusion)
 
     @model_validator(mode="after")
     def _agree(self) -> "Scores":

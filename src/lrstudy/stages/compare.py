@@ -11,7 +11,7 @@ import sys
 
 from lrstudy.claims import claims, gaps
 from lrstudy.collect import cell_of, collect, progress
-from lrstudy.comparison import HEADLINE, compare, curves
+from lrstudy.comparison import compare, curves
 from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
@@ -33,7 +33,7 @@ def main() -> None:
     for note in notes:
         print(f"compare: {note}", file=sys.stderr)
     cells: dict[str, dict[str, dict]] = {}
-    data, missing = {}, []
+    data, unbalanced, missing = {}, {}, []
     for name, found in plans.items():
         cell = cell_of(found)
         if cell is None:
@@ -41,6 +41,8 @@ def main() -> None:
             continue
         cells.setdefault(cell["model"], {})[cell["schedule"]] = cell
         data[found.cell.dataset] = cell["data"]
+        if counts := test_classes(params, cell):
+            unbalanced[found.cell.dataset] = counts
     if not cells:
         raise StudyError(
             f"{ledger.folder}: has none of the trainings that params.yaml asks for, measured on test data; "
@@ -66,7 +68,8 @@ def main() -> None:
             "confirm_seeds": params.tune.confirm_seeds,
             **params.compare.model_dump(),
             "planned_seeds": (params.compare.looks or [len(params.train.seeds)])[-1],
-            "headline": {name: HEADLINE[name] for name in data},
+            "test_classes": unbalanced,
+            "headline": {name: params.dataset[name].metric for name in data},
         },
         "progress": {name: progress(found, params) for name, found in plans.items()},
         "missing": missing,
@@ -96,12 +99,23 @@ def main() -> None:
         "metrics.json",
         {
             model: {
-                schedule: cell["metrics"][HEADLINE[cell["dataset"]]]["mean"]
-                for schedule, cell in schedules.items()
+                schedule: cell["metrics"][cell["headline"]]["mean"] for schedule, cell in schedules.items()
             }
             for model, schedules in comparison["cells"].items()
         },
     )
+
+
+def test_classes(params: Params, cell: dict) -> dict[str, int]:
+    """The number of test examples by class, where classes differ in it; else nothing."""
+    spec = params.dataset[cell["training"]["dataset"]]
+    for scores in cell["scores"].values():
+        if confusion := scores["last"]["confusion"]:
+            counts = [sum(row) for row in confusion]
+            # The sample has classes of its own.
+            names = spec.classes if params.data.source != "sample" else map(str, range(len(counts)))
+            return dict(zip(names, counts, strict=True)) if len(set(counts)) > 1 else {}
+    return {}
 
 
 def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:

@@ -8,20 +8,21 @@ import os
 from pathlib import Path
 
 from lrstudy.config import load_params
-from lrstudy.data import DATASETS
 from lrstudy.sources import download
 from lrstudy.stages import run_stage
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lrstudy.stages.download", description=__doc__)
-    parser.add_argument("dataset", choices=DATASETS)
-    dataset = parser.parse_args().dataset
+    parser.add_argument("dataset")
+    dataset, params = parser.parse_args().dataset, load_params()
+    spec = params.dataset_named(dataset)
     mirror = os.environ.get("LRSTUDY_DATA_MIRROR")
     record = download(
         dataset,
+        spec,
         Path("data/raw") / dataset,
-        source=load_params().data.source,
+        source=params.data.source,
         mirror=Path(mirror).expanduser() if mirror else None,
         # outside the stage's outputs, and in the real workspace when DVC runs the stage in a copy of it
         partial=Path(os.environ.get("DVC_ROOT", ".")) / ".downloads",

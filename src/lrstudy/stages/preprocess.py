@@ -4,16 +4,16 @@ import argparse
 from pathlib import Path
 
 from lrstudy.config import load_params
-from lrstudy.data import DATASETS
 from lrstudy.preprocessing import preprocess
 from lrstudy.stages import run_stage
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lrstudy.stages.preprocess", description=__doc__)
-    parser.add_argument("dataset", choices=DATASETS)
-    dataset = parser.parse_args().dataset
-    data = load_params().data
+    parser.add_argument("dataset")
+    dataset, params = parser.parse_args().dataset, load_params()
+    params.dataset_named(dataset)
+    data = params.data
     meta = preprocess(
         Path("data/raw") / dataset,
         Path("data/processed") / dataset,

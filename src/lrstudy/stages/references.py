@@ -6,7 +6,8 @@ Writes reports/references/<dataset>.json. Trains on the train split alone, and o
 import argparse
 from pathlib import Path
 
-from lrstudy.data import DATASETS, read_meta
+from lrstudy.config import load_params
+from lrstudy.data import read_meta
 from lrstudy.files import write_json
 from lrstudy.machine import processor, versions
 from lrstudy.preprocessing import read_examples
@@ -17,12 +18,16 @@ from lrstudy.study import DESCRIBED, data_folder, reference_file
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lrstudy.stages.references", description=__doc__)
-    parser.add_argument("dataset", choices=DATASETS)
-    dataset = parser.parse_args().dataset
+    parser.add_argument("dataset")
+    dataset, params = parser.parse_args().dataset, load_params()
+    spec = params.dataset_named(dataset)
     raw, folder = Path("data/raw") / dataset, data_folder(dataset)
     meta = read_meta(folder)
     found = measure_reference(
-        meta["kind"], read_examples(raw, folder, "train"), read_examples(raw, folder, "test")
+        meta["kind"],
+        read_examples(raw, folder, "train"),
+        read_examples(raw, folder, "test"),
+        spec.headline,
     )
     found |= {
         "data": {name: meta[name] for name in DESCRIBED},

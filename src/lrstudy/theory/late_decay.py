@@ -21,7 +21,6 @@ from lrstudy.theory.landscape import Plane, grid, principal_plane
 from lrstudy.theory.paths import outcome_of, train_path, weights_file
 from lrstudy.theory.records import (
     FOLDER,
-    HEADLINE,
     follow,
     leave,
     log_once,
@@ -185,7 +184,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             for name, values in measured.items()
         }
 
-    headline = f"test/{HEADLINE[meta['kind']]}"
+    headline = params.dataset[dataset].metric
     branches = {str(epoch): summaries(epoch) for epoch in epochs}
 
     def against_the_epoch(name: str) -> dict:

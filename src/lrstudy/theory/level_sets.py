@@ -27,7 +27,6 @@ from lrstudy.theory.landscape import grid, principal_plane
 from lrstudy.theory.paths import outcome_of, path_cell, path_task, train_path, weights_file
 from lrstudy.theory.records import (
     FOLDER,
-    HEADLINE,
     follow,
     leave,
     log_once,
@@ -157,7 +156,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         root,
     )
     along = {name: found["epochs"] for name, found in measured.items()}
-    metric = f"test/{HEADLINE[meta['kind']]}"
+    metric = params.dataset[params.model[model].dataset].metric
     schedules = {
         name: {
             "tuned": tuned[name],

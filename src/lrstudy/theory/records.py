@@ -21,7 +21,6 @@ from lrstudy.theory.landscape import Plane
 from lrstudy.tracking import Journal, Sender
 
 FOLDER = Path("artifacts/theory")
-HEADLINE = {"image": "accuracy", "text": "f1_macro"}  # the study's own test metric for a kind of data
 
 
 def parent_journal(
