@@ -84,16 +84,16 @@ def check_networks(params: Params, known: Path) -> dict[str, str]:
     made = content_hash([settings, code])
     if not (known.exists() and made in known.read_text("utf-8", errors="replace")):
         for name, one in settings.items():
-            _make(name, one, params)
+            _make(name, one)
     return {"made": made}
 
 
-def _make(name: str, settings: dict, params: Params) -> None:
+def _make(name: str, settings: dict) -> None:
     import torch
 
     from lrstudy.models import make_model
 
-    data = {"num_classes": 10, "vocab_size": params.data.vocab_size, "max_length": params.data.max_length}
+    data = {"num_classes": 10, "vocab_size": 1000, "max_length": 100}  # stands in for any
     try:
         try:
             with torch.device("meta"):
