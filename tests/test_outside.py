@@ -17,6 +17,7 @@ from lrstudy.networks import arguments_of, check_sizes
 from lrstudy.optimizers import check_options, make_optimizer
 from lrstudy.outside import is_outside
 from lrstudy.schedules import forms_of, make_schedule, moves, parameters_of, resolve_parameters
+from lrstudy.signatures import signature
 from tiny_data import dataset, settings
 
 RATES = '''
@@ -107,7 +108,7 @@ class Halve(Controller):
 
 
 def read_again() -> None:
-    for function in (meaning._module, meaning._meaning, meaning._file, identity._entry):
+    for function in (meaning._module, meaning._meaning, meaning._file, identity._entry, signature):
         function.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] in ("stranger", "lone")]:
         del sys.modules[name]

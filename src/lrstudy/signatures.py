@@ -6,6 +6,7 @@ says what kind of value it is.
 """
 
 import ast
+import functools
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -29,6 +30,7 @@ _SAID = (
 )
 
 
+@functools.cache
 def signature(definition: str) -> dict[str, Parameter]:
     """The arguments of ``module.name`` by name, in order: a function's, or those of a class's constructor.
 
