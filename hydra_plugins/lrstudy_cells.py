@@ -64,17 +64,10 @@ def study_cells(
         size.
 
     Raises:
-        ValueError: ``schedules`` names what is no row of conf/schedule and none of the study, or
-            ``num_epochs`` or ``batch_size`` what is no data set.
+        ValueError: ``schedules`` names what is no row of conf/schedule and none of the study.
     """
     cells = {}
-    rows, datasets = files("schedule"), files("dataset")
-    for section, values in {"num_epochs": num_epochs, "batch_size": batch_size}.items():
-        if unknown := sorted(set(values) - {*datasets, OTHERS}):
-            raise ValueError(
-                f"{section}: {', '.join(unknown)} is no data set; choose from {', '.join(datasets)}, "
-                f"{OTHERS}."
-            )
+    rows = files("schedule")
     for model_name, settings in model.items():
         columns = settings.get("schedules")
         known = {*schedule, *rows}
@@ -167,5 +160,18 @@ def study_described(cells: DictConfig) -> DictConfig:
     return OmegaConf.create(found)
 
 
-for _resolver in (study_cells, study_searches, study_timed, study_datasets, study_described, study_outside):
+def study_known_datasets() -> ListConfig:
+    """All data sets that have a conf file: what num_epochs and batch_size may name."""
+    return OmegaConf.create(list(files("dataset")))
+
+
+for _resolver in (
+    study_cells,
+    study_searches,
+    study_timed,
+    study_datasets,
+    study_described,
+    study_known_datasets,
+    study_outside,
+):
     OmegaConf.register_new_resolver(_resolver.__name__, _resolver, replace=True)

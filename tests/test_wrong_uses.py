@@ -112,7 +112,7 @@ CASES = [
     ("typo in train", put("train.thread", 2), TRAIN, 2, "error: params.yaml: train: 'thread' is not a known key; choose one of "),
     ("typo in tune", put("tune.num_trails", 2), TRAIN, 2, "error: params.yaml: tune: 'num_trails' is not a known key; choose one of "),
     ("typo in compare", put("compare.refernce", "static"), TRAIN, 2, "error: params.yaml: compare: 'refernce' is not a known key; choose one of "),
-    ("typo in num_epochs", put("num_epochs.cifar", 2), TRAIN, 2, "error: params.yaml: num_epochs.cifar"),
+    ("typo in num_epochs", put("num_epochs.cifar", 2), TRAIN, 2, "error: params.yaml: num_epochs: 'cifar' is not a data set; choose one of ag_news, cifar10"),
     ("typo in a section's name", put("trian", {}), TRAIN, 2, "error: params.yaml: 'trian' is not a known key; choose one of "),
     ("typo in a schedule's function", put("schedule.cosine.function", "cosin"), TRAIN, 2, "error: params.yaml: schedule.cosine: schedule: 'cosin' is not a schedule; choose one of "),
     ("typo in an optimizer's name", put("model.lstm.optimizer.name", "adamm"), TRAIN, 2, "error: params.yaml: lstm-cosine: optimizer: 'adamm' is not an optimizer; choose one of "),
@@ -147,7 +147,7 @@ CASES = [
     # the command line
     ("a model that the study has not", nothing, ("lrstudy.stages.train", "lsmt", "cosine"), 2, "error: params.yaml: model: 'lsmt' is not a model of this study; choose one of lstm, resnet. Did you mean 'lstm'?"),
     ("a schedule that the study has not", nothing, ("lrstudy.stages.train", "lstm", "cosin"), 2, "error: params.yaml: schedule: 'cosin' is not a schedule of this study; choose one of cosine, static. Did you mean 'cosine'?"),
-    ("a data set that nobody has", nothing, ("lrstudy.stages.download", "mnist"), 2, "usage: python -m lrstudy.stages.download"),
+    ("a data set that nobody has", nothing, ("lrstudy.stages.download", "mnist"), 2, "error: dataset: 'mnist' is not a data set of the study's models; choose one of "),
     ("no arguments", nothing, ("lrstudy.stages.train",), 2, "usage: python -m "),
     ("a preview of nothing", nothing, ("lrstudy.preview", "cosin"), 2, "preview: schedule: 'cosin' is not a schedule; choose one of "),
     # data and results that are missing or damaged

@@ -320,6 +320,7 @@ class Params(_Section):
     datasets: list[str]
     outside: list[str]  # packages and modules in the repository's root whose code is named
     dataset: dict[str, Dataset]  # what the conf files of these say
+    known_datasets: list[str]  # all that have a conf file
 
     @property
     def workers(self) -> tuple[int, str, dict | None]:
@@ -394,6 +395,15 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     for name, cell in params.cells.items():
         if cell.dataset not in params.dataset:
             raise unknown(f"{where}: cells.{name}.dataset", cell.dataset, params.dataset, "a data set")
+    late_decay, others = params.theory.late_decay, ["others"]
+    for section, named, more in (
+        ("num_epochs", params.num_epochs, others),
+        ("batch_size", params.batch_size, others),
+        ("theory.late_decay.num_epochs", late_decay.num_epochs, []),
+    ):
+        for name in named:
+            if name not in [*params.known_datasets, *more]:
+                raise unknown(f"{where}: {section}", name, [*params.known_datasets, *more], "a data set")
     _check_theory(params, where)
     for name in params.compare.targets:
         if name not in params.model:
