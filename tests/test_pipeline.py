@@ -41,7 +41,7 @@ def test_a_stage_depends_on_what_its_code_means_and_on_no_module_by_itself(name)
     assert own in deps
     assert [dep for dep in deps if dep.startswith("artifacts/code")] == [own]
     assert [dep for dep in deps if dep.endswith(".py")] == []
-    of_data = dict.fromkeys(["download", "preprocess", "references"], "${datasets}")
+    of_data = {"download": "${dataset}", "preprocess": "${datasets}", "references": "${datasets}"}
     assert DVC[name].get("foreach") == (OVER | of_data).get(name)
 
 
@@ -185,6 +185,8 @@ def test_every_key_of_params_is_declared_by_some_stage(preset):
                     )
                     for of, c in params[items[2:-1]].items()
                 }
+            elif items in ("${dataset}", "${datasets}"):
+                declared |= {re.sub(r"\$\{(key|item)\}", one, declaration) for one in params["datasets"]}
             else:
                 declared.add(declaration)
     undeclared = [
@@ -192,8 +194,9 @@ def test_every_key_of_params_is_declared_by_some_stage(preset):
         for leaf in leaf_paths(params)
         if not any(leaf == d or leaf.startswith(d + ".") for d in declared)
     ]
-    # Where trainings run decides no result, so that moving to a cluster makes no stage stale.
-    assert undeclared == ["parallel.backend"]
+    # Two lists: over what the DAG runs, and which names may stand in num_epochs. Where trainings run decides no
+    # result, so that moving to a cluster makes no stage stale.
+    assert undeclared == ["datasets", "known_datasets", "parallel.backend"]
     for declaration in declared:
         node = params
         for key in declaration.split("."):
