@@ -43,8 +43,8 @@ Instead of an entry the setting may name what another package has, ``package.mod
 _SECTIONS = {"network": "model"}  # of the settings, where they are not named like the part
 
 MACHINERY = (
-    "lrstudy.design", "lrstudy.errors", "lrstudy.files", "lrstudy.outside", "lrstudy.parallel",
-    "lrstudy.stages.run_stage", "lrstudy.tracking", "lrstudy.warm",
+    "lrstudy.design", "lrstudy.errors", "lrstudy.files", "lrstudy.meaning", "lrstudy.outside",
+    "lrstudy.parallel", "lrstudy.stages.run_stage", "lrstudy.tracking", "lrstudy.warm",
 )  # fmt: skip
 """How something runs, and not what it computes: a clearer message must make nothing stale."""
 
