@@ -135,8 +135,7 @@ search:
 """A schedule, a network and an optimizer: two files each, and nothing else but what `make docs` writes."""
 
 TOUCHED = (
-    "test_schedules", "test_controllers", "test_optimizers", "test_models", "test_parameters", "test_preview",
-    "test_cells", "test_pipeline", "test_prove_equal", "test_identity", "test_docs",
+    "test_parameters", "test_schedules", "test_optimizers", "test_models", "test_preview", "test_docs", "test_identity",
 )  # fmt: skip
 
 
@@ -152,7 +151,7 @@ def test_adding_one_of_each_takes_two_files_and_breaks_no_test(tmp_path):
     copy.run("python", "-m", "lrstudy.docs", "--entries")
     tests = [f"tests/{name}.py" for name in TOUCHED if (copy.folder / f"tests/{name}.py").exists()]
     done = subprocess.run(
-        ["python", "-m", "pytest", "-q", "-m", "not slow", *tests], cwd=copy.folder, env=copy.environment,
+        ["python", "-m", "pytest", "-q", "-m", "not slow", "-k", "not link and not committed", *tests], cwd=copy.folder, env=copy.environment,
         text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]

@@ -92,6 +92,7 @@ OWN = {
 }
 
 
+EXACT = set(OWN) - {"nadam"}
 for name in OPTIMIZERS.keys() - OWN.keys():  # a new one, with its defaults
     module, _, class_name = OPTIMIZERS[name].class_path.rpartition(".")
     OWN[name] = (getattr(importlib.import_module(module), class_name), {}, {})
@@ -115,10 +116,8 @@ def test_steps_equal_the_packages_own_class(name, weight_decay):
     if hasattr(own, "train"):
         own.train()
     train(reference, own, batches(3), lrs)
-    # torch's NAdam rounds differently where it works on lists of tensors
-    torch.testing.assert_close(
-        weights(model), weights(reference), rtol=0, atol=5e-7 if name == "nadam" else 0
-    )
+    # torch's NAdam rounds differently where it works on lists of tensors, and so may a new one
+    torch.testing.assert_close(weights(model), weights(reference), rtol=0, atol=0 if name in EXACT else 5e-7)
     assert not torch.equal(weights(model), weights(tiny_model()))
 
 

@@ -155,7 +155,8 @@ def every_schedule(options: argparse.Namespace) -> dict[str, dict[str, Curve]]:
     for name, entry in SCHEDULES.items():
         schedule = make_schedule(name, options.epochs, **_settings(options))
         panels.setdefault(entry.kind, {})[name] = _curve(schedule, options)
-    return panels
+    # A line by itself has no legend.
+    return {kind if len(one) > 1 else f"{kind}: {next(iter(one))}": one for kind, one in panels.items()}
 
 
 def seed_figures() -> dict[str, tuple[dict[str, Curve], str]]:
