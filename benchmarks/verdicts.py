@@ -36,7 +36,7 @@ import numpy as np
 
 from lrstudy.cells import make_cell
 from lrstudy.claims import claims
-from lrstudy.comparison import AVERAGED, HEADLINE, compare
+from lrstudy.comparison import AVERAGED, compare
 from lrstudy.compose import compose
 from lrstudy.config import Params, load_params
 from lrstudy.design import EFFECTS, GUESSED_SPREAD, SPREADS, PlannedClaim, claims_of, power
@@ -59,6 +59,7 @@ CORRELATION = (-0.9, -0.2)
 """Of test metric and validation loss over seeds: that of the twelve cells of 73cd819 was -0.93 to -0.30."""
 
 LOSS_SPREAD = 0.015
+SPREAD = {"cifar10": GUESSED_SPREAD["image"], "imdb": GUESSED_SPREAD["text"]}
 LEVELS = {"cifar10": 0.75, "imdb": 0.86}
 EXAMPLES = {"cifar10": 10_000, "imdb": 25_000}
 TAILS = ("normal", "t3")
@@ -151,6 +152,7 @@ def template(text: str) -> dict[str, dict[str, dict]]:
             "moves": cell.moves(),
             "training": {
                 "dataset": cell.dataset,
+                "headline": params.dataset[cell.dataset].metric,
                 "tuned": "defaults",
                 "settings": settings,
                 "seeds": dict.fromkeys(seeds, run),
@@ -176,7 +178,7 @@ def simulate(text: str, scenario: Scenario, number: int) -> dict[str, dict[str, 
         shared = noise(len(seeds))
         for name, cell in schedules.items():
             dataset = cell["training"]["dataset"]
-            spread = GUESSED_SPREAD[dataset]
+            spread = SPREAD[dataset]
 
             def following(metric: np.ndarray, correlation: float = correlation) -> np.ndarray:
                 return correlation * metric + math.sqrt(1 - correlation**2) * noise(len(metric))
@@ -224,7 +226,7 @@ def judged(text: str, cells: dict[str, dict[str, dict]]) -> tuple[dict, list[dic
             "source": params.data.source,
             "seeds": params.train.seeds,
             **params.compare.model_dump(),
-            "headline": {name: HEADLINE[name] for name in datasets},
+            "headline": {name: params.dataset[name].metric for name in datasets},
         },
         "missing": [],
         **compare(cells, params.compare),
@@ -284,7 +286,7 @@ def summary(outcomes: Iterable[dict], scenarios: list[Scenario], params: Params)
             if (effect, tails) != (scenario.effect, scenario.tails):
                 continue
             said = {
-                test.model: power(planned[name], GUESSED_SPREAD[params.model[test.model].dataset])
+                test.model: power(planned[name], SPREAD[params.model[test.model].dataset])
                 for test in planned[name].tests
             }
             chances = [list(one.values())[effect - 1] if effect else None for one in said.values()]
@@ -463,7 +465,7 @@ def main() -> None:
         },
         "simulated": {
             "studies": len(outcomes),
-            "spread": GUESSED_SPREAD,
+            "spread": SPREAD,
             "shared": SHARED,
             "correlation": CORRELATION,
         },

@@ -73,14 +73,14 @@ def test_the_simulated_differences_have_the_spread_that_the_design_takes(text, t
         correlations.append(np.corrcoef(one, losses)[0, 1])
     spread = np.std(np.concatenate(differences))
     # 1,500 differences: 2% is one standard error of a normal spread, and more of heavy tails
-    assert spread == pytest.approx(GUESSED_SPREAD["imdb"], rel=0.08 if tails == "normal" else 0.3)
-    assert abs(np.mean(differences)) < 5 * GUESSED_SPREAD["imdb"] / 1500**0.5
+    assert spread == pytest.approx(GUESSED_SPREAD["text"], rel=0.08 if tails == "normal" else 0.3)
+    assert abs(np.mean(differences)) < 5 * GUESSED_SPREAD["text"] / 1500**0.5
     assert np.mean(correlations) == pytest.approx(-0.55, abs=0.1)
 
 
 def test_the_effect_is_that_of_the_rows_that_move_and_the_monitors_is_on_the_test_loss(text, monkeypatch):
     monkeypatch.setattr(verdicts, "LOSS_SPREAD", 1e-9)  # no noise: what is left is the effect
-    monkeypatch.setattr(verdicts, "GUESSED_SPREAD", {"imdb": 1e-9})
+    monkeypatch.setattr(verdicts, "SPREAD", {"imdb": 1e-9})
     cells = simulate(text, Scenario(3, "normal", 1), 0)["lstm"]
     scores = {row: cell["scores"]["1"]["last"] for row, cell in cells.items()}
     assert scores["cosine"]["f1_macro"] - scores["static"]["f1_macro"] == pytest.approx(0.02)
