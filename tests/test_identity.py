@@ -196,7 +196,14 @@ def move(folder: Path, source: str, target: str, *names: str, imports: str = "")
 
 
 def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
-    move(copied, "schedules", "arithmetic", "_half_cosine", "_floor", "_TOLERANCE", imports="import math")
+    move(
+        copied,
+        "schedules",
+        "arithmetic",
+        "_half_cosine",
+        "_floor",
+        imports="import math\nfrom lrstudy.parameters import _TOLERANCE",
+    )
     move(
         copied, "evaluation", "metrics", "accuracy_and_f1", "cross_entropy", imports="import numpy as numbers"
     )
@@ -410,6 +417,9 @@ def test_what_a_training_takes_from_the_machinery_is_how_errors_are_raised():
     assert used == {
         *("lrstudy.errors.StudyError", "lrstudy.errors.unknown"),
         *(f"lrstudy.outside.{name}" for name in ("is_outside", "load", "told_whose")),
+        *(
+            f"lrstudy.meaning.{name}" for name in ("definition_outside", "entries")
+        ),  # where a name is looked up
     }
 
 
