@@ -38,7 +38,10 @@ def template(tmp_path_factory) -> Path:
     meta.write_text(json.dumps(json.loads(meta.read_text()) | known))
     tuned = folder / "artifacts/tuned/lstm/cosine/best.json"
     tuned.parent.mkdir(parents=True)
-    tuned.write_text(json.dumps({"source": "defaults", "values": {"base_lr": 0.01, "min_factor": 0.0}}))
+    values = {"base_lr": 0.01, "min_factor": 0.0}
+    tuned.write_text(
+        json.dumps({"model": "lstm", "schedule": "cosine", "source": "defaults", "values": values})
+    )
     return folder
 
 
@@ -159,7 +162,7 @@ CASES = [
     ("another source.json", text("data/raw/imdb/source.json", "[]"), ("lrstudy.stages.preprocess", "imdb"), 2, "error: data/raw/imdb/source.json: not what download writes ("),
     ("no tuned values", gone(BEST), TRAIN, 2, f"error: {BEST}: not found; `dvc repro tune@lstm-cosine` makes it."),
     ("half of the tuned values", cut(BEST), TRAIN, 2, f"error: {BEST}: not JSON (line "),
-    ("other tuned values", text(BEST, '{"values": {}}'), TRAIN, 2, f"error: {BEST}: has no source; `dvc repro --force -s tune@lstm-cosine` makes it anew."),
+    ("other tuned values", text(BEST, '{"values": {}}'), TRAIN, 2, f"error: {BEST}: model is missing: not what this version of the stage writes; `dvc repro --force -s tune@lstm-cosine` makes it anew."),
     ("tuned values in no text", text(BEST, b"\xff"), TRAIN, 2, f"error: {BEST}: not JSON; `dvc repro --force -s tune@lstm-cosine` makes it anew."),
     ("nothing trained", nothing, ("lrstudy.stages.evaluate", "lstm", "cosine"), 2, "error: artifacts/train/lstm/cosine/training.json: not found; `dvc repro train@lstm-cosine` makes it."),
     ("nothing evaluated", nothing, ("lrstudy.stages.compare",), 2, "error: /"),  # the ledger has none of the trainings
