@@ -75,6 +75,11 @@ def test_every_other_network_gives_one_logit_per_class_with_small_sizes(name):
     assert model(*inputs).shape == (3, TEXT_META["num_classes"])
 
 
+def test_heads_that_do_not_divide_the_size_are_refused_when_the_network_is_made():
+    with pytest.raises(StudyError, match="embedding_size 8 is not a multiple of num_heads 3"):
+        text_model("transformer", num_heads=3)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_is_trained(name):
     model = make_model(MODELS[name], IMAGE_META | TEXT_META)
