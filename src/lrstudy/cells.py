@@ -167,7 +167,10 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
         model, schedule, settings, row, optimizer, controller, num_epochs, batch_size, params.train.precision
     )
     where = f"params.yaml: model.{model}"
-    check_sizes(where, settings.architecture, settings.options, beside=tuple(ModelParams.model_fields))
+    try:
+        check_sizes(where, settings.architecture, settings.options, beside=tuple(ModelParams.model_fields))
+    except StudyError as error:
+        raise error if str(error).startswith(where) else StudyError(f"{where}: {error}") from None
     _check_row(schedule, row, "params.yaml")
     _check_cell(cell, "params.yaml")
     return cell
