@@ -73,5 +73,5 @@ def unknown_network(architecture: object) -> StudyError:
         "model.architecture",
         architecture,
         architectures(),
-        "a network (of another package: package.module:Name)",
+        "a network",
     )
