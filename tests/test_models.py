@@ -55,6 +55,14 @@ def test_image_models_give_one_logit_per_class(settings, num_classes):
     assert model(torch.randn(3, 3, 32, 32)).shape == (3, num_classes)
 
 
+@pytest.mark.parametrize(
+    "settings", [MODELS["resnet"], {"architecture": "resnet18"}], ids=["resnet", "resnet18"]
+)
+def test_image_models_take_grey_images_of_any_size(settings):
+    model = make_model(settings, {"num_classes": 10, "in_channels": 1, "image_size": [28, 36]})
+    assert model(torch.randn(2, 1, 28, 36)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("num_classes", [2, 5])
 @pytest.mark.parametrize("name", TEXT_MODELS)
 def test_text_models_give_one_logit_per_class(name, num_classes):

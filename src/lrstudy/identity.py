@@ -57,7 +57,6 @@ _NOT_FOLLOWED = (
     "lrstudy.devices.choose_device",
     "lrstudy.devices.choose_dtype",
     "lrstudy.devices.compute_clock",
-    "lrstudy.meaning.definition_outside",
     "lrstudy.networks.check_sizes",
     "lrstudy.networks.unknown_network",
     "lrstudy.signatures",

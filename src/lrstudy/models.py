@@ -74,10 +74,13 @@ class ResNet(nn.Module):
         depth: Annotated[int, Number(about="6n + 2 layers", unit="layers", ge=8, whole=True, step=6)],
         # torch 2.14's float32 backward of narrower channels-last convolutions crashes on a CPU.
         width: Annotated[int, Number(about="of the first stage", unit="channels", ge=8, whole=True)],
+        in_channels: int = 3,
     ):
         super().__init__()
         blocks_per_stage = (depth - 2) // 6
-        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
         blocks, channels = [], width
         for stage in range(3):
             for block in range(blocks_per_stage):
@@ -96,12 +99,12 @@ class ResNet(nn.Module):
 
 
 @network("resnet18")
-def resnet18(num_classes: int) -> nn.Module:
+def resnet18(num_classes: int, in_channels: int = 3) -> nn.Module:
     """torchvision's ResNet-18 with the stem that CIFAR work uses: a 3x3 convolution and no pooling."""
     from torchvision.models import resnet18 as torchvision_resnet18  # two seconds to import
 
     model = torchvision_resnet18(num_classes=num_classes)
-    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
@@ -277,9 +280,11 @@ def make_model(settings: dict, meta: dict) -> nn.Module:
     sizes = dict(settings)
     architecture = sizes.pop("architecture")
     make = find(architecture)
-    asked = [name for name in inspect.signature(make).parameters if name in OF_THE_DATA]
-    known = _IMAGES | meta
-    if missing := [name for name in asked if name not in known]:
+    arguments = inspect.signature(make).parameters
+    asked = {name: argument for name, argument in arguments.items() if name in OF_THE_DATA}
+    if missing := [
+        name for name, argument in asked.items() if name not in meta and argument.default is argument.empty
+    ]:
         raise StudyError(
             f"model.architecture: {architecture} has the argument {missing[0]}, which the data set does not "
             f"decide; it decides {', '.join(name for name in OF_THE_DATA if name in meta)}."
@@ -287,16 +292,12 @@ def make_model(settings: dict, meta: dict) -> nn.Module:
     with told_whose(
         architecture, f"making it with {', '.join(f'{k} {v}' for k, v in sizes.items()) or 'no sizes'}"
     ):
-        made = make(**{name: known[name] for name in asked}, **sizes)
+        made = make(**{name: meta[name] for name in asked if name in meta}, **sizes)
     if not isinstance(made, nn.Module):
         raise StudyError(
             f"model.architecture: {architecture} gives a {type(made).__name__}, no torch.nn.Module."
         )
     return made
-
-
-_IMAGES = {"in_channels": 3, "image_size": 32}
-"""What images have where meta.json does not say it."""
 
 
 def find(architecture: str) -> Callable[..., nn.Module]:

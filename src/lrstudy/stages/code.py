@@ -93,7 +93,9 @@ def _make(name: str, settings: dict) -> None:
 
     from lrstudy.models import make_model
 
-    data = {"num_classes": 10, "vocab_size": 1000, "max_length": 100}  # stands in for any
+    data = {
+        "num_classes": 10, "vocab_size": 1000, "max_length": 100, "image_size": [32, 32], "in_channels": 3,
+    }  # fmt: skip  # stands in for any
     try:
         try:
             with torch.device("meta"):
