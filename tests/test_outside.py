@@ -235,7 +235,9 @@ def test_what_the_data_set_decides_is_given_by_name(stranger):
     _, meta = dataset("image")
     made = make_model({"architecture": "stranger.nets:Wide", "width": 8}, meta)
     assert (made.out.in_features, made.out.out_features) == (3, 4)
-    assert make_model({"architecture": "stranger.nets:flat"}, meta | {"image_size": [4, 4]})[1].in_features == 48
+    assert (
+        make_model({"architecture": "stranger.nets:flat"}, meta | {"image_size": [4, 4]})[1].in_features == 48
+    )
     with pytest.raises(
         StudyError,
         match=r"stranger\.nets:Wide: making it with width 8, layers 10 raised ValueError: too deep",

@@ -146,14 +146,17 @@ def test_the_reference_trains_on_the_train_split_and_no_validation_example(works
 
 def test_compare_takes_the_references_of_the_data_that_was_trained_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    trained_on = {"imdb": {"fingerprint": "1adb"}}
+    data = {
+        "dataset": "imdb", "label": "IMDB", "official": True, "fingerprint": "1adb", "num_examples": {"train": 1},
+    }  # fmt: skip
+    trained_on = {"imdb": data}
     assert compared(trained_on) == {}
     assert "imdb.json: not there; `dvc repro references@imdb` makes it" in capsys.readouterr().err
-    reference = {"title": "t", "metrics": {}, "seconds": 1.0, "data": {"fingerprint": "1adb"}}
+    reference = {"title": "t", "metrics": {}, "seconds": 1.0, "data": data, "processor": "p"}
     write_json("reports/references/imdb.json", reference)
     write_json("reports/references/cifar10.json", reference)  # of a study that had images
     assert compared(trained_on) == {"imdb": reference}
-    write_json("reports/references/imdb.json", reference | {"data": {"fingerprint": "0000"}})
+    write_json("reports/references/imdb.json", reference | {"data": data | {"fingerprint": "0000"}})
     assert compared(trained_on) == {}
     assert (
         "measured on other data (0000) than the trainings (1adb); `dvc repro references@imdb`"

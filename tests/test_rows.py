@@ -228,7 +228,7 @@ WRONG = [
         "no cell: of the schedules static, step, exponential, cosine, static_monitored the models resnet, "
         "resnet_20_epochs run none (model.<name>.schedules); choose others.",
     ),
-    ("precision where it stood before", BOTH, {"model__lstm__precision": "auto"}, "model.lstm: 'precision' is not a known key;"),
+    ("precision where it stood before", BOTH, {"model__lstm__precision": "auto"}, "model.lstm_20_epochs.tuned_as: precision is None, and that of lstm 'auto';"),
 ]  # fmt: skip
 
 

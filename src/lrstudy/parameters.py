@@ -206,8 +206,10 @@ Probability = Annotated[float, Number(ge=0, lt=1)]
 def of_default(default: object) -> Parameter:
     """What a parameter may be of which only the default is known: another number, or on and off.
 
-    >>> of_default(0.5).allowed("knee"), of_default(True).allowed("nesterov"),
-    of_default("mean").allowed("pool") ('knee, a finite number', 'true or false', 'any value')
+    >>> of_default(0.5).allowed("knee"), of_default(True).allowed("nesterov")
+    ('knee, a finite number', 'true or false')
+    >>> of_default("mean").allowed("pool")
+    'any value'
     """
     if isinstance(default, bool):
         return Flag(default)
