@@ -104,7 +104,7 @@ def test_every_option_of_every_optimizer_takes_a_value_besides_its_default():
 
 def test_a_network_of_unknown_size_is_named(monkeypatch):
     monkeypatch.setattr(proof, "parameters_of", lambda network: {"spread": Number(ge=100)})
-    with pytest.raises(StudyError, match="network '[a-z0-9]+' has the size 'spread'"):
+    with pytest.raises(StudyError, match=r"network '[a-z0-9]+' has the size 'spread'"):
         proof.trainings()
 
 
