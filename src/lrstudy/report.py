@@ -291,7 +291,7 @@ def findings(comparison: dict) -> list[str]:
         if part["interval"] is not None:
             words += f" ({_percent_of(comparison)} interval {_interval(part['interval'], '+')})"
         if part["waits"]:
-            words += f"; undecided: {part['waits']}"
+            words += f"; undecided: of the rows that validation chooses from one has {part['waits']}"
         elif part["n"] < MIN_SEEDS:
             words += f"; undecided: {_count(part['n'])}, and a test needs {MIN_SEEDS}"
         else:
@@ -302,7 +302,7 @@ def findings(comparison: dict) -> list[str]:
         if model in rivals:
             rival, averaged = rivals[model], f"{reference}_averaged"
             words += f"; {100 * rival['effect']:+.2f} points from {averaged}"
-            if rival["n"] >= MIN_SEEDS:
+            if rival["n"] >= MIN_SEEDS and not rival["waits"]:
                 decided = _DECIDES[rival["decides"]].format(reference=averaged)
                 words += f", {decided} (p {rival['p']:.3g})"
         said.append("; ".join([words, *part["notes"]]) + ".")
