@@ -97,6 +97,29 @@ def test_sigterm_stays_ignored_where_it_was(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("lines", [1, 100_000], ids=["in the buffer", "in the middle"])
+def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(lines):
+    """As in `python -m lrstudy.design | head -1`."""
+    code = (
+        "import sys; from lrstudy.stages import exit_status; sys.stdin.read(); "
+        f"sys.exit(exit_status(lambda: print(*range({lines}), sep='\\n')))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.communicate()[1] == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_pipe_that_breaks_elsewhere_is_an_error():
+    def main() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        exit_status(main)
+
+
 POOL = """
 import sys
 from concurrent.futures import process

@@ -884,6 +884,9 @@ def test_a_cell_that_is_done_in_part_says_so_wherever_its_numbers_stand():
     )
     names = [row["schedule"] for row in tables(text)["resnet on CIFAR-10"]]
     assert names == ["static", "exponential", "cosine (2 of 3 seeds)", "static_averaged"]
-    assert "; undecided: of the rows that validation chooses from one has 2 of 3 planned seeds so far;" in findings(given)[0]
+    assert (
+        "; undecided: of the rows that validation chooses from one has 2 of 3 planned seeds so far;"
+        in findings(given)[0]
+    )
     assert "resnet-cosine                     2 of 3 planned seeds" in text_table(given)
     assert "Not there yet" not in render_markdown(known())

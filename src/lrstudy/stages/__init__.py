@@ -4,12 +4,13 @@ import argparse
 import contextlib
 import errno
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from lrstudy.errors import StudyError
 from lrstudy.parallel import end_with_parent
@@ -72,11 +73,12 @@ def exit_status(main: Callable[[], None]) -> int:
     """Call ``main`` and return the exit status.
 
     0; with one message 2 for a mistake that the user can mend or a full disk, 130 for an interrupt, 143 for
-    SIGTERM.
+    SIGTERM; without one 141 where nobody reads standard output any more (``| head``).
     """
     try:
         with sigterm_as_exception():
             main()
+            sys.stdout.flush()
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,6 +91,10 @@ def exit_status(main: Callable[[], None]) -> int:
             print(error.code, file=sys.stderr)
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
+            # What is still in the buffer has to go somewhere when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         if error.errno not in _OF_THE_MACHINE:
             raise
         where = f"{error.filename}: " if error.filename else ""
@@ -99,6 +105,13 @@ def exit_status(main: Callable[[], None]) -> int:
         )
         return 2
     return 0
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether the stream is a pipe whose reader is gone."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 @contextlib.contextmanager
