@@ -194,7 +194,7 @@ class TheoryClaim(Record):
     verdict: str
     mean: Finite | None
     interval: Interval
-    n: int
+    n: int | None  # None where nothing was measured
     why: str
 
 
