@@ -65,7 +65,10 @@ def make_template(folder: Path) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     tuned = folder / f"artifacts/tuned/{MODEL}/{SCHEDULE}/best.json"
     tuned.parent.mkdir(parents=True)
-    tuned.write_text(json.dumps({"source": "defaults", "values": {"base_lr": 0.01, "min_factor": 0.0}}))
+    values = {"base_lr": 0.01, "min_factor": 0.0}
+    tuned.write_text(
+        json.dumps({"model": MODEL, "schedule": SCHEDULE, "source": "defaults", "values": values})
+    )
 
     def make_databases() -> None:
         from lrstudy.tracking import Store

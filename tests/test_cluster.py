@@ -193,7 +193,10 @@ def make_study(folder: Path, *overrides: str) -> Path:
     data = write_dataset("text", folder / "data/processed/imdb")
     meta = json.loads((data / "meta.json").read_text())
     write_json(data / "meta.json", meta | {"dataset": "imdb", "label": "tiny reviews", "official": False})
-    write_json(folder / "artifacts/tuned/lstm/exponential/best.json", {"source": "defaults", "values": {}})
+    write_json(
+        folder / "artifacts/tuned/lstm/exponential/best.json",
+        {"model": "lstm", "schedule": "exponential", "source": "defaults", "values": {}},
+    )
     return folder
 
 

@@ -357,7 +357,8 @@ def start(repository: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "lrstudy.prove_equal", *arguments],
         cwd=repository,
-        env=os.environ | {"PYTHONPATH": str(repository / "src"), "TMPDIR": str(scratch)},
+        env=os.environ
+        | {"PYTHONPATH": str(repository / "src"), "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

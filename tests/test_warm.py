@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,15 +156,21 @@ def test_other_code_or_settings_get_another_process(monkeypatch):
     assert warm._address() != first
 
 
-def test_copies_of_the_same_code_share_a_process_and_each_stage_has_its_own(tmp_path):
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A folder for sockets, whose paths the operating system keeps to about a hundred bytes."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_copies_of_the_same_code_share_a_process_and_each_stage_has_its_own(tmp_path, short_tmp):
     """As temporary experiments do: the copy that started the process is gone when the other one asks it."""
-    (tmp_path / "tmp").mkdir()
     for name in ("one", "two"):
         folder = tmp_path / name
         shutil.copytree(Path(warm.__file__).parent, folder / "src/lrstudy")
         shutil.copy(Path(__file__).parents[1] / "params.yaml", folder)
         (folder / "a_stage.py").write_text(WHERE.replace("NAME", name))
-        environment = os.environ | {"PYTHONPATH": str(folder / "src"), "TMPDIR": str(tmp_path / "tmp")}
+        environment = os.environ | {"PYTHONPATH": str(folder / "src"), "TMPDIR": str(short_tmp)}
         environment.pop("LRSTUDY_WARM", None)
         done = subprocess.run(
             [sys.executable, "-m", "a_stage"], cwd=folder, env=environment, capture_output=True, text=True
@@ -171,7 +179,7 @@ def test_copies_of_the_same_code_share_a_process_and_each_stage_has_its_own(tmp_
         assert (told, has_torch) == (name, "True"), done.stderr
         assert {Path(file).parents[2] for file in files} == {Path(os.path.realpath(folder))}
         shutil.rmtree(folder)
-    assert len(list((tmp_path / "tmp").rglob("*.log"))) == 1
+    assert len(list(short_tmp.rglob("*.log"))) == 1
 
 
 WHERE = """

@@ -137,9 +137,8 @@ def _classes_by_value(classifier: nn.Module) -> Iterator[None]:
     packages = {type(module).__module__.partition(".")[0] for module in classifier.modules()}
     packages -= {"lrstudy", "torch", "torchvision"}
     ours = ("lrstudy.models", "lrstudy.errors", "lrstudy.parameters", __name__)
-    modules = [
-        module for name, module in sys.modules.items() if name in ours or name.partition(".")[0] in packages
-    ]
+    loaded = list(sys.modules.items())  # another thread may be importing
+    modules = [module for name, module in loaded if name in ours or name.partition(".")[0] in packages]
     for module in modules:
         cloudpickle.register_pickle_by_value(module)
     try:
