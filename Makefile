@@ -66,7 +66,7 @@ experiments: setup ## DVC's experiments side by side: what was varied most, and 
 	@dvc exp show --no-pager --drop '.*' --keep \
 	    '^(Experiment|Created|preset|data\.source|optimizer\.name|controller\.name|(resnet|lstm|transformer)[a-z0-9_]*\.[a-z0-9_]+)$$' $(ARGS)
 
-screenshots: setup ## take the README's pictures of the report and of MLflow's UI here (needs chromium)
+screenshots: setup ## take pictures of the report and of MLflow's UI into docs/images (needs chromium)
 	@python tests/screenshots.py
 
 sync: setup ## send to MLflow what could not be sent during a run

@@ -1,4 +1,4 @@
-"""Take the README's pictures of what lies in this folder: python tests/screenshots.py (``make screenshots``).
+"""Take pictures of what lies in this folder: python tests/screenshots.py (``make screenshots``).
 
 docs/images/report.png is the first screen of reports/report.html, docs/images/mlflow.png the chart view of one
 model's cells in MLflow's UI, served on loopback from mlflow.db.

@@ -196,13 +196,9 @@ def parameters(entry: str) -> str:
 
 
 def _value(default: object) -> str:
-    return (
-        str(default).lower()
-        if isinstance(default, bool)
-        else f"{default:g}"
-        if isinstance(default, float)
-        else str(default)
-    )
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 ENTRIES: dict[str, Callable[[], str]] = {
