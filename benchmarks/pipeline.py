@@ -43,7 +43,7 @@ from pathlib import Path
 from statistics import median
 
 from lrstudy.files import write_json
-from lrstudy.study import git_revision
+from lrstudy.study.workspace import git_revision
 
 ROOT = Path(__file__).parents[1]
 STAGES = sorted(path.stem for path in (ROOT / "src/lrstudy/stages").glob("[a-z]*.py"))

@@ -39,11 +39,11 @@ from statistics import median
 
 import numpy as np
 
-from lrstudy.cells import make_cell
-from lrstudy.config import Params, load_params
 from lrstudy.data import read_meta, read_split
 from lrstudy.files import write_json
-from lrstudy.study import git_revision
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import Params, load_params
+from lrstudy.study.workspace import git_revision
 
 ROOT = Path(__file__).parents[1]
 MODELS = ("resnet", "resnet20", "lstm", "transformer", "transformer2")
@@ -62,7 +62,7 @@ def plain_loop(settings: dict, arrays: dict[str, dict], meta: dict, before_epoch
     """Train as PyTorch's tutorials do; a record per epoch: seconds, validation accuracy.
 
     Args:
-        settings: as :func:`lrstudy.training.train` takes them.
+        settings: as :func:`lrstudy.training.loop.train` takes them.
         arrays: the training and the validation split.
         before_epoch: called with the number of epochs done.
     """
@@ -70,9 +70,9 @@ def plain_loop(settings: dict, arrays: dict[str, dict], meta: dict, before_epoch
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from lrstudy.devices import choose_device
-    from lrstudy.optimizers import make_optimizer
+    from lrstudy.recipe.optimizers import make_optimizer
     from lrstudy.schedules import as_torch_scheduler, make_schedule
+    from lrstudy.training.devices import choose_device
 
     device = choose_device(settings["device"])
     torch.manual_seed(settings["seed"])
@@ -178,7 +178,7 @@ def plain_model(sizes: dict, meta: dict):
     import torch
     from torch import nn
 
-    from lrstudy.models import WordDropout, make_embedding, make_model
+    from lrstudy.recipe.models import WordDropout, make_embedding, make_model
 
     if sizes["architecture"] != "transformer":
         return make_model(sizes, meta)
@@ -224,9 +224,9 @@ def our_loop(settings: dict, arrays: dict[str, dict], meta: dict, before_epoch) 
     """Train as the study does; its records, one per epoch."""
     import torch
 
-    from lrstudy.batches import make_split
-    from lrstudy.devices import choose_device
-    from lrstudy.training import train
+    from lrstudy.training.batches import make_split
+    from lrstudy.training.devices import choose_device
+    from lrstudy.training.loop import train
 
     torch.set_flush_denormal(True)
     device = choose_device(settings["device"])
@@ -244,7 +244,7 @@ def run(job: dict) -> dict:
     """One training in this process: its records, the examples of an epoch, this process' peak memory."""
     import torch
 
-    from lrstudy.batches import num_steps, take_share
+    from lrstudy.training.batches import num_steps, take_share
 
     settings, meta = job["settings"], read_meta(job["data"])
     torch.set_num_threads(settings["threads"])
@@ -375,7 +375,7 @@ def machine(arguments: argparse.Namespace) -> dict:
     """What the figures belong to."""
     import torch
 
-    from lrstudy.devices import choose_device, has_native_bfloat16
+    from lrstudy.training.devices import choose_device, has_native_bfloat16
 
     device = choose_device(arguments.device)
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
@@ -447,7 +447,7 @@ def accuracy(params: Params, models: list[str], arguments: argparse.Namespace) -
     """Train five seeds each way to the end; keeps every training as it ends, so that it can go on."""
     import torch
 
-    from lrstudy.devices import choose_device, choose_dtype
+    from lrstudy.training.devices import choose_device, choose_dtype
 
     output = arguments.output.with_name("accuracy.json")
     found = json.loads(output.read_text()) if output.exists() else {"runs": {}}
@@ -541,7 +541,7 @@ def profile(job: dict, rows: int = 20) -> str:
             profiler.start()
 
     meta = read_meta(job["data"])
-    from lrstudy.batches import take_share
+    from lrstudy.training.batches import take_share
 
     arrays = {name: take_share(read_split(job["data"], name), share) for name, share in job["shares"].items()}
     our_loop(job["settings"] | {"seed": 1}, arrays, meta, before_epoch)
@@ -572,8 +572,8 @@ def operations(job: dict) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from lrstudy.batches import make_split
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
+    from lrstudy.training.batches import make_split
 
     meta, settings = read_meta(job["data"]), job["settings"]
     count = settings["batch_size"]

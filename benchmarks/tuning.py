@@ -26,14 +26,15 @@ import numpy as np
 import optuna
 from scipy.stats import spearmanr
 
-from lrstudy.cells import Cell, default_values, make_cell
-from lrstudy.config import Params, load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_json
-from lrstudy.parallel import run_all
-from lrstudy.runs import train_run
-from lrstudy.study import data_folder, record_of, training_task
-from lrstudy.tuning import distributions
+from lrstudy.process.parallel import run_all
+from lrstudy.recipe.cells import Cell, default_values, make_cell
+from lrstudy.recipe.config import Params, load_params, workspace_root
+from lrstudy.search.tuning import distributions
+from lrstudy.study.runs import train_run
+from lrstudy.study.tasks import record_of, training_task
+from lrstudy.study.workspace import data_folder
 
 NUM_REPLAYS = 2_000
 SHOWN_COST = 4.5  # of searches in the printed table, in trainings on all the data; the JSON has all

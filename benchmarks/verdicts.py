@@ -34,16 +34,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lrstudy.cells import make_cell
-from lrstudy.claims import claims
-from lrstudy.comparison import AVERAGED, compare
+from lrstudy.analysis.claims import claims
+from lrstudy.analysis.comparison import AVERAGED, compare
 from lrstudy.compose import compose
-from lrstudy.config import Params, load_params
 from lrstudy.design import EFFECTS, GUESSED_SPREAD, SPREADS, PlannedClaim, claims_of, power
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
-from lrstudy.identity import content_hash
 from lrstudy.ledger.record import ALWAYS_IN_FINAL, WEIGHTS
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import Params, load_params
+from lrstudy.recipe.identity import content_hash
 from lrstudy.schedules import make_schedule
 
 ROOT = Path(__file__).parents[1]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from lrstudy import sources
-from lrstudy.dataset import Columns, Dataset, Layout
+from lrstudy.data import raw
+from lrstudy.recipe.dataset import Columns, Dataset, Layout
 
 FOLDER = Path(__file__).parents[1] / "conf/dataset"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -27,4 +27,4 @@ def read_rows(path: Path, kind: str, num_classes: int, rows: int, where: str = "
         channels=3 if image else None,
         balanced=True,
     )
-    return sources.read_rows(path, layout, rows, where)
+    return raw.read_rows(path, layout, rows, where)

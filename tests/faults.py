@@ -21,6 +21,7 @@ import importlib
 import json
 import mmap
 import os
+import pkgutil
 import random
 import re
 import shutil
@@ -71,8 +72,8 @@ def make_template(folder: Path) -> Path:
     )
 
     def make_databases() -> None:
-        from lrstudy.tracking import Store
-        from lrstudy.tuning import _open_storage
+        from lrstudy.search.tuning import _open_storage
+        from lrstudy.tracking.store import Store
 
         Store(f"sqlite:///{folder / 'mlflow.db'}", folder)
         _open_storage(folder)
@@ -109,7 +110,7 @@ class Stage:
                 os.environ.update({"LRSTUDY_WORKERS": "2", **self.environment})
                 if moments is not None:
                     moments.watch(kill_at, named)
-                from lrstudy.stages import exit_status
+                from lrstudy.process.exits import exit_status
 
                 status = exit_status(self.main)
             except BaseException:
@@ -139,8 +140,8 @@ def tune_stage() -> None:
 
 def _with_forked_workers(main: Callable[[], None]) -> None:
     """As a warm process runs a stage; workers that start afresh would not be watched."""
-    from lrstudy.config import load_params
-    from lrstudy.parallel import workers_ready
+    from lrstudy.process.parallel import workers_ready
+    from lrstudy.recipe.config import load_params
 
     with workers_ready(*load_params().workers):
         main()
@@ -160,7 +161,7 @@ class Moments:
 
     def watch(self, kill_at: int | None, named: str) -> None:
         """From now on, in this process and those that it forks."""
-        from lrstudy import runs
+        from lrstudy.study import runs
 
         self.counter[:8] = struct.pack("q", 0)
         names = os.open(self.names, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
@@ -224,10 +225,10 @@ def predictions(folder: Path, weights: Path) -> bytes:
     import torch
     from safetensors.torch import load_file
 
-    from lrstudy.batches import make_split
     from lrstudy.data import read_meta, read_split
-    from lrstudy.evaluation import predict
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
+    from lrstudy.training.batches import make_split
+    from lrstudy.training.evaluation import predict
 
     data, cpu = folder / "data/processed/imdb", torch.device("cpu")
     meta = read_meta(data)
@@ -426,7 +427,7 @@ def outage(template: Path, scratch: Path) -> dict:
     with pipes() as (there, back):
 
         def stage() -> None:
-            from lrstudy import runs
+            from lrstudy.study import runs
 
             runs._say = gated(runs._say, dict.fromkeys((2, 4), (there[1], back[0])))
             train_stage()
@@ -472,7 +473,7 @@ def outage(template: Path, scratch: Path) -> dict:
 
 def journaled_rows(folder: Path) -> set[tuple[str, str, int]]:
     """Every value that was journaled, by the run's key, its name and its step."""
-    from lrstudy.tracking import Journal
+    from lrstudy.tracking.journal import Journal
 
     rows = set()
     for path in (folder / "checkpoints").rglob("journal.jsonl"):
@@ -499,10 +500,9 @@ def preload() -> None:
 
     import lrstudy
 
-    for path in sorted(Path(lrstudy.__file__).parent.glob("*.py")):
-        importlib.import_module(f"lrstudy.{path.stem}")
-    for stage in ("train", "tune"):
-        importlib.import_module(f"lrstudy.stages.{stage}")
+    for module in pkgutil.walk_packages(lrstudy.__path__, "lrstudy."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     torch.set_num_threads(1)
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 import tiny_data
-from lrstudy.cells import make_cell
-from lrstudy.collect import Need, plan
-from lrstudy.config import Params
-from lrstudy.evaluation import measure
 from lrstudy.ledger import Ledger
 from lrstudy.ledger.record import WEIGHTS, Data, Labels, test_of
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import Params
+from lrstudy.study.collect import Need, plan
+from lrstudy.training.evaluation import measure
 
 AUTO = ("cpu", "float32")
 NUM_TEST = 200

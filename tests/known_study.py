@@ -4,12 +4,13 @@ import copy
 import hashlib
 import math
 
-from lrstudy.claims import claims, gaps
-from lrstudy.comparison import compare, curves
-from lrstudy.config import CompareParams
-from lrstudy.evaluation import NO_SCORES
-from lrstudy.time_to_target import time_to_target
-from lrstudy.timing import with_ratios
+from lrstudy.analysis.claims import claims
+from lrstudy.analysis.comparison import compare, curves
+from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.time_to_target import time_to_target
+from lrstudy.analysis.timing import with_ratios
+from lrstudy.recipe.config import CompareParams
+from lrstudy.training.evaluation import NO_SCORES
 
 SETTINGS = CompareParams(
     reference="static", looks=[], targets={}, confidence=0.95, num_resamples=100, across_dtypes=False

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrstudy.batches import (
+from lrstudy.training.batches import (
     ImageSplit,
     TextSplit,
     fixed_sample,

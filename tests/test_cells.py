@@ -7,9 +7,9 @@ import math
 import pytest
 
 from composed import composed_params
-from lrstudy.cells import Cell, default_values, make_cell
-from lrstudy.config import Choices, check_params
 from lrstudy.errors import StudyError
+from lrstudy.recipe.cells import Cell, default_values, make_cell
+from lrstudy.recipe.config import Choices, check_params
 
 PARAMS = composed_params()
 PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from composed import composed_params
-from lrstudy import claims as claims_module
-from lrstudy.claims import claims, gaps
-from lrstudy.comparison import chosen_by_validation
+from lrstudy.analysis import claims as claims_module
+from lrstudy.analysis.claims import claims
+from lrstudy.analysis.comparison import chosen_by_validation
+from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.statistics import chance_to_decide, equivalence_p, signed_rank_p, t_interval
+from lrstudy.analysis.timing import orders
 from lrstudy.schedules import resolve_parameters
-from lrstudy.statistics import chance_to_decide, equivalence_p, signed_rank_p, t_interval
-from lrstudy.timing import orders
 
 GAPS = [
     "reduction factor",
@@ -452,7 +453,7 @@ def test_where_a_turn_is_not_defined_overfitting_is_not_tested_and_not_contradic
 def test_trainings_of_the_texts_three_epochs_do_not_test_overfitting():
     from known_study import cells as known_cells
     from known_study import comparison as known_comparison
-    from lrstudy.comparison import curves
+    from lrstudy.analysis.comparison import curves
 
     study = known_cells()  # of two epochs, which show no turn
     found = judged("static_overfits", known_comparison(study), curves(study))
@@ -1342,7 +1343,7 @@ def test_one_seed_of_every_schedule_has_effects_without_intervals():
 
 def test_what_compare_writes_has_what_the_claims_read():
     from known_study import cells, comparison
-    from lrstudy.comparison import curves
+    from lrstudy.analysis.comparison import curves
 
     study = cells()
     compared = json.loads(json.dumps(comparison(study)))

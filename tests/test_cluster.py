@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from composed import composed_params
-from lrstudy import parallel, runs
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.parallel import num_workers, run_all
+from lrstudy.process import parallel
+from lrstudy.process.parallel import num_workers, run_all
 from lrstudy.stages import train
+from lrstudy.study import runs
 from tiny_data import write_dataset
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install .[ray]")

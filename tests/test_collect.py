@@ -8,13 +8,13 @@ import yaml
 
 from composed import composed_params
 from filled_ledger import DATA, fill
-from lrstudy.collect import cell_of, collect, progress
-from lrstudy.config import check_params
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
-from lrstudy.report import render_markdown
+from lrstudy.recipe.config import check_params
+from lrstudy.report.render import render_markdown
 from lrstudy.stages import compare, report
+from lrstudy.study.collect import cell_of, collect, progress
 
 SEEDS = [1, 2, 3, 4, 5, 6, 7, 8]
 SETTINGS = (

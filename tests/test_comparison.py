@@ -8,9 +8,22 @@ import numpy as np
 import pytest
 
 from known_study import ORIGIN, SETTINGS, cells, identity, trained_elsewhere, tuning
-from lrstudy.comparison import TESTED, compare, curves, dynamic_rows, lr_range, metrics_by_seed, moves
-from lrstudy.evaluation import NO_SCORES
-from lrstudy.statistics import seeds_and_examples_interval, signed_rank_p, standardized_mean, t_interval
+from lrstudy.analysis.comparison import (
+    TESTED,
+    compare,
+    curves,
+    dynamic_rows,
+    lr_range,
+    metrics_by_seed,
+    moves,
+)
+from lrstudy.analysis.statistics import (
+    seeds_and_examples_interval,
+    signed_rank_p,
+    standardized_mean,
+    t_interval,
+)
+from lrstudy.training.evaluation import NO_SCORES
 
 
 def close(value):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lrstudy.controllers import CONTROLLERS, make_controller
 from lrstudy.errors import StudyError
-from lrstudy.optimizers import make_optimizer
+from lrstudy.recipe.optimizers import make_optimizer
 from lrstudy.schedules import make_schedule
 
 CONF = Path(__file__).parents[1] / "conf" / "controller"

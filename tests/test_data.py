@@ -23,10 +23,11 @@ from PIL import Image
 
 from described import NAMES, read_rows, shipped
 from hub_server import HubServer, hub_server
-from lrstudy import data, preprocessing, sample, sources
-from lrstudy.batches import take_share
-from lrstudy.dataset import Archive, Columns, Dataset
+from lrstudy import data
+from lrstudy.data import preprocessing, raw, sample, sources
 from lrstudy.errors import StudyError
+from lrstudy.recipe.dataset import Archive, Columns, Dataset
+from lrstudy.training.batches import take_share
 
 RNG = np.random.default_rng(0)
 NUM_CLASSES = 10
@@ -401,7 +402,7 @@ def test_what_is_no_parquet_file(tmp_path, content):
 def test_a_file_of_absurd_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     spec, files = spec_for(IMAGE_TABLES)
     mirror = write_mirror(tmp_path / "mirror", spec, files)
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(raw, "MAX_FILE_BYTES", 1000)
     Place(tmp_path, spec).refuses("bytes, at most 1,000 allowed", mirror=mirror)
 
 
@@ -693,12 +694,12 @@ def test_no_copy_of_a_validation_example_is_trained_on_and_the_tests_copies_are_
             images = np.stack(
                 [np.random.default_rng(s).integers(0, 256, (32, 32, 3), np.uint8) for s in seeds]
             )
-            tables[split] = sources.image_table(
+            tables[split] = raw.image_table(
                 images, np.arange(len(texts)) % NUM_CLASSES, Columns(input="img", label="label")
             )
-    raw = raw_from(tmp_path, tables, kind)
+    folder = raw_from(tmp_path, tables, kind)
     for seed in range(5):
-        meta = preprocessing.preprocess(raw, tmp_path / "out", validation_fraction=0.5, split_seed=seed)
+        meta = preprocessing.preprocess(folder, tmp_path / "out", validation_fraction=0.5, split_seed=seed)
         index = {split: data.read_split(tmp_path / "out", split)["index"] for split in data.SPLITS}
         contents = {split: {rows["train"][i] for i in index[split]} for split in ("train", "validation")}
         assert not contents["train"] & contents["validation"]
@@ -1058,7 +1059,7 @@ def test_the_sample_goes_through_both_stages(tmp_path, monkeypatch, capsys, data
 def test_the_sample_is_always_the_same():
     for dataset in NAMES:
         first, second = (sample.make(shipped(dataset)).tables for _ in range(2))
-        assert all(first[split].equals(second[split]) for split in sources.OFFICIAL_SPLITS)
+        assert all(first[split].equals(second[split]) for split in raw.OFFICIAL_SPLITS)
 
 
 def test_a_changed_sample_gets_another_version():
@@ -1100,7 +1101,7 @@ def test_sample_splits_share_no_image():
 def test_light_imports():
     """Stages start often: what reads and writes data must not load the heavy libraries."""
     code = (
-        "import sys, lrstudy.data, lrstudy.sample, lrstudy.stages.download, lrstudy.stages.preprocess; "
+        "import sys, lrstudy.data, lrstudy.data.sample, lrstudy.stages.download, lrstudy.stages.preprocess; "
         "print(sorted({'torch', 'mlflow', 'sklearn', 'pandas', 'datasets'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

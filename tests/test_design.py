@@ -11,8 +11,8 @@ import pytest
 
 from composed import composed_params
 from lrstudy import design, doctor
-from lrstudy.cells import make_cell
-from lrstudy.config import CompareParams, Params, check_params
+from lrstudy.analysis.looks import bounds
+from lrstudy.analysis.statistics import chance_of_equivalence, chance_to_decide
 from lrstudy.design import (
     GUESSED_SPREAD,
     Spread,
@@ -26,8 +26,8 @@ from lrstudy.design import (
     report,
     verdict,
 )
-from lrstudy.looks import bounds
-from lrstudy.statistics import chance_of_equivalence, chance_to_decide
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import CompareParams, Params, check_params
 from test_committed import ROOT
 
 ROWS = "schedule=[static,step,exponential,cosine,static_monitored]"

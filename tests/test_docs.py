@@ -9,7 +9,7 @@ import known_study
 import tiny_data
 from lrstudy.docs import DOCUMENTS, ENTRIES, PAGES, PARTS, made
 from lrstudy.errors import StudyError
-from lrstudy.report import headline
+from lrstudy.report.words import headline
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from described import shipped
 from hub_server import hub_server
 from lrstudy import doctor
 from lrstudy.compose import compose
-from lrstudy.tracking import Journal
+from lrstudy.tracking.journal import Journal
 from test_tracking import LOGIN, SECRETS
 
 ROOT = Path(__file__).parents[1]
@@ -241,7 +241,7 @@ def test_where_nothing_is_wrong_nothing_is_said(workspace):
 
 
 def test_a_driver_that_torch_cannot_use_is_a_problem(workspace, monkeypatch):
-    monkeypatch.setattr("lrstudy.parallel.has_accelerator", lambda: True)
+    monkeypatch.setattr("lrstudy.process.parallel.has_accelerator", lambda: True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     [finding] = subject("device", workspace)

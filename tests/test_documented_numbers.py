@@ -128,7 +128,7 @@ def test_the_table_of_duplicates_is_the_committed_one():
 
 
 def test_the_settings_of_the_linear_references_are_those_of_the_code():
-    from lrstudy.references import REFERENCES
+    from lrstudy.data.references import REFERENCES
 
     for found, kind in zip(references().values(), ("image", "text"), strict=True):
         chosen = REFERENCES[kind]

@@ -199,7 +199,7 @@ def test_mlflow_has_the_data_and_the_model_of_every_seed_and_a_champion_per_task
     import mlflow
     import torch
 
-    from lrstudy.devices import has_native_bfloat16
+    from lrstudy.training.devices import has_native_bfloat16
 
     client = study.client()
     experiment = client.get_experiment_by_name("lrstudy")

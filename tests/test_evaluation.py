@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from lrstudy.batches import make_split
-from lrstudy.evaluation import accuracy_and_f1, cross_entropy, measure, predict, score, softmax, summarize
 from lrstudy.ledger.record import SCORES
+from lrstudy.training.batches import make_split
+from lrstudy.training.evaluation import (
+    accuracy_and_f1,
+    cross_entropy,
+    measure,
+    predict,
+    score,
+    softmax,
+    summarize,
+)
 from tiny_data import image_arrays, text_arrays
 
 pytestmark = pytest.mark.usefixtures("one_thread")

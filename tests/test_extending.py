@@ -71,7 +71,7 @@ def dip(t: float, num_epochs: float, *, depth: float) -> float:
     """
     return 1.0 - depth * (t / num_epochs) ** 2
 ''',
-    "src/lrstudy/models.py": '''
+    "src/lrstudy/recipe/models.py": '''
 
 @network("bag")
 class Bag(nn.Module):
@@ -85,7 +85,7 @@ class Bag(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         return self.classifier(self.embedding(tokens).sum(dim=1) / lengths[:, None])
 ''',
-    "src/lrstudy/optimizers.py": """
+    "src/lrstudy/recipe/optimizers.py": """
     "radam": OptimizerSpec("torch.optim.RAdam", _BETAS | _EPS | _DECAY, _FOREACH),
 """,
     "conf/schedule/dip.yaml": """# @package schedule.dip
@@ -115,7 +115,7 @@ optimizer:
     "conf/optimizer/radam.yaml": """# @package optimizer
 # RAdam.
 
-# the optimizer, as in lrstudy.optimizers.OPTIMIZERS
+# the optimizer, as in lrstudy.recipe.optimizers.OPTIMIZERS
 name: radam
 # learning rate where the schedule is 1; above 0
 base_lr: 0.001

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lrstudy.figures import budget_figure, profile_figure, rank_figure
+from lrstudy.report.figures import budget_figure, profile_figure, rank_figure
 
 
 def bars(panel) -> list[tuple[float, float]]:
@@ -41,7 +41,7 @@ def test_a_bar_joins_ranks_that_are_not_told_apart(difference, joined):
 @pytest.mark.slow
 def test_the_rank_figure_is_the_same_file_in_every_process(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from lrstudy.figures import rank_figure, save_figure\n"
+        "import sys; from pathlib import Path; from lrstudy.report.figures import rank_figure, save_figure\n"
         "ranks = {'cosine': 1.0, 'step': 2.25, 'exponential': 2.75, 'static': 4.0}\n"
         "save_figure(rank_figure({'resnet': (ranks, 2.0)}), Path(sys.argv[1]))"
     )

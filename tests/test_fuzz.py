@@ -20,15 +20,16 @@ from PIL import Image
 
 from composed import composed_params
 from described import read_rows
-from lrstudy import runs, sources
-from lrstudy.cells import make_cell
-from lrstudy.config import load_params
-from lrstudy.data import read_meta, read_split
+from lrstudy.data import raw, read_meta, read_split
+from lrstudy.data.preprocessing import _read_source
 from lrstudy.errors import StudyError
-from lrstudy.outputs import Best
-from lrstudy.preprocessing import _read_source
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import load_params
 from lrstudy.stages.report import read_curves
-from lrstudy.tracking import Journal, _read_sent
+from lrstudy.study import runs
+from lrstudy.study.outputs import Best
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import _read_sent
 from tiny_data import write_dataset
 
 some = settings(
@@ -194,7 +195,7 @@ COLUMN = {"image": "img", "text": "text"}
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    monkeypatch.setattr(sources._Progress, "display", lambda *_, **__: None)
+    monkeypatch.setattr(raw.ProgressBar, "display", lambda *_, **__: None)
 
 
 def read_raw(path: Path, kind: str) -> None:
@@ -258,7 +259,7 @@ def test_a_small_file_that_unpacks_to_too_much_fills_no_memory(folder, monkeypat
     path.write_bytes(parquet(table, compression="zstd", use_dictionary=True))
     del table
     assert path.stat().st_size < 500_000
-    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 1 << 25)
+    monkeypatch.setattr(raw, "MAX_FILE_BYTES", 1 << 25)
     pool = pa.proxy_memory_pool(pa.default_memory_pool())
     before = pa.default_memory_pool()
     pa.set_memory_pool(pool)
@@ -288,7 +289,7 @@ PICKLE = pickle.dumps(BATCH, protocol=2)
 def test_a_pickle_damaged_anywhere(folder, seed):
     path = folder / "archive.tar.gz"
     path.write_bytes(archive(damaged(PICKLE, seed)))
-    found = result_or_message(sources.read_archive, path, ["batch"])
+    found = result_or_message(raw.read_archive, path, ["batch"])
     if found:
         images, labels = found
         assert images.shape == (len(labels), 32, 32, 3)
@@ -299,7 +300,7 @@ def test_a_pickle_damaged_anywhere(folder, seed):
 def test_an_archive_damaged_anywhere(folder, seed):
     path = folder / "archive.tar.gz"
     path.write_bytes(damaged(archive(PICKLE), seed))
-    result_or_message(sources.read_archive, path, ["batch"])
+    result_or_message(raw.read_archive, path, ["batch"])
 
 
 @given(st.sampled_from(["dataset", "layout", "files", "label", "source"]), json_values)

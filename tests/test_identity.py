@@ -10,16 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy import identity, meaning
 from lrstudy.controllers import CONTROLLERS
+from lrstudy.entries import meaning
 from lrstudy.errors import StudyError
-from lrstudy.identity import code_behind, content_hash, training_code, training_definitions, training_identity
-from lrstudy.networks import architectures, arguments_of
-from lrstudy.optimizers import OPTIMIZERS
+from lrstudy.recipe import identity
+from lrstudy.recipe.identity import (
+    code_behind,
+    content_hash,
+    training_code,
+    training_definitions,
+    training_identity,
+)
+from lrstudy.recipe.networks import architectures, arguments_of
+from lrstudy.recipe.optimizers import OPTIMIZERS
 from lrstudy.schedules import SCHEDULES
 from tiny_data import settings
 
-ROOT = Path(identity.__file__).parent
+ROOT = Path(identity.__file__).parents[1]
 NETWORKS = tuple(architectures())
 
 
@@ -73,6 +80,11 @@ def stale(before: dict[str, dict]) -> set[str]:
     return {name for name, code in codes().items() if code != before[name]}
 
 
+def dotted(module: str) -> str:
+    """The name of a module that is given by its path in the package."""
+    return f"lrstudy.{module.replace('/', '.')}"
+
+
 def edit(folder: Path, module: str, *changes: tuple[str, str]) -> None:
     path = folder / f"{module}.py"
     text = path.read_text()
@@ -84,8 +96,9 @@ def edit(folder: Path, module: str, *changes: tuple[str, str]) -> None:
 
 
 MODULES = (
-    "averages", "batches", "controllers", "devices", "evaluation", "measures", "models", "networks", "optimizers",
-    "parameters", "schedules", "training",
+    "controllers", "entries/parameters", "recipe/models", "recipe/networks", "recipe/optimizers", "schedules",
+    "training/averages", "training/batches", "training/devices", "training/evaluation", "training/loop",
+    "training/measures",
 )  # fmt: skip
 """Every module that a training's code comes from."""
 
@@ -167,13 +180,16 @@ def test_the_modules_of_the_loop_are_all_that_a_training_uses():
         for part in training_definitions(chosen).values()
         for one in part
     }
+    modules = {
+        str(path.relative_to(ROOT).with_suffix("")) for path in ROOT.rglob("*.py") if path.stem[:2] != "__"
+    }
     assert set(MODULES) == {
-        path.stem
-        for path in ROOT.glob("*.py")
-        for name in meaning._module(f"lrstudy.{path.stem}").statements
-        if meaning._meaning(f"lrstudy.{path.stem}.{name}").own in used
+        module
+        for module in modules
+        for name in meaning._module(dotted(module)).statements
+        if meaning._meaning(f"{dotted(module)}.{name}").own in used
         or any(
-            meaning._meaning(f"lrstudy.{path.stem}.{name}", registry).own in used
+            meaning._meaning(f"{dotted(module)}.{name}", registry).own in used
             for registry, _ in identity.REGISTRIES.values()
         )
     }
@@ -192,7 +208,7 @@ def move(folder: Path, source: str, target: str, *names: str, imports: str = "")
     assert len(moved) == len(names)
     (folder / f"{target}.py").write_text(f"{imports}\n" + "\n".join(map(ast.unparse, moved)))
     tree.body = [node for node in tree.body if node not in moved]
-    path.write_text(f"from lrstudy.{target} import {', '.join(names)}\n" + ast.unparse(tree))
+    path.write_text(f"from {dotted(target)} import {', '.join(names)}\n" + ast.unparse(tree))
 
 
 def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
@@ -202,27 +218,32 @@ def test_a_function_moved_to_another_file_makes_nothing_stale(copied, before):
         "arithmetic",
         "_half_cosine",
         "_floor",
-        imports="import math\nfrom lrstudy.parameters import _TOLERANCE",
+        imports="import math\nfrom lrstudy.entries.parameters import _TOLERANCE",
     )
     move(
-        copied, "evaluation", "metrics", "accuracy_and_f1", "cross_entropy", imports="import numpy as numbers"
+        copied,
+        "training/evaluation",
+        "metrics",
+        "accuracy_and_f1",
+        "cross_entropy",
+        imports="import numpy as numbers",
     )
     metrics = copied / "metrics.py"
     metrics.write_text(metrics.read_text().replace("np.", "numbers."))
     move(
-        copied, "batches", "texts", "TextSplit",
-        imports="import copy\nimport numpy as np\nimport torch\nfrom lrstudy.batches import _SORT_WINDOW, _LENGTH_STEP, full_batches",
+        copied, "training/batches", "texts", "TextSplit",
+        imports="import copy\nimport numpy as np\nimport torch\nfrom lrstudy.training.batches import _SORT_WINDOW, _LENGTH_STEP, full_batches",
     )  # fmt: skip
     move(
-        copied, "models", "recurrent", "LSTM",
-        imports="import torch\nimport torch.nn as nn\nfrom lrstudy.models import WordDropout, make_embedding, network",
+        copied, "recipe/models", "recurrent", "LSTM",
+        imports="import torch\nimport torch.nn as nn\nfrom lrstudy.recipe.models import WordDropout, make_embedding, network",
     )  # fmt: skip
     move(
         copied, "schedules", "annealing", "cosine",
         imports="from lrstudy.schedules import schedule, _MIN_FACTOR, _TO_THE_END\nfrom lrstudy.arithmetic import _half_cosine",
     )  # fmt: skip
     move(
-        copied, "batches", "shares", "take_share", imports="import numpy as np",
+        copied, "training/batches", "shares", "take_share", imports="import numpy as np",
     )  # fmt: skip
     assert stale(before) == set()
 
@@ -234,9 +255,9 @@ ADDED = {
         "def sqrt_decay(t: float, num_epochs: float, *, power: float) -> float:\n"
         "    return (1.0 - t / num_epochs) ** (power / 2)\n",
     ),
-    "a network": ("models", "\n\n@network('gru')\nclass GRU(nn.Module):\n    def __init__(self, num_classes): pass\n"),
+    "a network": ("recipe/models", "\n\n@network('gru')\nclass GRU(nn.Module):\n    def __init__(self, num_classes): pass\n"),
     "an optimizer": (
-        "optimizers",
+        "recipe/optimizers",
         "] = {\n    \"sgd\"",
         "] = {\n    'lion': OptimizerSpec('lion.Lion', _DECAY),\n    \"sgd\"",
     ),
@@ -277,26 +298,26 @@ STALE = [
     ("how cycles are counted", "schedules", ("period * period_mult**cycle", "period * period_mult**(cycle + 1)"), {"cosine_restarts"}),
     ("the monitor", "controllers", ("self.num_bad_epochs += 1", "self.num_bad_epochs += 2"), {"validation_monitor"}),
     ("what all controllers are", "controllers", ("self.factor = 1.0", "self.factor = 0.5"), ALL),
-    ("adam's options", "optimizers", ('"torch.optim.Adam", _BETAS', '"torch.optim.RAdam", _BETAS'), {"adam"}),
-    ("a shared option", "optimizers", ('"beta2": _coefficient(0.999)', '"beta2": _coefficient(0.99)'),
+    ("adam's options", "recipe/optimizers", ('"torch.optim.Adam", _BETAS', '"torch.optim.RAdam", _BETAS'), {"adam"}),
+    ("a shared option", "recipe/optimizers", ('"beta2": _coefficient(0.999)', '"beta2": _coefficient(0.99)'),
      {name for name, one in OPTIMIZERS.items() if "beta2" in one.options}),
-    ("the LSTM", "models", ("features.amax(dim=1)", "features.mean(dim=1)"), WITH_LSTM),
-    ("attention", "models", ("attn_mask=mask)", "attn_mask=None)"), {"transformer"}),
-    ("the embedding of both text models", "models", ("std=embedding_size**-0.5)\n    with", "std=1.0)\n    with"), WITH_LSTM | TEXT_NETWORKS),
-    ("the ResNet's block", "models", ("self.norm2(self.conv2(y)).add_", "self.norm2(self.conv1(y)).add_"), {"resnet"}),
-    ("the loop", "training", ("lr = base_lr * controller.factor", "lr = base_lr / controller.factor"), ALL),
-    ("what the loop begins with", "training", ("torch.set_flush_denormal(True)", "torch.set_flush_denormal(False)"), ALL),
-    ("the batches of images", "batches", ("randint(0, 2 * padding + 1", "randint(0, 2 * padding"), ALL),
-    ("the batches of texts", "batches", ("_SORT_WINDOW = 50", "_SORT_WINDOW = 40"), ALL),
-    ("the share of the data", "batches", ("default_rng(0)", "default_rng(1)"), ALL),
-    ("the evaluation", "evaluation", ("losses.std()", "losses.var()"), ALL),
-    ("the test metrics", "evaluation", ('average="macro"', 'average="micro"'), ALL),
+    ("the LSTM", "recipe/models", ("features.amax(dim=1)", "features.mean(dim=1)"), WITH_LSTM),
+    ("attention", "recipe/models", ("attn_mask=mask)", "attn_mask=None)"), {"transformer"}),
+    ("the embedding of both text models", "recipe/models", ("std=embedding_size**-0.5)\n    with", "std=1.0)\n    with"), WITH_LSTM | TEXT_NETWORKS),
+    ("the ResNet's block", "recipe/models", ("self.norm2(self.conv2(y)).add_", "self.norm2(self.conv1(y)).add_"), {"resnet"}),
+    ("the loop", "training/loop", ("lr = base_lr * controller.factor", "lr = base_lr / controller.factor"), ALL),
+    ("what the loop begins with", "training/loop", ("torch.set_flush_denormal(True)", "torch.set_flush_denormal(False)"), ALL),
+    ("the batches of images", "training/batches", ("randint(0, 2 * padding + 1", "randint(0, 2 * padding"), ALL),
+    ("the batches of texts", "training/batches", ("_SORT_WINDOW = 50", "_SORT_WINDOW = 40"), ALL),
+    ("the share of the data", "training/batches", ("default_rng(0)", "default_rng(1)"), ALL),
+    ("the evaluation", "training/evaluation", ("losses.std()", "losses.var()"), ALL),
+    ("the test metrics", "training/evaluation", ('average="macro"', 'average="micro"'), ALL),
     ("the warmup", "schedules", ("schedule(0.0) * _line(start_factor, 1.0", "schedule(0.0) * _line(start_factor, 0.9"), ALL),
     ("how a schedule is called", "schedules", ("return self.formula(_checked", "return 2 * self.formula(_checked"), ALL),
     ("how an entry becomes a schedule", "schedules", ("Factory(name, formula, parameters, problem, kind", "Factory(name, lambda *a, **k: 2 * formula(*a, **k), parameters, problem, kind"), ALL),
-    ("the logits on test data", "evaluation", ("**measure(logits, arrays", "**measure(-logits, arrays"), ALL),
-    ("mixed precision", "devices", ("enabled=dtype != torch.float32", "enabled=True"), ALL),
-    ("weight decay's groups", "optimizers", ("if p.ndim >= 2]", "if p.ndim >= 1]"), ALL),
+    ("the logits on test data", "training/evaluation", ("**measure(logits, arrays", "**measure(-logits, arrays"), ALL),
+    ("mixed precision", "training/devices", ("enabled=dtype != torch.float32", "enabled=True"), ALL),
+    ("weight decay's groups", "recipe/optimizers", ("if p.ndim >= 2]", "if p.ndim >= 1]"), ALL),
 ]  # fmt: skip
 
 
@@ -390,12 +411,14 @@ def test_the_machinery_is_no_part_of_what_a_stage_computes(copied):
         }
 
     before = behind()
-    edit(copied, "tracking", ("_METRICS_PER_REQUEST = 1000", "_METRICS_PER_REQUEST = 500"))
-    edit(copied, "parallel", ("workers + spare", "workers + spare + 1"))
+    edit(copied, "tracking/store", ("_METRICS_PER_REQUEST = 1000", "_METRICS_PER_REQUEST = 500"))
+    edit(copied, "process/parallel", ("workers + spare", "workers + spare + 1"))
     edit(copied, "files", ("indent=1", "indent=2"))
     assert behind() == before
     edit(
-        copied, "comparison", ('"effect": summary and summary.mean', '"effect": summary and 2 * summary.mean')
+        copied,
+        "analysis/comparison",
+        ('"effect": summary and summary.mean', '"effect": summary and 2 * summary.mean'),
     )
     assert {name for name, found in behind().items() if found != before[name]} == {"compare"}
 
@@ -410,15 +433,15 @@ def test_what_a_training_takes_from_the_machinery_is_how_errors_are_raised():
     machinery = {name for name in identity.MACHINERY if meaning._is_module(name)}
     used = {
         other
-        for root in (*identity.LOOP, *(f"lrstudy.{module}.{name}" for module in MODULES for name in meaning._module(f"lrstudy.{module}").statements))
+        for root in (*identity.LOOP, *(f"{dotted(module)}.{name}" for module in MODULES for name in meaning._module(dotted(module)).statements))
         for other in meaning._meaning(root).refers_to
         if any(other.startswith(f"{module}.") for module in machinery)
     }  # fmt: skip
     assert used == {
         *("lrstudy.errors.StudyError", "lrstudy.errors.unknown"),
-        *(f"lrstudy.outside.{name}" for name in ("is_outside", "load", "told_whose")),
+        *(f"lrstudy.entries.outside.{name}" for name in ("is_outside", "load", "told_whose")),
         *(
-            f"lrstudy.meaning.{name}" for name in ("definition_outside", "entries")
+            f"lrstudy.entries.meaning.{name}" for name in ("definition_outside", "entries")
         ),  # where a name is looked up
     }
 

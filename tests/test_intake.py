@@ -17,13 +17,14 @@ from PIL import Image
 from composed import composed_params
 from described import NAMES, shipped
 from hub_server import hub_server
-from lrstudy import data, sample, sources
-from lrstudy.batches import ImageSplit
-from lrstudy.config import check_params
-from lrstudy.dataset import Dataset, headlines
+from lrstudy import data
+from lrstudy.data import raw, sample, sources
+from lrstudy.data.preprocessing import preprocess, read_examples
+from lrstudy.data.raw import class_numbers
 from lrstudy.errors import StudyError
-from lrstudy.intake import class_numbers
-from lrstudy.preprocessing import preprocess, read_examples
+from lrstudy.recipe.config import check_params
+from lrstudy.recipe.dataset import Columns, Dataset, Layout, headlines
+from lrstudy.training.batches import ImageSplit
 from test_data import parquet
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +35,7 @@ COUNTS = {"train": {"cat": 9, "dog": 4, "owl": 3}, "test": {"cat": 5, "dog": 2, 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    monkeypatch.setattr(sources._Progress, "display", lambda *_, **__: None)
+    monkeypatch.setattr(raw.ProgressBar, "display", lambda *_, **__: None)
 
 
 def described(origin: dict, **changes) -> Dataset:
@@ -92,8 +93,8 @@ def brought(tmp_path: Path, spec: Dataset, **options) -> dict:
 def rows_of(tmp_path: Path, split: str) -> tuple:
     import json
 
-    layout = sources.Layout.model_validate(json.loads((tmp_path / "raw/source.json").read_text())["layout"])
-    return sources.read_rows(tmp_path / f"raw/{split}.parquet", layout, None, split)
+    layout = Layout.model_validate(json.loads((tmp_path / "raw/source.json").read_text())["layout"])
+    return raw.read_rows(tmp_path / f"raw/{split}.parquet", layout, None, split)
 
 
 # -------------------------------------------------------------------------------------------------- images
@@ -150,13 +151,13 @@ def test_images_are_made_grey_or_coloured_as_conf_says(tmp_path, channels, mode)
 
 
 def test_oblong_images_are_served_and_have_a_linear_reference(tmp_path):
-    from lrstudy.references import measure_reference
-    from lrstudy.serving import make_classifier, some_examples
+    from lrstudy.data.references import measure_reference
+    from lrstudy.training.serving import make_classifier, some_examples
 
     brought(tmp_path, described(write_pictures(tmp_path / "pets")))
     meta = preprocess(tmp_path / "raw", tmp_path / "out", validation_fraction=0.34)
     settings = {"architecture": "resnet", "depth": 8, "width": 8}
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
 
     classifier = make_classifier(settings, meta, make_model(settings, meta).state_dict())
     examples = some_examples(data.read_split(tmp_path / "out", "test"), meta)
@@ -168,7 +169,7 @@ def test_oblong_images_are_served_and_have_a_linear_reference(tmp_path):
     assert found["num_features"] == 12 * 10 * 3
     from sklearn.metrics import balanced_accuracy_score
 
-    from lrstudy.references import make_reference
+    from lrstudy.data.references import make_reference
 
     predicted = make_reference("image").fit(*train).predict(test[0])
     assert found["metrics"]["test/balanced_accuracy"] == balanced_accuracy_score(test[1], predicted)
@@ -379,8 +380,8 @@ def test_cifar100_comes_from_the_hub_with_its_fine_labels(tmp_path, server):
     tables = {}
     for split, rows in {"train": 200, "test": 100}.items():
         images = RNG.integers(0, 256, (rows, 32, 32, 3), np.uint8)
-        columns = sources.Columns(input="img", label="fine_label")
-        table = sources.image_table(images, np.arange(rows) % 100, columns)
+        columns = Columns(input="img", label="fine_label")
+        table = raw.image_table(images, np.arange(rows) % 100, columns)
         tables[split] = table.append_column("coarse_label", pa.array(np.arange(rows) % 20))
     record = brought(tmp_path, tiny("cifar100", server, tables), endpoint=server.url)
     assert record["label"] == "CIFAR-100"

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lrstudy.files import is_locked, locked
-from lrstudy.stages import exit_status
-from lrstudy.study import ended_as, finish, is_orphan, under_way
-from lrstudy.tracking import Journal
+from lrstudy.process.exits import exit_status
+from lrstudy.study.journals import ended_as, finish, is_orphan, under_way
+from lrstudy.tracking.journal import Journal
 
 TESTS = Path(__file__).parent
 
@@ -101,7 +101,7 @@ def test_sigterm_stays_ignored_where_it_was(monkeypatch):
 def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(lines):
     """As in `python -m lrstudy.design | head -1`."""
     code = (
-        "import sys; from lrstudy.stages import exit_status; sys.stdin.read(); "
+        "import sys; from lrstudy.process.exits import exit_status; sys.stdin.read(); "
         f"sys.exit(exit_status(lambda: print(*range({lines}), sep='\\n')))"
     )
     process = subprocess.Popen(
@@ -125,8 +125,8 @@ import sys
 from concurrent.futures import process
 from pathlib import Path
 import torch
-from lrstudy.parallel import run_all, workers_ready
-from lrstudy.stages import exit_status
+from lrstudy.process.parallel import run_all, workers_ready
+from lrstudy.process.exits import exit_status
 
 def task(number):
     Path(sys.argv[1], f"begun-{number['number']}").touch()
@@ -192,7 +192,7 @@ def test_killed_stages_end_like_one_left_alone(tmp_path):
 
 STAGE = """
 import sys
-from lrstudy.stages import run_stage
+from lrstudy.process.command import run_stage
 
 def main():
     sys.stderr.write("begun\\n")

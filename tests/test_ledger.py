@@ -26,9 +26,7 @@ from lrstudy import ledger as ledger_module
 from lrstudy import proof
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import measure
 from lrstudy.files import write_json
-from lrstudy.identity import content_hash, training_code, training_identity
 from lrstudy.ledger import Ledger, read_code
 from lrstudy.ledger.__main__ import cell_of, main
 from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
@@ -50,8 +48,10 @@ from lrstudy.ledger.record import (
     unpack_bits,
     unpack_halves,
 )
-from lrstudy.runs import find_weights, run_folder, train_run
-from lrstudy.stages import exit_status
+from lrstudy.process.exits import exit_status
+from lrstudy.recipe.identity import content_hash, training_code, training_identity
+from lrstudy.study.runs import find_weights, run_folder, train_run
+from lrstudy.training.evaluation import measure
 from tiny_data import SIZES, record, settings, task, write_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -1399,7 +1399,7 @@ def test_retrain_makes_the_weights_that_the_record_names(workspace, trained, cap
 def test_retrain_does_nothing_where_the_weights_are_here(workspace, trained, capsys, monkeypatch):
     assert exit_status(lambda: main(["retrain", trained.identity])) == 0
     capsys.readouterr()
-    monkeypatch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr("lrstudy.training.loop.train", lambda *args, **kwargs: pytest.fail("trained"))
     assert exit_status(lambda: main(["retrain", trained.identity])) == 0
     out, err = capsys.readouterr()
     assert (

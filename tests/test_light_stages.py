@@ -12,8 +12,8 @@ import yaml
 from composed import composed_params
 from filled_ledger import DATA, fill
 from known_study import timing
-from lrstudy.config import check_params
 from lrstudy.files import write_json
+from lrstudy.recipe.config import check_params
 
 SOURCE = Path(__file__).parents[1] / "src"
 STAGES = (

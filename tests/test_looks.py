@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from lrstudy.looks import (
+from lrstudy.analysis.looks import (
     alpha_spent,
     bounds,
     conditional_power,
@@ -14,7 +14,7 @@ from lrstudy.looks import (
     p_of_all_looks,
     repeated_p,
 )
-from lrstudy.statistics import signed_rank_p
+from lrstudy.analysis.statistics import signed_rank_p
 
 LOOKS = (6, 9, 12, 16, 20)
 

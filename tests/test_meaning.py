@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy import meaning
+from lrstudy.entries import meaning
+from lrstudy.entries.meaning import digest, entry, listing, reached
 from lrstudy.errors import StudyError
-from lrstudy.meaning import digest, entry, listing, reached
 
 
 @pytest.fixture
@@ -328,7 +328,7 @@ def test_a_name_in_quotes_that_is_looked_up_at_run_time_is_followed(package):
 
 def test_the_real_package_can_be_read_whole():
     """Every module, whatever syntax it uses: what cannot be parsed or resolved would be no part of any meaning."""
-    root = Path(meaning.__file__).parent
+    root = Path(meaning.__file__).parents[1]
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
         module = ".".join(["lrstudy", *(part for part in parts if part != "__init__")])

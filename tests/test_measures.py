@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrstudy.measures import last_fifth, running_median, tail_mean, turn
+from lrstudy.training.measures import last_fifth, running_median, tail_mean, turn
 
 losses = st.lists(st.floats(0.01, 5), min_size=1, max_size=40)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from lrstudy import proof
 from lrstudy.errors import StudyError
-from lrstudy.models import (
+from lrstudy.recipe.models import (
     ARCHITECTURES,
     LSTM,
     BasicBlock,

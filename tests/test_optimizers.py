@@ -16,8 +16,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lrstudy.entries.parameters import Flag
 from lrstudy.errors import StudyError
-from lrstudy.optimizers import (
+from lrstudy.recipe.optimizers import (
     OPTIMIZERS,
     check_options,
     evaluation_weights,
@@ -26,7 +27,6 @@ from lrstudy.optimizers import (
     snapshot,
     update_ratio,
 )
-from lrstudy.parameters import Flag
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 SCHEDULE_FREE = [name for name in OPTIMIZERS if name.startswith("schedule_free")]
@@ -408,7 +408,7 @@ def test_there_is_one_conf_file_per_optimizer():
 
 def test_names_and_checks_need_no_torch():
     code = (
-        "import sys; from lrstudy.optimizers import check_options; check_options('adam', {});"
+        "import sys; from lrstudy.recipe.optimizers import check_options; check_options('adam', {});"
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import pytest
 
 import known_study
 from lrstudy.errors import StudyError
-from lrstudy.outputs import Best, Comparison, Output, Reference, Theory, Timing, Training
+from lrstudy.study.outputs import Best, Comparison, Output, Reference, Theory, Timing, Training
 
 HASH = "0f" * 32
 

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy import identity, meaning
-from lrstudy.cells import make_cell
-from lrstudy.config import check_params
 from lrstudy.controllers import find as find_controller
 from lrstudy.controllers import make_controller
+from lrstudy.entries import meaning
+from lrstudy.entries.outside import is_outside
+from lrstudy.entries.signatures import signature
 from lrstudy.errors import StudyError
-from lrstudy.identity import training_code
-from lrstudy.networks import arguments_of, check_sizes
-from lrstudy.optimizers import check_options, make_optimizer
-from lrstudy.outside import is_outside
+from lrstudy.recipe import identity
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import check_params
+from lrstudy.recipe.identity import training_code
+from lrstudy.recipe.networks import arguments_of, check_sizes
+from lrstudy.recipe.optimizers import check_options, make_optimizer
 from lrstudy.schedules import forms_of, make_schedule, moves, parameters_of, resolve_parameters
-from lrstudy.signatures import signature
 from tiny_data import dataset, settings
 
 RATES = '''
@@ -38,7 +39,7 @@ NETS = """
 from typing import Annotated
 import torch
 from torch import nn
-from lrstudy.parameters import Choice, Count, Number
+from lrstudy.entries.parameters import Choice, Count, Number
 
 
 class Wide(nn.Module):
@@ -96,7 +97,7 @@ class Rateless(torch.optim.Optimizer):
 """
 CONTROL = """
 from lrstudy.controllers import Controller
-from lrstudy.parameters import Number
+from lrstudy.entries.parameters import Number
 
 
 class Halve(Controller):
@@ -159,7 +160,7 @@ def test_a_decorated_function_says_what_its_parameters_may_be_and_takes_no_name_
 
     before = dict(SCHEDULES)
     stranger(
-        rates="from lrstudy.parameters import Number\nfrom lrstudy.schedules import schedule\n\n"
+        rates="from lrstudy.entries.parameters import Number\nfrom lrstudy.schedules import schedule\n\n"
         "@schedule(knee=Number(0.5, 'when', 'share', ge=0, lt=1))\n"
         "def cosine(t, num_epochs, *, knee):\n    return (1 - t / num_epochs) * knee\n"
     )
@@ -230,7 +231,7 @@ def test_a_networks_arguments_are_read_from_its_source_and_not_imported(stranger
 
 
 def test_what_the_data_set_decides_is_given_by_name(stranger):
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
 
     _, meta = dataset("image")
     made = make_model({"architecture": "stranger.nets:Wide", "width": 8}, meta)
@@ -256,8 +257,8 @@ def test_what_the_data_set_decides_is_given_by_name(stranger):
     ],
 )  # fmt: skip
 def test_a_network_that_gives_no_logits_is_one_sentence(stranger, network, message):
-    from lrstudy.batches import make_split
-    from lrstudy.training import train
+    from lrstudy.training.batches import make_split
+    from lrstudy.training.loop import train
 
     splits, meta = dataset("image")
     parts = [make_split(splits[name], meta, "cpu") for name in ("train", "validation")]
@@ -404,7 +405,7 @@ def test_a_cell_joins_code_of_another_package(stranger):
 
 
 def test_a_worker_that_starts_anew_finds_the_package(stranger, monkeypatch):
-    from lrstudy.parallel import run_all
+    from lrstudy.process.parallel import run_all
 
     monkeypatch.setenv("LRSTUDY_WORKERS", "2")
     tasks = [{"name": "stranger.rates:knee", "t": t} for t in (6, 8)]

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrstudy import parallel
 from lrstudy.errors import StudyError
-from lrstudy.parallel import in_first_round, num_workers, run_all, workers_ready
-from lrstudy.runs import read_outcome, train_run
-from lrstudy.stages import sigterm_as_exception
+from lrstudy.process import parallel
+from lrstudy.process.exits import sigterm_as_exception
+from lrstudy.process.parallel import in_first_round, num_workers, run_all, workers_ready
+from lrstudy.study.runs import read_outcome, train_run
 from tiny_data import settings, task, write_dataset
 
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrstudy.controllers import CONTROLLERS
+from lrstudy.entries.parameters import REQUIRED, UNREAD, Choice, Flag, Free, Number, checked, of_default
 from lrstudy.errors import StudyError
-from lrstudy.networks import architectures, parameters_of
-from lrstudy.optimizers import OPTIMIZERS
-from lrstudy.parameters import REQUIRED, UNREAD, Choice, Flag, Free, Number, checked, of_default
+from lrstudy.recipe.networks import architectures, parameters_of
+from lrstudy.recipe.optimizers import OPTIMIZERS
 from lrstudy.schedules import SCHEDULES
 
 RANGES = [

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from composed import composed_params
-from lrstudy import meaning
-from lrstudy.config import check_params, load_params
+from lrstudy.entries import meaning
 from lrstudy.errors import StudyError
-from lrstudy.identity import code_behind
 from lrstudy.ledger import Ledger
+from lrstudy.recipe.config import check_params, load_params
+from lrstudy.recipe.identity import code_behind
 from lrstudy.stages import code
 
 ROOT = Path(__file__).parents[1]
@@ -143,7 +143,7 @@ def test_only_the_stages_that_measure_results_open_test_data():
         if re.search(r"(?<!def )read_(split|examples)\(", text := file.read_text()) and '"test"' in text
     }
     # Data that it has made itself; what hands out the split that is asked for.
-    readers -= {"src/lrstudy/proof.py", "src/lrstudy/preprocessing.py"}
+    readers -= {"src/lrstudy/proof.py", "src/lrstudy/data/preprocessing.py"}
     measuring = ("stages/evaluate", "stages/references", "theory/measurements", "theory/network")
     assert readers == {f"src/lrstudy/{name}.py" for name in measuring}
     of_readers = {
@@ -241,7 +241,7 @@ def test_every_optimizer_and_every_controller_composes_to_its_own_section():
 
 
 def test_the_timed_optimizers_are_those_of_conf_and_the_claim_finds_both_kinds_among_them():
-    from lrstudy.claims import claim_specs
+    from lrstudy.analysis.claims import claim_specs
 
     timed = compose("optimizer=adagrad")["timing"]["optimizers"]
     assert timed == {name: section_of("optimizer", name) for name in timed}
@@ -256,8 +256,8 @@ def test_the_timed_optimizers_are_those_of_conf_and_the_claim_finds_both_kinds_a
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_choice_of_conf_is_legal_together_with_every_preset(preset):
     """Composed once: an optimizer or a controller replaces its section, see above, and presets leave both."""
-    from lrstudy.cells import default_values, make_cell
-    from lrstudy.tuning import check_inside
+    from lrstudy.recipe.cells import default_values, make_cell
+    from lrstudy.search.tuning import check_inside
 
     content = compose(f"preset={preset}", f"schedule=[{','.join(SCHEDULES)}]", f"model=[{','.join(MODELS)}]")
     assert content["optimizer"] == section_of("optimizer", "per_model")
@@ -356,8 +356,8 @@ OVERRIDES = [
 @pytest.mark.parametrize(("preset", "override", "value"), OVERRIDES)
 def test_either_form_of_a_parameter_can_be_overridden_and_searched_from(preset, override, value):
     """The README's examples: the default that the value comes to lies in the search space, as trial 0 must."""
-    from lrstudy.cells import default_values, make_cell
-    from lrstudy.tuning import distributions
+    from lrstudy.recipe.cells import default_values, make_cell
+    from lrstudy.search.tuning import distributions
 
     _, schedule, name = override.partition("=")[0].split(".")
     params = check_params(compose(f"preset={preset}", override))
@@ -410,7 +410,7 @@ CELL_WRONG = [
 
 @pytest.mark.parametrize(("changes", "message"), [w[1:] for w in CELL_WRONG], ids=[w[0] for w in CELL_WRONG])
 def test_what_does_not_fit_a_cell_gets_one_clear_error(changes, message):
-    from lrstudy.cells import make_cell
+    from lrstudy.recipe.cells import make_cell
 
     params = check_params(put(compose(), changes))
     with pytest.raises(StudyError) as error:

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from lrstudy.batches import make_split
-from lrstudy.models import make_model
-from lrstudy.training import train
+from lrstudy.recipe.models import make_model
+from lrstudy.training.batches import make_split
+from lrstudy.training.loop import train
 from tiny_data import dataset, settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,6 +1,5 @@
 """The preview's command line, the figures it draws, and docs/schedules.md, which it keeps true."""
 
-import ast
 import itertools
 import math
 import re
@@ -14,7 +13,7 @@ from PIL import Image
 
 from lrstudy import preview
 from lrstudy.errors import StudyError
-from lrstudy.figures import (
+from lrstudy.report.figures import (
     COLUMN_WIDTH,
     TEXT_WIDTH,
     curve_of,
@@ -275,17 +274,6 @@ def test_drawing_leaves_no_trace_in_matplotlibs_global_state(tmp_path):
     arguments = [sys.executable, "-c", code, str(tmp_path)]
     shown = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert shown.stdout == "[]\n", shown.stderr
-
-
-def test_figures_is_the_only_importer_of_matplotlib():
-    importers = set()
-    for path in (ROOT / "src" / "lrstudy").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.split(".")[0] == "matplotlib" for name in names):
-                importers.add(path.name)
-    assert importers == {"figures.py"}
 
 
 # --- docs/schedules.md ------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from lrstudy import proof
+from lrstudy.entries.parameters import Number
 from lrstudy.errors import StudyError
-from lrstudy.identity import entries_of, training_code, training_identity
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.equivalence import read_equivalence
+from lrstudy.ledger.machine import origin_here
 from lrstudy.ledger.record import ALWAYS_IN_FINAL, ALWAYS_IN_HISTORY, Data, Labels
-from lrstudy.machine import origin_here
-from lrstudy.parameters import Number
 from lrstudy.prove_equal import check_known, compare, full_revision, main
+from lrstudy.recipe.identity import entries_of, training_code, training_identity
 
 ROOT = Path(__file__).parents[1]
 
@@ -408,7 +408,7 @@ def test_a_renamed_variable_of_the_loop_is_proven_and_old_records_are_found(repo
     recorded = record_of(settings)
     ledger = Ledger(repository / "ledger")
     ledger.add(recorded)
-    loop = repository / "src/lrstudy/training.py"
+    loop = repository / "src/lrstudy/training/loop.py"
     loop.write_text(re.sub(r"\brates\b", "learning_rates", loop.read_text()))
 
     status, said = prove_equal(repository, "HEAD")
@@ -440,7 +440,7 @@ def test_a_changed_formula_is_refused_until_it_is_left_out(repository):
         "return min_factor + (1.0 - min_factor) * _half_cosine(t / num_epochs)\n",
         "return min_factor + (1.0 + min_factor) * _half_cosine(t / num_epochs)\n",
     )
-    loop = repository / "src/lrstudy/training.py"
+    loop = repository / "src/lrstudy/training/loop.py"
     loop.write_text(re.sub(r"\brates\b", "learning_rates", loop.read_text()))
 
     status, said = prove_equal(repository, "HEAD")
@@ -470,7 +470,7 @@ def test_a_comment_in_every_module_needs_no_proof(repository):
 
 @pytest.mark.slow
 def test_a_tree_that_does_not_run_is_told_with_its_own_words(repository):
-    loop = repository / "src/lrstudy/training.py"
+    loop = repository / "src/lrstudy/training/loop.py"
     loop.write_text(loop.read_text() + "\nraise ValueError('half an edit')\n")
     status, said = prove_equal(repository, "HEAD")
     assert status == 2
@@ -480,7 +480,7 @@ def test_a_tree_that_does_not_run_is_told_with_its_own_words(repository):
 
 @pytest.mark.slow
 def test_an_interrupted_proof_leaves_nothing_behind(repository):
-    loop = repository / "src/lrstudy/training.py"
+    loop = repository / "src/lrstudy/training/loop.py"
     loop.write_text(re.sub(r"\brates\b", "learning_rates", loop.read_text()))
     with start(repository, "HEAD") as process:
         assert "tiny trainings" in process.stdout.readline()
@@ -489,7 +489,7 @@ def test_an_interrupted_proof_leaves_nothing_behind(repository):
     assert process.returncode == 143
     assert "nothing was written" in said
     assert list((repository.parent / "scratch").iterdir()) == []
-    assert git(repository, "status", "--porcelain") == "M src/lrstudy/training.py"
+    assert git(repository, "status", "--porcelain") == "M src/lrstudy/training/loop.py"
 
 
 def test_a_base_older_than_the_proof_names_the_first_that_has_it(tmp_path):

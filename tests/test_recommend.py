@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from composed import composed_params
 from filled_ledger import fill
-from lrstudy.config import check_params
+from lrstudy.analysis.statistics import t_interval
 from lrstudy.errors import StudyError
+from lrstudy.recipe.config import check_params
 from lrstudy.recommend import Row, Task, best_of, check, evidence, main, mistuned, recommend, tasks_of
-from lrstudy.statistics import t_interval
 
 
 def trial(base_lr: float, loss: float | None, metric: float = 0.0, confirmed: float | None = None) -> dict:

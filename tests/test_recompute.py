@@ -10,8 +10,8 @@ import yaml
 
 from composed import composed_params
 from filled_ledger import fill
-from lrstudy.config import check_params
 from lrstudy.ledger.__main__ import main as ledger_command
+from lrstudy.recipe.config import check_params
 from lrstudy.stages import compare
 
 DOCS = Path(__file__).parents[1] / "docs/ledger.md"

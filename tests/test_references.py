@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from described import shipped
-from lrstudy import preprocessing, references, sources
+from lrstudy.data import preprocessing, references, sources
+from lrstudy.data.references import measure_reference
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.references import measure_reference
 from lrstudy.stages.compare import references as compared
 from lrstudy.stages.references import main
 

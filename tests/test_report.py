@@ -11,19 +11,13 @@ import pytest
 
 from known_study import SETTINGS, cells, comparison, identity, progress, trained_elsewhere
 from lrstudy.errors import StudyError
-from lrstudy.report import (
-    _state,
-    budgets,
-    differences,
-    document,
-    findings,
-    main,
-    profiles,
-    read_comparison,
-    render_html,
-    render_markdown,
-    text_table,
-)
+from lrstudy.report.__main__ import main
+from lrstudy.report.document import read_comparison
+from lrstudy.report.findings import findings, text_table
+from lrstudy.report.render import render_html, render_markdown
+from lrstudy.report.sections import document
+from lrstudy.report.series import budgets, differences, profiles
+from lrstudy.report.words import state_words
 
 
 @functools.cache
@@ -868,7 +862,7 @@ def searched(trials: int, confirmed: int = 0, complete: bool = False) -> list[di
     ],
 )  # fmt: skip
 def test_how_far_a_cell_has_come_is_said_in_words(found, words):
-    assert _state(found) == words
+    assert state_words(found) == words
 
 
 def test_a_cell_that_is_done_in_part_says_so_wherever_its_numbers_stand():

@@ -11,14 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from composed import ROOT, composed_params
-from lrstudy import collect, compose, study
-from lrstudy.cells import default_values, make_cell, num_epochs_of, searching_cell, stretched
-from lrstudy.config import Choices, Params, check_params
+from lrstudy import compose
 from lrstudy.errors import StudyError
 from lrstudy.ledger import Ledger
+from lrstudy.recipe.cells import default_values, make_cell, num_epochs_of, searching_cell, stretched
+from lrstudy.recipe.config import Choices, Params, check_params
 from lrstudy.schedules import make_schedule
 from lrstudy.stages import tune
-from lrstudy.study import training_task
+from lrstudy.study import collect
+from lrstudy.study import tasks as study
+from lrstudy.study.tasks import training_task
 from lrstudy.theory.paths import path_cell
 
 BOTH = ("model=[resnet,resnet_20_epochs,lstm,lstm_20_epochs]",)
@@ -89,7 +91,7 @@ def test_the_studys_trainings_of_the_papers_question_are_those_of_preset_cpu():
 @pytest.mark.parametrize("preset", ["cpu", "study"])
 def test_the_study_is_in_float32_on_every_machine_and_has_ten_seeds_and_six_trials(monkeypatch, preset):
     monkeypatch.setattr(
-        "lrstudy.devices.choose_dtype",
+        "lrstudy.training.devices.choose_dtype",
         lambda asked, _: pytest.fail("auto") if asked == "auto" else getattr(torch, asked),
     )
     found = params(f"preset={preset}")

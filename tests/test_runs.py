@@ -16,17 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrstudy import machine, runs
-from lrstudy.batches import make_split
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import cross_entropy, predict
 from lrstudy.files import locked
-from lrstudy.identity import training_identity
-from lrstudy.ledger import Ledger, Record
+from lrstudy.ledger import Ledger, Record, machine
 from lrstudy.ledger.record import WEIGHTS
-from lrstudy.measures import AVERAGES
-from lrstudy.models import make_model
-from lrstudy.runs import (
+from lrstudy.process.exits import exit_status
+from lrstudy.recipe.identity import training_identity
+from lrstudy.recipe.models import make_model
+from lrstudy.study import runs
+from lrstudy.study.runs import (
     begun_otherwise,
     find_record,
     find_weights,
@@ -37,8 +35,10 @@ from lrstudy.runs import (
     run_folder,
     train_run,
 )
-from lrstudy.stages import exit_status
-from lrstudy.tracking import Journal
+from lrstudy.tracking.journal import Journal
+from lrstudy.training.batches import make_split
+from lrstudy.training.evaluation import cross_entropy, predict
+from lrstudy.training.measures import AVERAGES
 from tiny_data import SIZES, dataset, settings, write_dataset
 from tiny_data import task as tiny_task
 
@@ -82,7 +82,7 @@ def files(folder: Path) -> list[Path]:
 @pytest.fixture
 def no_training(monkeypatch):
     """Whatever trains from here on fails the test."""
-    monkeypatch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr("lrstudy.training.loop.train", lambda *args, **kwargs: pytest.fail("trained"))
 
 
 def without_clock(outcome: dict) -> dict:
@@ -202,7 +202,7 @@ def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_upda
     task, uninterrupted, data_folder, monkeypatch
 ):
     """And the validation split is whole: trials on any share are judged by the same examples."""
-    from lrstudy import training
+    from lrstudy.training import loop as training
 
     sizes, train = [], training.train
 
@@ -398,7 +398,7 @@ def test_weights_that_were_deleted_are_made_again_only_where_that_is_asked_for(
     folder = Path(task["folder"])
     (folder / "best.safetensors").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("lrstudy.training.train", lambda *args, **kwargs: pytest.fail("trained"))
+        patch.setattr("lrstudy.training.loop.train", lambda *args, **kwargs: pytest.fail("trained"))
         train_run(task)
     assert not (folder / "best.safetensors").exists()
     assert find_weights(task, folder) is None
@@ -545,7 +545,7 @@ def test_a_run_killed_after_an_epoch_ends_like_an_uninterrupted_one(
 KILL = """
 import os, sys
 sys.path.insert(0, {tests!r})
-from lrstudy import runs
+from lrstudy.study import runs
 write = runs._write_checkpoint
 def killed(folder, state):
     write(folder, state)

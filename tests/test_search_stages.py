@@ -10,14 +10,15 @@ import pytest
 import yaml
 
 from composed import composed_params
-from lrstudy.cells import make_cell
-from lrstudy.collect import cell_of, collect, of_training, plan
-from lrstudy.config import load_params
+from lrstudy.analysis.time_to_target import target
 from lrstudy.data import read_meta
 from lrstudy.ledger import Ledger
-from lrstudy.outputs import Best
-from lrstudy.study import DESCRIBED, data_folder
-from lrstudy.time_to_target import target
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import load_params
+from lrstudy.study.collect import cell_of, collect, of_training, plan
+from lrstudy.study.outputs import Best
+from lrstudy.study.tasks import DESCRIBED
+from lrstudy.study.workspace import data_folder
 from tiny_data import write_dataset
 
 pytestmark = pytest.mark.slow

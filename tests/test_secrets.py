@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy.stages import exit_status, train, tune
+from lrstudy.process.exits import exit_status
+from lrstudy.stages import train, tune
 from test_tracking import LOGIN, SECRETS, TrackingServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrstudy.config import Choices, FloatRange
+from lrstudy.recipe.config import Choices, FloatRange
 from lrstudy.schedules import resolve_parameters
-from lrstudy.sensitivity import (
+from lrstudy.search.sensitivity import (
     in_the_papers_terms,
     largest_rise,
     noise_between_seeds,

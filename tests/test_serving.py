@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lrstudy.batches import make_split
-from lrstudy.evaluation import predict, softmax
-from lrstudy.models import make_model
-from lrstudy.serving import make_classifier, save_model, some_examples
+from lrstudy.recipe.models import make_model
+from lrstudy.training.batches import make_split
+from lrstudy.training.evaluation import predict, softmax
+from lrstudy.training.serving import make_classifier, save_model, some_examples
 from tiny_data import MODELS, dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")

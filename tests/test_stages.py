@@ -17,26 +17,26 @@ import known_study
 import lrstudy.stages.report as report_stage
 import tiny_data
 from known_study import THEORY
-from lrstudy.batches import make_split
-from lrstudy.comparison import curves
+from lrstudy.analysis.comparison import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import NO_SCORES, cross_entropy, predict, test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
 from lrstudy.ledger.record import WEIGHTS
-from lrstudy.models import make_model
-from lrstudy.outputs import SeedRun, Tracked, Training
-from lrstudy.report import document
-from lrstudy.runs import find_record, metric_values, train_run
+from lrstudy.recipe.models import make_model
+from lrstudy.report.sections import document
 from lrstudy.stages import evaluate as evaluate_stage
 from lrstudy.stages.compare import theory
 from lrstudy.stages.evaluate import evaluate_seed, evaluated, trained_with
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
 from lrstudy.stages.train import history_table, log_record, place_weights
+from lrstudy.study.outputs import SeedRun, Tracked, Training
+from lrstudy.study.runs import find_record, metric_values, train_run
 from lrstudy.theory.records import leave
-from lrstudy.tracking import Journal
+from lrstudy.tracking.journal import Journal
+from lrstudy.training.batches import make_split
+from lrstudy.training.evaluation import NO_SCORES, cross_entropy, predict, test_weights
 
 # --- train: what a cell's outputs have of its records and weights ---
 

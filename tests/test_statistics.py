@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lrstudy.statistics import (
+from lrstudy.analysis.statistics import (
     average_ranks,
     binomial_chance,
     bootstrap_interval,

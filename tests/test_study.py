@@ -9,22 +9,17 @@ import pytest
 import torch
 
 from composed import composed_params
-from lrstudy import devices, study
-from lrstudy.cells import make_cell
-from lrstudy.config import check_params
-from lrstudy.identity import training_code, training_identity
 from lrstudy.ledger import Ledger
 from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
-from lrstudy.study import (
-    common_tags,
-    finish,
-    git_revision,
-    mean_curves,
-    record_of,
-    told,
-    training_task,
-)
-from lrstudy.tracking import Journal
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import check_params
+from lrstudy.recipe.identity import training_code, training_identity
+from lrstudy.study import tasks as study
+from lrstudy.study.journals import common_tags, finish, mean_curves
+from lrstudy.study.tasks import record_of, told, training_task
+from lrstudy.study.workspace import git_revision
+from lrstudy.tracking.journal import Journal
+from lrstudy.training import devices
 from tiny_data import record, settings
 
 PARAMS = check_params(composed_params())

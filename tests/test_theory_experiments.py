@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from composed import composed_params
-from lrstudy.batches import make_split
-from lrstudy.config import check_params
 from lrstudy.errors import StudyError
+from lrstudy.recipe.config import check_params
 from lrstudy.theory import branching, effects, late_decay, measurements, paths
 from lrstudy.theory.network import Network
-from lrstudy.tracking import Journal
-from lrstudy.training import train
+from lrstudy.tracking.journal import Journal
+from lrstudy.training.batches import make_split
+from lrstudy.training.loop import train
 from tiny_data import SIZES, dataset, settings, write_dataset
 
 ROOT = Path(__file__).parents[1]

@@ -79,7 +79,7 @@ def test_hutchinson_is_exact_for_a_diagonal_and_unbiased_otherwise():
 @pytest.mark.parametrize("kind", ["resnet", "lstm", "transformer"])
 def test_the_studys_networks_have_hessian_products(kind, one_thread):
     """Against a difference of gradients, through the layers that have other kernels than these."""
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
     from tiny_data import MAX_LENGTH, MODELS, VOCAB_SIZE
 
     torch.manual_seed(0)

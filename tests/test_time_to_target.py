@@ -7,8 +7,8 @@ import math
 import pytest
 
 from known_study import SETTINGS, cells, trained_elsewhere
-from lrstudy.comparison import compare
-from lrstudy.time_to_target import time_to_target
+from lrstudy.analysis.comparison import compare
+from lrstudy.analysis.time_to_target import time_to_target
 
 INF = math.inf
 

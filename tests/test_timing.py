@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composed import composed_params
-from lrstudy import training
-from lrstudy.config import check_params
+from lrstudy.analysis.timing import log_ratios, orders, time_rows, timed_cells, with_ratios
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.recipe.config import check_params
 from lrstudy.stages import compare
 from lrstudy.stages.timing import main
-from lrstudy.timing import log_ratios, orders, time_rows, timed_cells, with_ratios
+from lrstudy.training import loop as training
 from tiny_data import settings, write_dataset
 
 # The order of the rows

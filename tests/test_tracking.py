@@ -17,16 +17,15 @@ import pytest
 
 from lrstudy import sync
 from lrstudy.errors import StudyError
-from lrstudy.stages import exit_status
-from lrstudy.study import finish, under_way
-from lrstudy.tracking import (
+from lrstudy.process.exits import exit_status
+from lrstudy.study.journals import finish, under_way
+from lrstudy.tracking.journal import Journal, flatten
+from lrstudy.tracking.store import (
     EXPERIMENT,
     KEY_TAG,
-    Journal,
     Sender,
     Store,
     describe,
-    flatten,
     send,
     server_name,
     tracking_uri,

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from lrstudy import training
-from lrstudy.batches import make_split
 from lrstudy.controllers import CONTROLLERS
-from lrstudy.devices import choose_device, choose_dtype, compute_clock
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import predict, summarize
 from lrstudy.ledger.record import ALWAYS_IN_FINAL
-from lrstudy.measures import AVERAGES
-from lrstudy.models import make_model
-from lrstudy.optimizers import OPTIMIZERS, evaluation_weights, make_optimizer
+from lrstudy.recipe.models import make_model
+from lrstudy.recipe.optimizers import OPTIMIZERS, evaluation_weights, make_optimizer
 from lrstudy.schedules import make_schedule
-from lrstudy.training import Progress, train
+from lrstudy.training import loop as training
+from lrstudy.training.batches import make_split
+from lrstudy.training.devices import choose_device, choose_dtype, compute_clock
+from lrstudy.training.evaluation import predict, summarize
+from lrstudy.training.loop import Progress, train
+from lrstudy.training.measures import AVERAGES
 from tiny_data import MODELS, SIZES, dataset, settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -565,7 +565,7 @@ def test_mixed_precision_trains_weights_that_stay_float32():
 
 
 def test_the_precision_of_auto_is_what_the_device_computes_natively(monkeypatch):
-    from lrstudy import devices
+    from lrstudy.training import devices
 
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(devices, "has_native_bfloat16", lambda device, native=native: native)

@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from composed import composed_params
-from lrstudy import tuning
-from lrstudy.cells import Cell, default_values, make_cell
-from lrstudy.config import TuneParams, check_params
 from lrstudy.errors import StudyError
-from lrstudy.found import cost, judge, together
+from lrstudy.recipe.cells import Cell, default_values, make_cell
+from lrstudy.recipe.config import TuneParams, check_params
 from lrstudy.schedules import make_schedule
-from lrstudy.tuning import (
+from lrstudy.search import tuning
+from lrstudy.search.best import cost, judge, together
+from lrstudy.search.tuning import (
     CONFIRMATION,
     SEARCH,
     best_trial,
@@ -908,7 +908,9 @@ def work(uri: str, key: str, root: Path, folder: Path, name: str, search: dict, 
 def processes():
     """Starts workers side by side: each a fresh process, with none of this one's connections or locks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["optuna.storages", "lrstudy.tuning", "lrstudy.compose", "hypothesis"])
+    context.set_forkserver_preload(
+        ["optuna.storages", "lrstudy.search.tuning", "lrstudy.compose", "hypothesis"]
+    )
 
     def run(*workers: dict, meet: bool = True) -> list[int]:
         barrier = context.Barrier(len(workers)) if meet else None

@@ -6,9 +6,12 @@ import json
 import pytest
 
 from known_study import SETTINGS, cells, comparison
-from lrstudy.comparison import compare
-from lrstudy.figures import budget_figure, curve_figure, difference_figure
-from lrstudy.report import document, findings, model_title, render_markdown, text_table
+from lrstudy.analysis.comparison import compare
+from lrstudy.report.figures import budget_figure, curve_figure, difference_figure
+from lrstudy.report.findings import findings, text_table
+from lrstudy.report.render import render_markdown
+from lrstudy.report.sections import document
+from lrstudy.report.words import model_title
 from test_report import tables, with_seeds
 
 

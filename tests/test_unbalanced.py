@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 import known_study
 from known_study import SETTINGS, cells, comparison
-from lrstudy.comparison import compare
+from lrstudy.analysis.comparison import compare
+from lrstudy.analysis.time_to_target import time_to_target, validated
 from lrstudy.ledger.record import Scores
-from lrstudy.measures import balanced_accuracy
-from lrstudy.report import render_markdown, text_table
-from lrstudy.time_to_target import time_to_target, validated
+from lrstudy.report.findings import text_table
+from lrstudy.report.render import render_markdown
+from lrstudy.training.measures import balanced_accuracy
 
 labels = st.integers(2, 5).flatmap(
     lambda k: st.lists(st.tuples(st.integers(0, k - 1), st.integers(0, k - 1)), min_size=1, max_size=40)

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import binom
 
 from composed import composed_params
-from lrstudy.config import check_params
 from lrstudy.design import GUESSED_SPREAD
 from lrstudy.errors import StudyError
+from lrstudy.recipe.config import check_params
 from test_committed import ROOT, committed
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy import warm
+from lrstudy.process import warm
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,7 +22,7 @@ pytestmark = [
 STAGE = """
 import json, os, sys, time
 from lrstudy.errors import StudyError
-from lrstudy.stages import run_stage
+from lrstudy.process.command import run_stage
 
 def main():
     what = sys.argv[1]
@@ -184,11 +184,11 @@ def test_copies_of_the_same_code_share_a_process_and_each_stage_has_its_own(tmp_
 
 WHERE = """
 import sys
-from lrstudy.stages import run_stage
+from lrstudy.process.command import run_stage
 
 def main():
-    from lrstudy import config, errors, stages
-    print("NAME", "torch" in sys.modules, config.__file__, errors.__file__, stages.__path__[0])
+    from lrstudy import errors, stages, words
+    print("NAME", "torch" in sys.modules, words.__file__, errors.__file__, stages.__path__[0])
 
 if __name__ == "__main__":
     run_stage(main, warm="start")
@@ -198,7 +198,7 @@ if __name__ == "__main__":
 def test_what_is_fetched_later_is_what_stages_would_wait_for():
     code = """
 import sys
-from lrstudy import warm
+from lrstudy.process import warm
 for fetch in warm._LATER:
     fetch()
 from mlflow.utils import requirements_utils

@@ -18,7 +18,7 @@ import yaml
 
 from composed import composed_params
 from lrstudy.errors import StudyError
-from lrstudy.stages import exit_status
+from lrstudy.process.exits import exit_status
 from tiny_data import write_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -336,7 +336,7 @@ def test_locks_that_a_dead_process_left_stop_nothing(workspace, monkeypatch, cap
     folder = workspace / "checkpoints/lstm-cosine"
     folder.mkdir(parents=True)
     monkeypatch.setattr(train, "Sender", _NoSender)
-    monkeypatch.setattr("lrstudy.runs._train", lambda folder, task: trains(task))
+    monkeypatch.setattr("lrstudy.study.runs._train", lambda folder, task: trains(task))
     monkeypatch.setenv("LRSTUDY_WORKERS", "1")
     for _ in range(2):
         status, said = run(TRAIN, monkeypatch, capfd)

@@ -132,15 +132,15 @@ def settings(name: str = "lstm", **changes) -> dict:
 
 
 def task(root: Path, data: Path, chosen: dict, **options) -> dict:
-    """The training as ``lrstudy.runs.train_run`` takes it: in ``root/run``, recorded in ``root/ledger``.
+    """The training as ``lrstudy.study.runs.train_run`` takes it: in ``root/run``, recorded in ``root/ledger``.
 
     Args:
         data: what :func:`write_dataset` wrote.
         chosen: its :func:`settings`.
     """
     from lrstudy.data import read_meta
-    from lrstudy.identity import training_code, training_identity
-    from lrstudy.study import DESCRIBED
+    from lrstudy.recipe.identity import training_code, training_identity
+    from lrstudy.study.tasks import DESCRIBED
 
     meta, code = read_meta(data), training_code(chosen)
     identity = training_identity(chosen, meta["fingerprint"], code)
@@ -171,8 +171,8 @@ def record(losses: list[float], start: float = 100.0, chosen: dict | None = None
         chosen: its :func:`settings`.
         changes: of the record's fields.
     """
-    from lrstudy.identity import training_identity
     from lrstudy.ledger.record import ALWAYS_IN_FINAL, Data, Labels, Origin, Record, history_of
+    from lrstudy.recipe.identity import training_identity
 
     finished = all(math.isfinite(loss) for loss in losses)
     chosen = (chosen or settings()) | ({"num_epochs": len(losses)} if finished else {})

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lrstudy.config import load_params
+from lrstudy.recipe.config import load_params
 
 _HEADER = """\
 # Composed from conf/ by `make params`. `dvc exp run` composes it anew and drops what was edited here by hand:
@@ -38,6 +38,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from lrstudy.stages import run_stage
+    from lrstudy.process.command import run_stage
 
     run_stage(main)

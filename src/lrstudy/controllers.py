@@ -23,9 +23,9 @@ import copy
 import math
 from typing import Any, ClassVar
 
+from lrstudy.entries.outside import is_outside, load
+from lrstudy.entries.parameters import Choice, Number, Parameter, checked
 from lrstudy.errors import StudyError, unknown
-from lrstudy.outside import is_outside, load
-from lrstudy.parameters import Choice, Number, Parameter, checked
 
 
 def _num_epochs(default: int, about: str) -> Number:

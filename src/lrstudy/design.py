@@ -22,21 +22,22 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy.cells import Cell, make_cell
-from lrstudy.claims import claim_specs, planned_rows, run_command
-from lrstudy.config import CompareParams, Params, load_params, workspace_root
-from lrstudy.files import write_atomically
-from lrstudy.identity import content_hash
-from lrstudy.ledger import Ledger, Record
-from lrstudy.looks import bounds
-from lrstudy.stages import run_stage
-from lrstudy.statistics import (
+from lrstudy.analysis.claims import claim_specs, planned_rows, run_command
+from lrstudy.analysis.looks import bounds
+from lrstudy.analysis.statistics import (
     MIN_SEEDS,
     binomial_chance,
     chance_of_equivalence,
     chance_to_decide,
     smallest_p,
 )
+from lrstudy.files import write_atomically
+from lrstudy.ledger import Ledger, Record
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.cells import Cell, make_cell
+from lrstudy.recipe.config import CompareParams, Params, load_params, workspace_root
+from lrstudy.recipe.identity import content_hash
+from lrstudy.words import counted, listed
 
 EFFECTS = (0.005, 0.01, 0.02)
 """True differences of the deciding metric that the power is given for: half a point, one and two."""
@@ -150,10 +151,10 @@ class PlannedClaim:
 
 
 def planned(params: Params) -> dict[str, dict[str, dict]]:
-    """The cells by model and schedule, as far as :func:`lrstudy.claims.planned_rows` asks of them."""
+    """The cells by model and schedule, as far as :func:`~lrstudy.analysis.claims.planned_rows` asks."""
     found: dict[str, dict[str, dict]] = {}
-    for listed in params.cells.values():
-        cell = make_cell(params, listed.model, listed.schedule)
+    for row in params.cells.values():
+        cell = make_cell(params, row.model, row.schedule)
         found.setdefault(cell.model_name, {})[cell.schedule_name] = {
             "controller": cell.controller.name,
             "optimizer": cell.optimizer.name,
@@ -257,10 +258,10 @@ def paired_spreads(params: Params, records: Iterable[Record]) -> dict[str, Sprea
     """
     measured = [record for record in records if record.test is not None and record.status == "finished"]
     found = {}
-    for model in dict.fromkeys(listed.model for listed in params.cells.values()):
-        listed = next(one for one in params.cells.values() if one.model == model)
-        settings = make_cell(params, listed.model, listed.schedule).settings()
-        metric = params.dataset[listed.dataset].headline
+    for model in dict.fromkeys(row.model for row in params.cells.values()):
+        first = next(row for row in params.cells.values() if row.model == model)
+        settings = make_cell(params, first.model, first.schedule).settings()
+        metric = params.dataset[first.dataset].headline
         by_row: dict[str, dict[tuple, float]] = defaultdict(dict)
         static = set()
         for record in measured:
@@ -284,7 +285,7 @@ def paired_spreads(params: Params, records: Iterable[Record]) -> dict[str, Sprea
             variance = sum((len(sample) - 1) * np.var(sample, ddof=1) for sample in samples) / freedom
             found[model] = Spread(math.sqrt(variance), sum(map(len, samples)))
         else:
-            found[model] = Spread(GUESSED_SPREAD[params.dataset[listed.dataset].kind])
+            found[model] = Spread(GUESSED_SPREAD[params.dataset[first.dataset].kind])
     return found
 
 
@@ -334,8 +335,8 @@ def costs(params: Params, records: Sequence[Record], root: Path) -> dict[str, di
     training is taken to cost as much an epoch as the ledger's of its network (:func:`lrstudy.why.minutes`),
     else as GUESSED_MINUTES has it (``guessed`` is then true); ``core_hours`` is None where neither knows it.
     """
-    from lrstudy.collect import collect
-    from lrstudy.tuning import most_trainings
+    from lrstudy.search.tuning import most_trainings
+    from lrstudy.study.collect import collect
     from lrstudy.why import minutes
 
     found: dict[str, dict[str, Any]] = {}
@@ -392,7 +393,7 @@ def design(params: Params, spreads: dict[str, Spread], cost: dict[str, dict[str,
         "decides": can,
         "line": line,
         "preset": params.preset,
-        "models": list(dict.fromkeys(listed.model for listed in params.cells.values())),
+        "models": list(dict.fromkeys(row.model for row in params.cells.values())),
         "schedules": list(params.schedule),
         "num_cells": len(params.cells),
         "num_seeds": len(params.train.seeds),
@@ -417,7 +418,7 @@ def design(params: Params, spreads: dict[str, Spread], cost: dict[str, dict[str,
 
 def _told(claim: PlannedClaim, spreads: dict[str, Spread], params: Params) -> dict[str, Any]:
     spec, seeds = claim.spec, params.train.seeds
-    datasets = dict.fromkeys(listed.dataset for listed in params.cells.values())
+    datasets = dict.fromkeys(row.dataset for row in params.cells.values())
     tests = [
         {
             "model": test.model,
@@ -448,7 +449,7 @@ def _needs(spec: dict[str, Any]) -> str:
     ]
     named = "the row" if len(rows) == 1 else "rows such as" if spec.get("contrast") else "the rows"
     longer = f", more than {spec['epoch']} epochs" if spec["decide"] == "turning" else ""
-    return f"{named} {_listed(rows)}{longer}; {MIN_SEEDS} seeds"
+    return f"{named} {listed(rows)}{longer}; {MIN_SEEDS} seeds"
 
 
 def report(found: dict[str, Any]) -> str:
@@ -458,8 +459,8 @@ def report(found: dict[str, Any]) -> str:
     if found["looks"]:
         planned_looks = ", ".join(f"{look['num_seeds']} (p {look['bound']:.2g})" for look in found["looks"])
         looks = f"looks at {planned_looks}; now at {found['look']['num_seeds']}"
-    size = f"{_count(len(models), 'model')} x {_count(len(found['schedules']), 'schedule')}"
-    size += f", {_count(found['num_cells'], 'cell')}; {_count(seeds, 'seed')}"
+    size = f"{counted(len(models), 'model')} x {counted(len(found['schedules']), 'schedule')}"
+    size += f", {counted(found['num_cells'], 'cell')}; {counted(seeds, 'seed')}"
     lines = [
         found["line"],
         "",
@@ -534,14 +535,6 @@ def _cost_words(row: dict[str, Any]) -> str:
     if row["guessed"] and row["core_hours"] is not None:
         hours += ", by a guess"
     return f"{row['needed']:>8}{row['in_ledger']:>12}{row['missing']:>10}   {hours}"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def printed(overrides: Sequence[str]) -> str:

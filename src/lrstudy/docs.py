@@ -13,24 +13,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrstudy.config import workspace_root
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.ledger import Ledger, Record
-from lrstudy.networks import architectures, parameters_of
-from lrstudy.optimizers import OPTIMIZERS
-from lrstudy.report import (
-    cell_states,
-    findings,
-    headline,
-    model_title,
-    read_comparison,
-    result_rows,
-    verdict,
-)
-from lrstudy.stages import run_stage
-from lrstudy.study import ledger_folder
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.config import workspace_root
+from lrstudy.recipe.networks import architectures, parameters_of
+from lrstudy.recipe.optimizers import OPTIMIZERS
+from lrstudy.report.document import read_comparison
+from lrstudy.report.findings import findings, verdict
+from lrstudy.report.words import cell_states, headline, model_title, result_rows
+from lrstudy.study.workspace import ledger_folder
 
 DOCUMENTS = (Path("README.md"), Path("docs/findings.md"))
 

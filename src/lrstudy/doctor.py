@@ -72,8 +72,8 @@ class _NoParams(Exception):
 
 
 def _params(root: Path):
-    from lrstudy.config import load_params
     from lrstudy.errors import StudyError
+    from lrstudy.recipe.config import load_params
 
     try:
         return load_params(root / "params.yaml")
@@ -142,10 +142,10 @@ def check_config(root: Path) -> Iterator[Finding]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from lrstudy.cells import make_cell
     from lrstudy.compose import compose
-    from lrstudy.config import load_params
     from lrstudy.errors import StudyError
+    from lrstudy.recipe.cells import make_cell
+    from lrstudy.recipe.config import load_params
 
     try:
         params = load_params(root / "params.yaml")
@@ -186,7 +186,7 @@ def check_processors(root: Path) -> Iterator[Finding]:
     import psutil
 
     from lrstudy.errors import StudyError
-    from lrstudy.parallel import num_workers
+    from lrstudy.process.parallel import num_workers
 
     train = _params(root).train
     try:
@@ -212,9 +212,9 @@ def check_device(root: Path) -> Iterator[Finding]:
     """What torch computes on, and in which precision."""
     import torch
 
-    from lrstudy.devices import choose_device, choose_dtype
     from lrstudy.errors import StudyError
-    from lrstudy.parallel import has_accelerator
+    from lrstudy.process.parallel import has_accelerator
+    from lrstudy.training.devices import choose_device, choose_dtype
 
     name = _params(root).train.device
     try:
@@ -324,8 +324,8 @@ def check_dvc(root: Path) -> Iterator[Finding]:
 
 def check_data(root: Path) -> Iterator[Finding]:
     """Per data set of the study: it is here, or the place that it comes from answers."""
-    from lrstudy.dataset import Hub, Torchvision
-    from lrstudy.sources import OFFICIAL_SPLITS
+    from lrstudy.data.raw import OFFICIAL_SPLITS
+    from lrstudy.recipe.dataset import Hub, Torchvision
 
     params = _params(root)
     source, mirror = params.data.source, os.environ.get("LRSTUDY_DATA_MIRROR")
@@ -373,7 +373,7 @@ def check_data(root: Path) -> Iterator[Finding]:
 def check_mlflow(root: Path) -> Iterator[Finding]:
     """The tracking server or database, and what still waits to be sent."""
     from lrstudy.sync import journal_folders
-    from lrstudy.tracking import describe, server_name, tracking_uri, waiting
+    from lrstudy.tracking.store import describe, server_name, tracking_uri, waiting
 
     uri = tracking_uri(root)
     name = server_name(uri)
@@ -399,8 +399,8 @@ def check_mlflow(root: Path) -> Iterator[Finding]:
 
 def check_optuna(root: Path) -> Iterator[Finding]:
     """The database of trials."""
-    from lrstudy.tracking import describe, server_name
-    from lrstudy.tuning import storage_uri
+    from lrstudy.search.tuning import storage_uri
+    from lrstudy.tracking.store import describe, server_name
 
     uri = storage_uri(root)
     if uri.startswith("sqlite:"):

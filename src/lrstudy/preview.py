@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lrstudy.errors import StudyError
-from lrstudy.figures import COLUMN_WIDTH, Curve, curve_of, save_figure, schedule_figure, schedule_panels
+from lrstudy.report.figures import (
+    COLUMN_WIDTH,
+    Curve,
+    curve_of,
+    save_figure,
+    schedule_figure,
+    schedule_panels,
+)
 from lrstudy.schedules import GRANULARITIES, SCHEDULES, Schedule, make_schedule
 
 EXAMPLES = """\

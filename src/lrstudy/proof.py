@@ -26,17 +26,17 @@ import torch
 
 from lrstudy.controllers import CONTROLLERS, make_controller
 from lrstudy.data import read_split
+from lrstudy.entries.parameters import REQUIRED, UNREAD, Choice, Free, Parameter
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
-from lrstudy.identity import entries_of, training_code
-from lrstudy.machine import versions
-from lrstudy.models import ARCHITECTURES
-from lrstudy.networks import arguments_of, parameters_of
-from lrstudy.optimizers import OPTIMIZERS, check_options
-from lrstudy.parameters import REQUIRED, UNREAD, Choice, Free, Parameter
+from lrstudy.ledger.machine import versions
+from lrstudy.recipe.identity import entries_of, training_code
+from lrstudy.recipe.models import ARCHITECTURES
+from lrstudy.recipe.networks import arguments_of, parameters_of
+from lrstudy.recipe.optimizers import OPTIMIZERS, check_options
 from lrstudy.schedules import SCHEDULES, resolve_parameters
-from lrstudy.training import Progress, prepare, train
+from lrstudy.training.evaluation import test_weights
+from lrstudy.training.loop import Progress, prepare, train
 
 FORMAT = 2
 ENTRIES: dict[str, Collection[str]] = {
@@ -80,7 +80,7 @@ _ACTING = {"validation_monitor": {"patience": 0, "threshold": 0.27}}
 
 
 class _Set:
-    """The trainings by name, each with settings as :func:`lrstudy.study.training_task` gives them."""
+    """The trainings by name, each with settings as :func:`lrstudy.study.tasks.training_task` gives them."""
 
     def __init__(self, without: Collection[str]):
         self.without = without
@@ -294,7 +294,7 @@ def variants(
     """Values for the parameters of an entry: the defaults, other ones, and each choice of words.
 
     Args:
-        parameters: name -> :class:`~lrstudy.parameters.Choice` or another specification.
+        parameters: name -> :class:`~lrstudy.entries.parameters.Choice` or another specification.
         check: all values from those that are given; StudyError where one is not allowed.
         acting: values that are kept in all but the first.
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.errors import StudyError, unknown
-from lrstudy.identity import REGISTRIES
 from lrstudy.ledger.equivalence import Equivalence, Pair, read_equivalences, write_equivalence
-from lrstudy.machine import origin_here
-from lrstudy.stages import Terminated, sigterm_as_exception
-from lrstudy.study import ledger_folder
+from lrstudy.ledger.machine import origin_here
+from lrstudy.process.exits import Terminated, sigterm_as_exception
+from lrstudy.recipe.identity import REGISTRIES
+from lrstudy.study.workspace import ledger_folder
 
 Proof = dict[str, Any]
 """What :mod:`lrstudy.proof` writes."""

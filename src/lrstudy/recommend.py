@@ -19,14 +19,14 @@ from statistics import mean
 
 import numpy as np
 
-from lrstudy.config import FloatRange
-from lrstudy.dataset import headlines
+from lrstudy.analysis.statistics import MIN_SEEDS, average_ranks, t_interval
+from lrstudy.analysis.time_to_target import validated
 from lrstudy.errors import StudyError, unknown
-from lrstudy.identity import content_hash
 from lrstudy.ledger import Ledger, Record
+from lrstudy.recipe.config import FloatRange
+from lrstudy.recipe.dataset import headlines
+from lrstudy.recipe.identity import content_hash
 from lrstudy.schedules import forms_of
-from lrstudy.statistics import MIN_SEEDS, average_ranks, t_interval
-from lrstudy.time_to_target import validated
 
 REFERENCE = "static"
 REACH = 1.5
@@ -72,8 +72,8 @@ def tasks_of(records: Iterable[Record], headline: Mapping[str, str]) -> list[Tas
 
     Args:
         records: of the ledger.
-        headline: by data set the metric that decides (:func:`lrstudy.dataset.headlines`); trainings on others
-            are left out.
+        headline: by data set the metric that decides (:func:`lrstudy.recipe.dataset.headlines`); trainings on
+            others are left out.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -134,7 +134,7 @@ def _measured(record: Record, metric: str) -> float:
 
 
 def _trials(records: list[Record], metric: str) -> list[dict]:
-    """The trials as :func:`lrstudy.tuning.tune` returns them, as far as records tell, with their metric.
+    """The trials as :func:`lrstudy.search.tuning.tune` returns them, as far as records tell, with the metric.
 
     The search's seeds are those with which every trial was trained; others confirm.
     """
@@ -181,7 +181,7 @@ def evidence(
     """The tasks that answer for a network and a length, each with its weight; the weights add up to 1.
 
     A task of that length, else the two between whose lengths it lies, weighted linearly in the logarithm,
-    else the nearest. Only rows with :data:`lrstudy.statistics.MIN_SEEDS` seeds are evidence.
+    else the nearest. Only rows with :data:`lrstudy.analysis.statistics.MIN_SEEDS` seeds are evidence.
 
     Args:
         model: the name of a row of networks in the ledger, or of an architecture.
@@ -354,9 +354,10 @@ def best_of(trials: list[dict], drawn: int) -> float:
     """The validation metric that the best of ``drawn`` trials is expected to have, of lowest loss.
 
     Every choice of them is equally likely, the defaults among them, without replacement; one that diverged
-    comes last and has 0. Source: Sivaprasad et al. 2020, arXiv 1910.11758 (:func:`lrstudy.tuning.budget`).
+    comes last and has 0. Source: Sivaprasad et al. 2020, arXiv 1910.11758
+    (:func:`lrstudy.search.tuning.budget`).
     """
-    from lrstudy.tuning import chances_of_best
+    from lrstudy.search.tuning import chances_of_best
 
     def order(trial: dict) -> float:
         objective = trial["search"]["objective"]
@@ -377,7 +378,7 @@ def mistuned(row: Row) -> dict | None:
         ``side`` (half, double), ``change`` as a share of the loss and its ``interval`` (95%); None where the
         trials are too few or tried no rate so far away.
     """
-    from lrstudy.sensitivity import sensitivity
+    from lrstudy.search.sensitivity import sensitivity
 
     worked = [trial for trial in row.trials if trial["search"]["objective"] is not None]
     if not worked:
@@ -573,6 +574,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from lrstudy.stages import run_stage
+    from lrstudy.process.command import run_stage
 
     run_stage(main)

@@ -38,9 +38,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lrstudy.entries.outside import is_outside, load, told_whose
+from lrstudy.entries.parameters import _TOLERANCE, Choice, Number, Parameter, Times, is_number, of_default
 from lrstudy.errors import StudyError, unknown
-from lrstudy.outside import is_outside, load, told_whose
-from lrstudy.parameters import _TOLERANCE, Choice, Number, Parameter, Times, is_number, of_default
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

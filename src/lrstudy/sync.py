@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from lrstudy.config import workspace_root
 from lrstudy.errors import StudyError
-from lrstudy.study import is_orphan
-from lrstudy.tracking import Journal, Store, deleted_note, describe, send, server_name, tracking_uri
+from lrstudy.recipe.config import workspace_root
+from lrstudy.study.journals import is_orphan
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Store, deleted_note, describe, send, server_name, tracking_uri
 
 
 def journal_folders(root: Path) -> list[Path]:
@@ -65,6 +66,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from lrstudy.stages import run_stage
+    from lrstudy.process.command import run_stage
 
     run_stage(main)

@@ -9,14 +9,15 @@ import json
 import sys
 from statistics import median
 
-from lrstudy.collect import Need, Plan, collect
-from lrstudy.config import load_params, workspace_root
+from lrstudy.entries.meaning import listing
 from lrstudy.errors import unknown
-from lrstudy.identity import entries_of, training_definitions
 from lrstudy.ledger import Ledger, Record
-from lrstudy.meaning import listing
-from lrstudy.study import ledger_folder, told
-from lrstudy.tracking import flatten
+from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.recipe.identity import entries_of, training_definitions
+from lrstudy.study.collect import Need, Plan, collect
+from lrstudy.study.tasks import told
+from lrstudy.study.workspace import ledger_folder
+from lrstudy.tracking.journal import flatten
 
 
 def differences(task: dict, record: Record, ledger: Ledger) -> list[str]:
@@ -165,6 +166,6 @@ def _plain(one: Plan, records: list[Record], ledger: Ledger) -> dict:
 
 
 if __name__ == "__main__":
-    from lrstudy.stages import run_stage
+    from lrstudy.process.command import run_stage
 
     run_stage(main)

@@ -19,9 +19,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lrstudy.entries.meaning import Definition, listing
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
-from lrstudy.identity import Code, training_identity
 from lrstudy.ledger.equivalence import Classes, read_equivalences
 from lrstudy.ledger.record import (
     DamagedRecord,
@@ -33,7 +33,7 @@ from lrstudy.ledger.record import (
     printable,
     read_record,
 )
-from lrstudy.meaning import Definition, listing
+from lrstudy.recipe.identity import Code, training_identity
 
 __all__ = ["DamagedRecord", "Ledger", "NewerRecord", "Record", "read_code"]
 

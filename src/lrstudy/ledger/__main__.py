@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lrstudy.config import workspace_root
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
-from lrstudy.identity import content_hash, training_code
 from lrstudy.ledger import DamagedRecord, Ledger, NewerRecord, Record, preference, read_code
 from lrstudy.ledger.equivalence import read_equivalence
 from lrstudy.ledger.record import MAX_BYTES, SCORES, TEST_PREFIX, WEIGHTS, printable, read_record
-from lrstudy.study import DESCRIBED, data_folder, git_revision, ledger_folder
-from lrstudy.tracking import flatten
+from lrstudy.recipe.config import workspace_root
+from lrstudy.recipe.identity import content_hash, training_code
+from lrstudy.study.tasks import DESCRIBED
+from lrstudy.study.workspace import data_folder, git_revision, ledger_folder
+from lrstudy.tracking.journal import flatten
+from lrstudy.words import counted
 
 EXAMPLES = """\
 examples:
@@ -188,18 +190,13 @@ def list_trainings(ledger: Ledger, options: argparse.Namespace) -> None:
         print(_table(list(_COLUMNS), [[column(record) for column in _COLUMNS.values()] for record in chosen]))
     size = sum(path.lstat().st_size for path in ledger.folder.rglob("*") if path.is_file())
     of = "" if len(chosen) == len(every) else f" of {len(every)}"
-    trainings = f"{len(chosen)}{of} trainings" if of else _count(len(chosen), "training")
+    trainings = f"{len(chosen)}{of} trainings" if of else counted(len(chosen), "training")
     print(f"{trainings}; {_bytes(size)} in {ledger.folder}")
 
 
 def _is_of_the_sample(record: Record) -> bool:
-    """Whether its data's label says so, as :mod:`lrstudy.sources` writes it."""
+    """Whether its data's label says so, as :mod:`lrstudy.data.sources` writes it."""
     return "(sample)" in record.data.label
-
-
-def _count(number: int, noun: str) -> str:
-    """``1 training``, ``2 trainings``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _order(record: Record) -> tuple:
@@ -265,7 +262,7 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
             f"{len(records)} records of it; this is the one that counts: measured on test data before not, "
             "final before trial, then the oldest."
         )
-    print(f"\n{record.status} after {_count(len(record.history['epoch']), 'epoch')}, {_date(record)}")
+    print(f"\n{record.status} after {counted(len(record.history['epoch']), 'epoch')}, {_date(record)}")
     _section("settings", flatten(record.settings))
     _section("data", flatten(record.data.model_dump()))
     _section("origin", flatten(record.origin.model_dump(exclude={"ended"})))
@@ -281,7 +278,7 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
         ]
         print(_table(["  weights", *SCORES], scores))
         print(
-            f"  of {_count(record.test.num_examples, 'example')}; last: after the last epoch, best: of the "
+            f"  of {counted(record.test.num_examples, 'example')}; last: after the last epoch, best: of the "
             "lowest validation loss, ema and tail_average: averaged over updates"
         )
     if record.final:
@@ -292,7 +289,7 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
     rows = [[_shown(record.history[name][epoch]) for name in names] for epoch in epochs]
     print(_table([f"  {names[0]}", *names[1:]], [[f"  {row[0]}", *row[1:]] for row in rows]))
     if record.interventions:
-        there = _count(len(record.interventions), "intervention")
+        there = counted(len(record.interventions), "intervention")
         print(f"\nThe controller made {there}; --json has all of them.")
 
 
@@ -390,13 +387,14 @@ def verify(ledger: Ledger, options: argparse.Namespace) -> bool:
     if aside.is_dir() and (count := len(list(aside.iterdir()))):
         was = "was" if count == 1 else "were"
         print(
-            f"note: {aside}: {_count(count, 'file')} that {was} set aside earlier; nothing reads this folder"
+            f"note: {aside}: {counted(count, 'file')} that {was} set aside earlier; nothing reads this folder"
         )
     trainings = len({record.identity for record in good.values()})
     print(
-        f"{ledger.folder}: in good order: {_count(len(good), 'record')} of {_count(trainings, 'training')}, "
-        f"{_count(listings, 'code listing')} and {_count(equivalences, 'equivalence')}; "
-        f"{_count(len(problems), 'problem') if problems else 'no problems'}"
+        f"{ledger.folder}: in good order: {counted(len(good), 'record')} of "
+        f"{counted(trainings, 'training')}, "
+        f"{counted(listings, 'code listing')} and {counted(equivalences, 'equivalence')}; "
+        f"{counted(len(problems), 'problem') if problems else 'no problems'}"
     )
     return not problems
 
@@ -468,7 +466,7 @@ def _notes(good: dict[Path, Record]) -> Iterator[str]:
     if untested:
         have = "has" if untested == 1 else "have"
         yield (
-            f"{_count(untested, 'final training')} {have} no test results: "
+            f"{counted(untested, 'final training')} {have} no test results: "
             "`python -m lrstudy.ledger list --untested --role final`"
         )
 
@@ -489,7 +487,7 @@ def _without_listing(ledger: Ledger, records: Iterable[Record]) -> Iterator[str]
     lacking = {meaning for meaning in lacking if not (ledger.folder / "code" / f"{meaning}.json").exists()}
     if lacking:
         yield (
-            f"{ledger.folder / 'code'}: no listing of {_count(len(lacking), 'part')} of the code that "
+            f"{ledger.folder / 'code'}: no listing of {counted(len(lacking), 'part')} of the code that "
             "records name; it cannot be told later which function differs"
         )
 
@@ -536,8 +534,8 @@ def merge(ledger: Ledger, options: argparse.Namespace) -> bool:
     for path in sorted(problems):
         print(f"not taken: {problems[path]}")
     would = "would be taken" if options.dry_run else "taken"
-    counts = ", ".join(_count(count, kind) for kind, count in taken.items())
-    left = f"{_count(len(problems), 'file')} left there" if problems else "nothing left there"
+    counts = ", ".join(counted(count, kind) for kind, count in taken.items())
+    left = f"{counted(len(problems), 'file')} left there" if problems else "nothing left there"
     print(f"{would} from {other.folder}: {counts}; {left}")
     return not problems
 
@@ -594,7 +592,7 @@ def export(ledger: Ledger, options: argparse.Namespace) -> None:
             write_atomically(options.file, table.to_csv(index=False))
     except OSError as error:
         raise _no_target(options.file, error) from error
-    rows, columns = _count(len(table), "row"), _count(len(table.columns), "column")
+    rows, columns = counted(len(table), "row"), counted(len(table.columns), "column")
     print(f"wrote {options.file}: {rows}, {columns}")
 
 
@@ -696,8 +694,8 @@ def _no_formula(value: Any) -> Any:
 
 def retrain(ledger: Ledger, options: argparse.Namespace) -> None:
     """Train these again for their weights, though they are recorded; say whether the numbers are the same."""
-    from lrstudy.parallel import run_all
-    from lrstudy.runs import find_weights, train_run
+    from lrstudy.process.parallel import run_all
+    from lrstudy.study.runs import find_weights, train_run
 
     root = workspace_root()
     tasks = []
@@ -719,13 +717,13 @@ def retrain(ledger: Ledger, options: argparse.Namespace) -> None:
 
 
 def retraining_task(record: Record, ledger: Ledger, root: Path) -> dict:
-    """The task of :func:`lrstudy.runs.train_run` that does a recorded training again, in ``root``.
+    """The task of :func:`lrstudy.study.runs.train_run` that does a recorded training again, in ``root``.
 
     Raises:
         StudyError: what it would train here is not that training: other data, other code, no such device.
     """
     from lrstudy.data import read_meta
-    from lrstudy.runs import run_folder
+    from lrstudy.study.runs import run_folder
 
     who = f"{record.identity[:SHORT]} {printable(record.name)}"
     folder = root / data_folder(record.data.dataset)
@@ -771,7 +769,7 @@ def retraining_task(record: Record, ledger: Ledger, root: Path) -> dict:
 
 
 def _need_device(device: str, who: str) -> None:
-    from lrstudy.devices import choose_device
+    from lrstudy.training.devices import choose_device
 
     try:
         if device not in _DEVICES:
@@ -784,6 +782,6 @@ def _need_device(device: str, who: str) -> None:
 
 
 if __name__ == "__main__":
-    from lrstudy.stages import run_stage
+    from lrstudy.process.command import run_stage
 
     run_stage(main)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.identity import Code, content_hash
 from lrstudy.ledger.record import Origin, Sha256, printable
+from lrstudy.recipe.identity import Code, content_hash
 
 
 class Pair(BaseModel):

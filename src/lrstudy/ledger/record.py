@@ -22,9 +22,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import NO_SCORES
-from lrstudy.identity import training_identity
-from lrstudy.measures import AVERAGES, balanced_accuracy
+from lrstudy.recipe.identity import training_identity
+from lrstudy.training.evaluation import NO_SCORES
+from lrstudy.training.measures import AVERAGES, balanced_accuracy
 
 FORMAT = 1
 SUFFIX = ".json.gz"
@@ -82,7 +82,7 @@ class Data(_Strict):
 class Origin(_Strict):
     """Where and when a training took place: told, and no part of its identity."""
 
-    machine: str  # which: lrstudy.machine.machine_name
+    machine: str  # which: lrstudy.ledger.machine.machine_name
     processor: str
     cores: Annotated[int, Field(ge=1)]
     system: str
@@ -204,9 +204,9 @@ class Record(_Strict):
     """What a finished training leaves.
 
     ``history`` has a list per quantity with one value per epoch, in full precision; None where a training
-    that diverged had no number. ``final`` is :class:`lrstudy.training.Progress`'s, None where an average's
-    logits are no numbers, and empty where the training diverged. ``weights`` are the SHA-256 of its weights'
-    files where they were kept.
+    that diverged had no number. ``final`` is :class:`lrstudy.training.loop.Progress`'s, None where an
+    average's logits are no numbers, and empty where the training diverged. ``weights`` are the SHA-256 of its
+    weights' files where they were kept.
     """
 
     format: Literal[1]
@@ -345,7 +345,7 @@ def _plain(value: float) -> Value:
 
 
 def test_of(found: Mapping[str, Mapping[str, Any]], num_examples: int) -> Test:
-    """A record's ``test`` from what :func:`lrstudy.evaluation.measure` found of the weights that there are.
+    """A record's ``test`` from what :func:`lrstudy.training.evaluation.measure` found of its weights.
 
     Args:
         found: by their name in WEIGHTS; averages are left out where the training diverged.

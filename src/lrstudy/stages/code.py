@@ -1,6 +1,7 @@
 """Write down what code each stage depends on: python -m lrstudy.stages.code.
 
-A stage depends on one file of artifacts/code, which has the meaning (:mod:`lrstudy.meaning`) of the code
+A stage depends on one file of artifacts/code, which has the meaning (:mod:`lrstudy.entries.meaning`) of the
+code
 behind it and, for cells, of the code that their trainings use: so DVC finds a cell stale when its own
 schedule's formula changed, and not when a comment, or another schedule, did.
 """
@@ -10,17 +11,17 @@ from pathlib import Path
 
 import yaml
 
-from lrstudy.cells import Cell, make_cell, num_epochs_of
-from lrstudy.config import Params, ScheduleRow, load_params, workspace_root
+from lrstudy.analysis.timing import timed_cells
+from lrstudy.entries.meaning import digest
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.identity import LOOP, Code, code_behind, content_hash, training_code
 from lrstudy.ledger import Ledger
-from lrstudy.meaning import digest
-from lrstudy.stages import run_stage
-from lrstudy.study import ledger_folder
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.cells import Cell, make_cell, num_epochs_of
+from lrstudy.recipe.config import Params, ScheduleRow, load_params, workspace_root
+from lrstudy.recipe.identity import LOOP, Code, code_behind, content_hash, training_code
+from lrstudy.study.workspace import ledger_folder
 from lrstudy.theory.paths import path_cell
-from lrstudy.timing import timed_cells
 
 FOLDER = Path("artifacts/code")
 NETWORKS = "networks.json"  # those that were made once, so that they can be made
@@ -91,7 +92,7 @@ def check_networks(params: Params, known: Path) -> dict[str, str]:
 def _make(name: str, settings: dict) -> None:
     import torch
 
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
 
     data = {
         "num_classes": 10, "vocab_size": 1000, "max_length": 100, "image_size": [32, 32], "in_channels": 3,

@@ -9,18 +9,19 @@ import hashlib
 import io
 import sys
 
-from lrstudy.claims import claims, gaps
-from lrstudy.collect import cell_of, collect, progress
-from lrstudy.comparison import compare, curves
-from lrstudy.config import Params, load_params, workspace_root
+from lrstudy.analysis.claims import claims
+from lrstudy.analysis.comparison import compare, curves
+from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.time_to_target import time_to_target
+from lrstudy.analysis.timing import timed_cells, with_ratios
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
 from lrstudy.ledger import Ledger
-from lrstudy.outputs import Reference, Theory, Timing
-from lrstudy.stages import run_stage
-from lrstudy.study import REPORTS, ledger_folder, reference_file, timing_file
-from lrstudy.time_to_target import time_to_target
-from lrstudy.timing import timed_cells, with_ratios
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.config import Params, load_params, workspace_root
+from lrstudy.study.collect import cell_of, collect, progress
+from lrstudy.study.outputs import Reference, Theory, Timing
+from lrstudy.study.workspace import REPORTS, ledger_folder, reference_file, timing_file
 
 THEORY = ("late_decay", "level_sets")
 """The experiments of the theory, each a stage that leaves reports/<name>.json."""
@@ -119,7 +120,7 @@ def test_classes(params: Params, cell: dict) -> dict[str, int]:
 
 
 def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
-    """What an update costs, by model, as :func:`lrstudy.timing.with_ratios` has it.
+    """What an update costs, by model, as :func:`lrstudy.analysis.timing.with_ratios` has it.
 
     One that was not timed, or on other data, is left out and said so.
 
@@ -153,7 +154,7 @@ def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
 
 
 def references(data: dict[str, dict]) -> dict[str, dict]:
-    """What the linear references reach, by data set, as :func:`lrstudy.references.measure_reference` has it.
+    """What the linear references reach, by data set: see :func:`lrstudy.data.references.measure_reference`.
 
     One that has not run, or was measured on other data, is left out and said so; the report says so, too.
 

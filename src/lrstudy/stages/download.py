@@ -7,9 +7,9 @@ import argparse
 import os
 from pathlib import Path
 
-from lrstudy.config import load_params
-from lrstudy.sources import download
-from lrstudy.stages import run_stage
+from lrstudy.data.sources import download
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.config import load_params
 
 
 def main() -> None:

@@ -8,26 +8,23 @@ import sys
 import time
 from pathlib import Path
 
-from lrstudy.collect import scores_of
-from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.evaluation import test_weights
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.record import SCORES, TEST_PREFIX, WEIGHTS, Test, test_of
-from lrstudy.outputs import SeedRun, Training
-from lrstudy.parallel import run_all
-from lrstudy.runs import find_weights
-from lrstudy.stages import cell_arguments, run_stage
-from lrstudy.study import (
-    DESCRIBED,
-    data_folder,
-    evaluate_folder,
-    ledger_folder,
-    train_folder,
-)
-from lrstudy.tracking import Journal, Sender
+from lrstudy.process.command import run_stage
+from lrstudy.process.parallel import run_all
+from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.stages import cell_arguments
+from lrstudy.study.collect import scores_of
+from lrstudy.study.outputs import SeedRun, Training
+from lrstudy.study.runs import find_weights
+from lrstudy.study.tasks import DESCRIBED
+from lrstudy.study.workspace import data_folder, evaluate_folder, ledger_folder, train_folder
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender
+from lrstudy.training.evaluation import test_weights
 
 
 def main() -> None:
@@ -131,7 +128,7 @@ def _need_weights(cell: str, training: Training, seeds: list[str]) -> None:
 def evaluate_seed(task: dict) -> tuple[str, Test]:
     """The seed, and what test data say of all its weights; the last become a model for others."""
     from lrstudy.data import read_split
-    from lrstudy.serving import make_classifier, save_model, some_examples
+    from lrstudy.training.serving import make_classifier, save_model, some_examples
 
     settings = task["settings"]
     meta = read_meta(task["data"])

@@ -1,10 +1,10 @@
 """Are level sets of the loss connected, does modulation help? python -m lrstudy.stages.level_sets."""
 
-from lrstudy.stages import run_stage
+from lrstudy.process.command import run_stage
 
 
 def main() -> None:
-    from lrstudy.config import load_params, workspace_root
+    from lrstudy.recipe.config import load_params, workspace_root
     from lrstudy.theory.level_sets import experiment  # torch, which a warm process has
 
     experiment(load_params(), workspace_root())

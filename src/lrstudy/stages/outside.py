@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.stages import run_stage
+from lrstudy.process.command import run_stage
 
 FOLDER = Path("artifacts/outside")
 

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from lrstudy.config import load_params
-from lrstudy.preprocessing import preprocess
-from lrstudy.stages import run_stage
+from lrstudy.data.preprocessing import preprocess
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.config import load_params
 
 
 def main() -> None:

@@ -8,13 +8,15 @@ import hashlib
 import sys
 from pathlib import Path
 
-from lrstudy.config import workspace_root
 from lrstudy.files import write_json
-from lrstudy.outputs import Training
-from lrstudy.report import read_comparison
-from lrstudy.stages import run_stage
-from lrstudy.study import REPORTS, data_folder, ended_as, finish, train_folder, under_way
-from lrstudy.tracking import Journal, Sender
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.config import workspace_root
+from lrstudy.report.document import read_comparison
+from lrstudy.study.journals import ended_as, finish, under_way
+from lrstudy.study.outputs import Training
+from lrstudy.study.workspace import REPORTS, data_folder, train_folder
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender
 
 ATTACHED = ("report.html", "comparison.json")
 
@@ -90,7 +92,7 @@ def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
     journal = Journal(root / "checkpoints" / cell / run.key[:16], run.key)
     if not any(event["event"] == "model" for event in journal.events()):
         # It was measured elsewhere, and its weights came from there.
-        from lrstudy.serving import save_trained
+        from lrstudy.training.serving import save_trained
 
         save_trained(
             journal.folder / "model",

@@ -6,14 +6,15 @@ Writes reports/references/<dataset>.json. Trains on the train split alone, and o
 import argparse
 from pathlib import Path
 
-from lrstudy.config import load_params
 from lrstudy.data import read_meta
+from lrstudy.data.preprocessing import read_examples
+from lrstudy.data.references import measure_reference
 from lrstudy.files import write_json
-from lrstudy.machine import processor, versions
-from lrstudy.preprocessing import read_examples
-from lrstudy.references import measure_reference
-from lrstudy.stages import run_stage
-from lrstudy.study import DESCRIBED, data_folder, reference_file
+from lrstudy.ledger.machine import processor, versions
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.config import load_params
+from lrstudy.study.tasks import DESCRIBED
+from lrstudy.study.workspace import data_folder, reference_file
 
 
 def main() -> None:

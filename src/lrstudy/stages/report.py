@@ -6,7 +6,10 @@ import hashlib
 from pathlib import Path
 
 from lrstudy.errors import StudyError
-from lrstudy.figures import (
+from lrstudy.files import write_atomically
+from lrstudy.process.command import run_stage
+from lrstudy.report.document import read_comparison
+from lrstudy.report.figures import (
     budget_figure,
     curve_figure,
     difference_figure,
@@ -16,23 +19,12 @@ from lrstudy.figures import (
     save_figure,
     style,
 )
-from lrstudy.files import write_atomically
-from lrstudy.report import (
-    PAPER_EPOCHS,
-    budgets,
-    differences,
-    model_title,
-    models_beyond_the_paper,
-    profiles,
-    ranks,
-    read_comparison,
-    render_html,
-    render_markdown,
-    text_table,
-    theory_figure,
-)
-from lrstudy.stages import run_stage
-from lrstudy.study import REPORTS
+from lrstudy.report.findings import text_table
+from lrstudy.report.render import render_html, render_markdown
+from lrstudy.report.sections import theory_figure
+from lrstudy.report.series import budgets, differences, models_beyond_the_paper, profiles, ranks
+from lrstudy.report.words import PAPER_EPOCHS, model_title
+from lrstudy.study.workspace import REPORTS
 
 THEORY = Path("artifacts/theory")
 CURVES = {

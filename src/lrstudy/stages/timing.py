@@ -9,24 +9,18 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from lrstudy.config import TimingParams, load_params, workspace_root
+from lrstudy.analysis.timing import time_rows, timed_cells
 from lrstudy.data import read_meta
+from lrstudy.entries.meaning import digest
 from lrstudy.errors import StudyError
-from lrstudy.identity import LOOP, code_behind, content_hash, training_code
 from lrstudy.ledger import Ledger
-from lrstudy.meaning import digest
-from lrstudy.outputs import Timing
-from lrstudy.parallel import run_all
-from lrstudy.stages import run_stage
-from lrstudy.study import (
-    DESCRIBED,
-    data_folder,
-    git_revision,
-    ledger_folder,
-    timing_file,
-    whole_settings,
-)
-from lrstudy.timing import time_rows, timed_cells
+from lrstudy.process.command import run_stage
+from lrstudy.process.parallel import run_all
+from lrstudy.recipe.config import TimingParams, load_params, workspace_root
+from lrstudy.recipe.identity import LOOP, code_behind, content_hash, training_code
+from lrstudy.study.outputs import Timing
+from lrstudy.study.tasks import DESCRIBED, whole_settings
+from lrstudy.study.workspace import data_folder, git_revision, ledger_folder, timing_file
 
 KINDS = ("schedules", "optimizers")
 _SHARED = ("batch_size", "device", "precision", "threads", "compile")

@@ -6,16 +6,19 @@ import shutil
 import sys
 from pathlib import Path
 
-from lrstudy.cells import make_cell, searching_cell, stretched
-from lrstudy.collect import of_training
-from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.files import write_atomically, write_json
-from lrstudy.identity import content_hash
 from lrstudy.ledger.record import OF_THE_CLOCK, Record
-from lrstudy.outputs import Best, SeedRun, Tracked, Training
-from lrstudy.parallel import run_all
-from lrstudy.runs import (
+from lrstudy.process.command import run_stage
+from lrstudy.process.parallel import run_all
+from lrstudy.recipe.cells import make_cell, searching_cell, stretched
+from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.recipe.identity import content_hash
+from lrstudy.stages import cell_arguments
+from lrstudy.study.collect import of_training
+from lrstudy.study.journals import common_tags, ended_as, finish, mean_curves, under_way
+from lrstudy.study.outputs import Best, SeedRun, Tracked, Training
+from lrstudy.study.runs import (
     begun_otherwise,
     find_record,
     find_weights,
@@ -23,21 +26,10 @@ from lrstudy.runs import (
     metric_values,
     train_run,
 )
-from lrstudy.stages import cell_arguments, run_stage
-from lrstudy.study import (
-    common_tags,
-    data_folder,
-    ended_as,
-    finish,
-    mean_curves,
-    record_of,
-    told,
-    train_folder,
-    training_task,
-    tuned_file,
-    under_way,
-)
-from lrstudy.tracking import Journal, Sender
+from lrstudy.study.tasks import record_of, told, training_task
+from lrstudy.study.workspace import data_folder, train_folder, tuned_file
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender
 
 
 def main() -> None:

@@ -8,30 +8,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lrstudy.cells import make_cell
-from lrstudy.config import load_params, workspace_root
 from lrstudy.data import read_meta
 from lrstudy.design import verdict
 from lrstudy.errors import StudyError
-from lrstudy.found import each, judge, together, what_was_found
-from lrstudy.identity import content_hash
-from lrstudy.outputs import Best
-from lrstudy.parallel import num_workers, run_all
-from lrstudy.runs import is_from_ledger, train_run
-from lrstudy.stages import cell_arguments, run_stage
-from lrstudy.study import (
-    common_tags,
-    data_folder,
-    finish,
-    mean_curves,
-    record_of,
-    told,
-    training_task,
-    tuned_file,
-    under_way,
-)
-from lrstudy.tracking import Journal, Sender, describe, server_name
-from lrstudy.tuning import (
+from lrstudy.process.command import run_stage
+from lrstudy.process.parallel import num_workers, run_all
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.recipe.identity import content_hash
+from lrstudy.search.best import each, judge, together, what_was_found
+from lrstudy.search.tuning import (
     CONFIRMATION,
     SEARCH,
     best_trial,
@@ -42,6 +28,14 @@ from lrstudy.tuning import (
     study_name,
     tune,
 )
+from lrstudy.stages import cell_arguments
+from lrstudy.study.journals import common_tags, finish, mean_curves, under_way
+from lrstudy.study.outputs import Best
+from lrstudy.study.runs import is_from_ledger, train_run
+from lrstudy.study.tasks import record_of, told, training_task
+from lrstudy.study.workspace import data_folder, tuned_file
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender, describe, server_name
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrstudy.cells import Cell
-from lrstudy.config import LateDecayParams, Params, ScheduleRow
+from lrstudy.recipe.cells import Cell
+from lrstudy.recipe.config import LateDecayParams, Params, ScheduleRow
 from lrstudy.theory.effects import paired
 from lrstudy.theory.paths import path_cell, path_task
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrstudy.statistics import bootstrap_interval, signed_rank_p, smallest_p
+from lrstudy.analysis.statistics import bootstrap_interval, signed_rank_p, smallest_p
 
 
 def summary(values: ArrayLike, confidence: float, num_resamples: int) -> dict:

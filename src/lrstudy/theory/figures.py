@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lrstudy.figures import PALETTE, TEXT_WIDTH, line_style, new_figure, save_figure, style
+from lrstudy.report.figures import PALETTE, TEXT_WIDTH, line_style, new_figure, save_figure, style
 from lrstudy.theory.landscape import Array
 
 if TYPE_CHECKING:

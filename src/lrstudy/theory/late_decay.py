@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lrstudy.config import Params
 from lrstudy.data import read_meta
 from lrstudy.ledger.record import SCORES
-from lrstudy.parallel import run_all
-from lrstudy.study import common_tags, data_folder, finish
+from lrstudy.process.parallel import run_all
+from lrstudy.recipe.config import Params
+from lrstudy.study.journals import common_tags, finish
+from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements, toy
 from lrstudy.theory.branching import Branching, branching, cost, late_minus_early, trend
 from lrstudy.theory.effects import summary, verdict
@@ -30,7 +31,8 @@ from lrstudy.theory.records import (
     publish,
     surfaces,
 )
-from lrstudy.tracking import Journal, Sender
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender
 
 OUTPUT = FOLDER / "late_decay"
 

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lrstudy.cells import Cell, default_values, num_epochs_of
-from lrstudy.config import Params
 from lrstudy.data import read_meta
-from lrstudy.identity import content_hash
 from lrstudy.ledger.record import SCORES
-from lrstudy.parallel import num_workers, run_all
-from lrstudy.runs import train_run
-from lrstudy.study import common_tags, data_folder, finish, record_of, training_task
+from lrstudy.process.parallel import num_workers, run_all
+from lrstudy.recipe.cells import Cell, default_values, num_epochs_of
+from lrstudy.recipe.config import Params
+from lrstudy.recipe.identity import content_hash
+from lrstudy.search.tuning import best_trial, seeds_of, tune
+from lrstudy.study.journals import common_tags, finish
+from lrstudy.study.runs import train_run
+from lrstudy.study.tasks import record_of, training_task
+from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements
 from lrstudy.theory.components import component_counts, levels_of, rises
 from lrstudy.theory.connectivity import pairs
@@ -36,8 +39,8 @@ from lrstudy.theory.records import (
     publish,
     surfaces,
 )
-from lrstudy.tracking import Journal, Sender
-from lrstudy.tuning import best_trial, seeds_of, tune
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender
 
 OUTPUT = FOLDER / "level_sets"
 MODULATED, PLAIN = "exponential_modulated", "exponential"

@@ -62,11 +62,11 @@ def test_metrics(task: dict) -> dict:
     import torch
     from safetensors.torch import load_file
 
-    from lrstudy.batches import make_split
     from lrstudy.data import read_meta, read_split
-    from lrstudy.devices import choose_device, choose_dtype
-    from lrstudy.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
-    from lrstudy.models import make_model
+    from lrstudy.recipe.models import make_model
+    from lrstudy.training.batches import make_split
+    from lrstudy.training.devices import choose_device, choose_dtype
+    from lrstudy.training.evaluation import BATCH_SIZES, accuracy_and_f1, cross_entropy, predict
 
     settings = task["settings"]
     torch.set_num_threads(settings["threads"])

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrstudy.batches import Split, make_split, take_share
 from lrstudy.data import read_meta, read_split
-from lrstudy.devices import choose_device
-from lrstudy.evaluation import BATCH_SIZES, predict
-from lrstudy.models import make_model
-from lrstudy.optimizers import refresh_batch_norm
+from lrstudy.recipe.models import make_model
+from lrstudy.recipe.optimizers import refresh_batch_norm
 from lrstudy.theory.curvature import Product, hessian_product
+from lrstudy.training.batches import Split, make_split, take_share
+from lrstudy.training.devices import choose_device
+from lrstudy.training.evaluation import BATCH_SIZES, predict
 
 
 class Network:
@@ -23,7 +23,7 @@ class Network:
     weights: they are computed anew from the training examples for every vector. All in float32.
 
     Args:
-        settings: of a training, as :meth:`lrstudy.cells.Cell.settings` gives them, with ``device``.
+        settings: of a training, as :meth:`lrstudy.recipe.cells.Cell.settings` gives them, with ``device``.
         data: the processed data set's folder.
         num_examples: how many training and test examples, in the classes' proportions; all if there are
             fewer.

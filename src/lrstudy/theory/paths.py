@@ -3,20 +3,20 @@
 A path is known by the identity of the training with its settings; what is asked of it are its weights, so it
 has no record in the ledger, which keeps none. Its folder holds ``epochs/<n>.safetensors`` (the model after
 epoch n), ``branch-<n>.pt`` (the whole checkpoint, where another path is to branch off), ``checkpoint.pt``
-while it is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.runs` has it.
+while it is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.study.runs` has it.
 """
 
 import os
 import sys
 from pathlib import Path
 
-from lrstudy.cells import Cell, make_cell
-from lrstudy.config import ControllerParams, Params, ScheduleRow
 from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_atomically
-from lrstudy.runs import journaled_epochs, metric_values, progress_line, read_outcome, write_outcome
-from lrstudy.study import training_task
-from lrstudy.tracking import Journal
+from lrstudy.recipe.cells import Cell, make_cell
+from lrstudy.recipe.config import ControllerParams, Params, ScheduleRow
+from lrstudy.study.runs import journaled_epochs, metric_values, progress_line, read_outcome, write_outcome
+from lrstudy.study.tasks import training_task
+from lrstudy.tracking.journal import Journal
 
 
 def path_cell(params: Params, model: str, row_name: str, row: ScheduleRow, num_epochs: int) -> Cell:
@@ -117,7 +117,7 @@ def _train(folder: Path, task: dict) -> None:
     import torch
     from safetensors.torch import save
 
-    from lrstudy.training import prepare, train
+    from lrstudy.training.loop import prepare, train
 
     settings = task["settings"]
     training, validation, meta = prepare(settings, task["data"])

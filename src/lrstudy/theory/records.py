@@ -9,16 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lrstudy.config import Params
+from lrstudy.entries.meaning import digest
 from lrstudy.files import write_json
-from lrstudy.identity import LOOP, code_behind, content_hash
 from lrstudy.ledger import Ledger
-from lrstudy.meaning import digest
-from lrstudy.parallel import num_workers, run_all
-from lrstudy.study import REPORTS, finish, ledger_folder
+from lrstudy.process.parallel import num_workers, run_all
+from lrstudy.recipe.config import Params
+from lrstudy.recipe.identity import LOOP, code_behind, content_hash
+from lrstudy.study.journals import finish
+from lrstudy.study.workspace import REPORTS, ledger_folder
 from lrstudy.theory import measurements
 from lrstudy.theory.landscape import Plane
-from lrstudy.tracking import Journal, Sender
+from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.store import Sender
 
 FOLDER = Path("artifacts/theory")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrstudy.config import ToyParams
+from lrstudy.recipe.config import ToyParams
 from lrstudy.theory.effects import paired, summary
 
 Array = NDArray[np.float64]

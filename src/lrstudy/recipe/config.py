@@ -1,0 +1,611 @@
+"""params.yaml, read once and checked strictly: the one place that knows the study's knobs.
+
+An unknown key, a wrong type or a value out of range is one :class:`StudyError` that says what is allowed.
+What a schedule, an optimizer, a controller or a network accepts is checked in :mod:`lrstudy.recipe.cells`, so
+that an edit of theirs does not make the data stages stale.
+"""
+
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lrstudy.errors import StudyError, unknown
+from lrstudy.recipe.dataset import Archive, Columns, Dataset, Hub, Images, Table, Torchvision
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+
+
+MAX_BYTES = 1 << 18  # of params.yaml; all of conf/ together has 30 KB
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _OpenSection(BaseModel):
+    """A section whose further keys are checked by the module that they belong to."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    @property
+    def options(self) -> dict:
+        """The keys that this section does not name itself."""
+        return dict(self.model_extra or {})
+
+
+class DataParams(_Section):
+    """Where the data comes from and how it is cut."""
+
+    source: Literal["hub", "archive", "sample"]
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Annotated[int, Field(ge=0)]
+    limit: Annotated[int, Field(ge=20)] | None
+    vocab_size: Annotated[int, Field(ge=10, le=65_536)]
+    max_length: Annotated[int, Field(ge=1)]
+
+
+class TrainParams(_Section):
+    """What all trainings share."""
+
+    seeds: Seeds
+    threads: Count
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    augment: Literal["none", "crop_flip"]
+    gradient_clip: PositiveFloat | None
+    precision: Literal["auto", "float32", "bfloat16"]
+    compile: bool
+
+
+class TuneParams(_Section):
+    """How much is searched, the same for every cell."""
+
+    num_trials: Annotated[int, Field(ge=0)]
+    num_quasi_random: Count
+    seeds: Seeds
+    finalists: Count
+    confirm_seeds: list[Seed]
+    searches: Count
+    batch_size: Count
+    sampler_seed: Annotated[int, Field(ge=0)]
+
+
+class CompareParams(_Section):
+    """How cells are compared."""
+
+    reference: str
+    looks: list[Count]
+    targets: dict[str, Annotated[float, Field(gt=0, lt=1)]]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    num_resamples: Annotated[int, Field(ge=100)]
+    across_dtypes: bool
+
+    @field_validator("looks")
+    @classmethod
+    def _later_and_later(cls, looks: list[int]) -> list[int]:
+        if any(low >= high for low, high in itertools.pairwise(looks)):
+            raise ValueError("the numbers of seeds at which the study looks must grow")
+        return looks
+
+
+class FloatRange(_Section):
+    """Uniform in [low, high], or in the logarithm with ``log``; whole numbers with ``int``."""
+
+    low: FiniteFloat | Literal["num_epochs"]
+    high: FiniteFloat | Literal["num_epochs"]
+    log: bool = False
+    int_: bool = Field(False, alias="int")
+
+
+class Choices(_Section):
+    """One of a list."""
+
+    choices: Annotated[list[str | int | float | bool], Field(min_length=1)]
+
+
+Search = dict[str, FloatRange | Choices]
+
+
+class OptimizerParams(_OpenSection):
+    """An optimizer by name, its base rate, its options and where to search them."""
+
+    name: str
+    base_lr: PositiveFloat
+    search: Search
+
+
+class TimingParams(_Section):
+    """How many updates of every row are timed, and which optimizers beside the study's own."""
+
+    rounds: Annotated[int, Field(ge=2, multiple_of=2)]
+    updates: Count
+    optimizers: dict[str, OptimizerParams]
+
+
+class ModelParams(_OpenSection):
+    """A row of networks: what it trains on and with, and the network by name with its sizes."""
+
+    architecture: str
+    dataset: str
+    optimizer: OptimizerParams
+    num_epochs: Count | None = None  # None: num_epochs.<dataset>
+    tuned_as: str | None = None  # the row whose search finds this one's values
+    schedules: Annotated[list[str], Field(min_length=1)] | None = None  # None: all of the study
+
+    @property
+    def network(self) -> dict:
+        """What it computes: no optimizer, no data set, and nothing of what the row is in the study."""
+        return {"architecture": self.architecture, **self.options}
+
+
+class ScheduleRow(_OpenSection):
+    """A row of the study: a schedule's function, its parameters, and what goes with it.
+
+    ``optimizer``: by the name of a model's own optimizer, the one that replaces it in this row.
+    """
+
+    function: str | None = None
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    granularity: Literal["step", "epoch"] = "step"
+    controller: "str | ControllerParams | None" = None
+    optimizer: dict[str, OptimizerParams] | None = None
+    search: Search = {}
+
+
+class ControllerParams(_OpenSection):
+    """A closed-loop factor by name and its parameters."""
+
+    name: str
+
+
+class LocalParams(_Section):
+    """Trainings run in worker processes of this machine."""
+
+    backend: Literal["local"]
+    cluster: ClassVar[None] = None
+
+
+class RayParams(_Section):
+    """Trainings run on a Ray cluster; what each takes of a machine."""
+
+    backend: Literal["ray"]
+    num_cpus: PositiveFloat | None
+    num_gpus: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    memory_gib: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_retries: Annotated[int, Field(ge=0)]
+
+    @field_validator("num_cpus", "num_gpus")
+    @classmethod
+    def _whole_above_one(cls, amount: float | None) -> float | None:
+        if amount is not None and amount > 1 and amount % 1:
+            raise ValueError("above 1 it must be a whole number")
+        return amount
+
+    @property
+    def cluster(self) -> dict:
+        """The resources, as :func:`lrstudy.process.parallel.run_all` takes them."""
+        return self.model_dump(exclude={"backend"})
+
+
+ParallelParams = Annotated[LocalParams | RayParams, Field(discriminator="backend")]
+
+
+class ToyParams(_Section):
+    """The toy model of late decay."""
+
+    powers: Annotated[list[Annotated[float, Field(ge=0, le=4)]], Field(min_length=1)]
+    num_seeds: Count
+    num_examples: Count
+    dimension: Count
+    initial_norm: PositiveFloat
+    base_lr: PositiveFloat
+    decay_factor: Annotated[float, Field(ge=0, le=1)]
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    num_steps: Annotated[int, Field(ge=100)]
+    decay_shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _can_interpolate(self) -> "ToyParams":
+        if self.num_examples >= self.dimension:
+            raise ValueError(
+                f"num_examples {self.num_examples} is not below dimension {self.dimension}; with as many "
+                "examples as weights there is no manifold of minima"
+            )
+        if any(low >= high for low, high in itertools.pairwise(self.decay_shares)):
+            raise ValueError("decay_shares must grow")
+        return self
+
+
+class LateDecayParams(_Section):
+    """A trunk at a constant rate, branches that decay, the landscape around them."""
+
+    models: list[str]
+    num_epochs: dict[str, Annotated[int, Field(ge=2)]]
+    branch_epochs: dict[str, Annotated[list[Count], Field(min_length=1)]]
+    shape: Literal["step", "linear", "cosine", "exponential"]
+    min_factor: Annotated[float, Field(gt=0, le=1)]
+    num_examples: Count
+    resolution: Annotated[int, Field(ge=2)]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    hessian_examples: Count
+    num_iterations: Count
+    num_samples: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _branches_lie_within(self) -> "LateDecayParams":
+        for dataset, epochs in self.branch_epochs.items():
+            if dataset not in self.num_epochs:
+                raise ValueError(f"branch_epochs has {dataset} and num_epochs has not; give both")
+            if epochs[-1] >= self.num_epochs[dataset]:
+                raise ValueError(
+                    f"branch_epochs.{dataset} ends with {epochs[-1]}, and the trunk has "
+                    f"{self.num_epochs[dataset]} epochs; the last branch must leave before the end"
+                )
+            if any(low >= high for low, high in itertools.pairwise(epochs)):
+                raise ValueError(f"branch_epochs.{dataset} must grow")
+        return self
+
+
+class LevelSetsParams(_Section):
+    """Solutions of several schedules, paths between them, level sets in a plane."""
+
+    models: list[str]
+    rows: Annotated[dict[str, ScheduleRow], Field(min_length=1)]
+    num_examples: Count
+    num_batches: Count
+    num_points: Annotated[int, Field(ge=3)]
+    num_curve_steps: Count
+    curve_lr: PositiveFloat
+    curve_batch_size: Annotated[int, Field(ge=2)]
+    resolution: Annotated[int, Field(ge=2)]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    num_levels: Count
+
+
+class TheoryParams(_Section):
+    """The experiments behind claims about why schedules work."""
+
+    seeds: Seeds
+    toy: ToyParams
+    late_decay: LateDecayParams
+    level_sets: LevelSetsParams
+
+
+class CellParams(_Section):
+    """One model x schedule as the DAG lists it."""
+
+    model: str
+    schedule: str
+    dataset: str
+    tuned: str  # <model>/<schedule> of the search that finds its values
+    num_epochs: str  # the key of params.yaml that has its length
+    batch_size: str  # ... and the one that has its batch size
+
+
+class PerModel(_Section):
+    """Each model trains with the optimizer of its own section."""
+
+    name: Literal["per_model"]
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    preset: str
+    data: DataParams
+    model: dict[str, ModelParams]
+    schedule: dict[str, ScheduleRow]
+    optimizer: PerModel | OptimizerParams
+    controller: ControllerParams
+    num_epochs: dict[str, Count]  # by data set; "others": of those that are not named
+    batch_size: dict[str, Count]
+    train: TrainParams
+    tune: TuneParams
+    compare: CompareParams
+    timing: TimingParams
+    theory: TheoryParams
+    parallel: ParallelParams
+    cells: dict[str, CellParams]
+    searches: dict[str, CellParams]  # of the cells those that search for their own values
+    timed: dict[str, CellParams]  # by model a cell of it, where the model searches for its own values
+    datasets: list[str]
+    outside: list[str]  # packages and modules in the repository's root whose code is named
+    dataset: dict[str, Dataset]  # what the conf files of these say
+    known_datasets: list[str]  # all that have a conf file
+
+    @property
+    def workers(self) -> tuple[int, str, dict | None]:
+        """Where trainings run, for :mod:`lrstudy.process.parallel`: threads, device, what of a cluster."""
+        return self.train.threads, self.train.device, self.parallel.cluster
+
+    def dataset_named(self, name: str) -> Dataset:
+        """What the conf file of one of the study's data sets says.
+
+        Raises:
+            StudyError: no model of the study is trained on it.
+        """
+        if name not in self.dataset:
+            raise unknown("dataset", name, self.dataset, "a data set of the study's models")
+        return self.dataset[name]
+
+    def of_dataset(self, section: Literal["num_epochs", "batch_size"], name: str) -> int:
+        """A data set's number of epochs or batch size: the preset's for it or all others, else its own."""
+        values = getattr(self, section)
+        return values.get(name) or values.get("others") or getattr(self.dataset_named(name), section)
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check ``path``.
+
+    Raises:
+        StudyError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out
+            of range.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise StudyError(
+            f"{path}: not found. Run in the repository's root; `make params` writes it from conf/."
+        ) from None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from None
+    if len(text) > MAX_BYTES:
+        raise StudyError(f"{path}: more than {MAX_BYTES:,} bytes; `make params` writes it from conf/.")
+    try:
+        content = yaml.load(text.decode("utf-8"), Loader=_StrictLoader)
+    except Exception as error:  # a tag whose value does not fit raises whatever its constructor does
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}).") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: found {type(content).__name__}, not a mapping of sections.")
+    return check_params(content, str(path))
+
+
+def check_params(content: dict, where: str = "params.yaml") -> Params:
+    """Check a composed configuration; ``where`` names it in errors."""
+    try:
+        params = Params.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(_explain(error, content, where)) from None
+    # Folders, stages, runs and tables are called by these names.
+    names = {
+        "model": params.model,
+        "schedule": params.schedule,
+        "dataset": params.dataset,
+        "preset": [params.preset],
+    }
+    for section, found in (names | {"compare.reference": [params.compare.reference]}).items():
+        for name in found:
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise StudyError(
+                    f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
+                )
+    for name, cell in params.cells.items():
+        if cell.dataset not in params.dataset:
+            raise unknown(f"{where}: cells.{name}.dataset", cell.dataset, params.dataset, "a data set")
+    late_decay, others = params.theory.late_decay, ["others"]
+    for section, named, more in (
+        ("num_epochs", params.num_epochs, others),
+        ("batch_size", params.batch_size, others),
+        ("theory.late_decay.num_epochs", late_decay.num_epochs, []),
+    ):
+        for name in named:
+            if name not in [*params.known_datasets, *more]:
+                raise unknown(f"{where}: {section}", name, [*params.known_datasets, *more], "a data set")
+    _check_theory(params, where)
+    for name in params.compare.targets:
+        if name not in params.model:
+            raise unknown(f"{where}: compare.targets", name, params.model, "a model of the study")
+    for section in ("train", "theory"):
+        for name in ("seeds", "confirm_seeds"):
+            overlap = sorted(set(getattr(params, section).seeds) & set(getattr(params.tune, name)))
+            if overlap:
+                raise StudyError(
+                    f"{where}: tune.{name} and {section}.seeds share {overlap}; tuning must not see the "
+                    "final runs' seeds, choose others."
+                )
+    if overlap := sorted(set(params.tune.seeds) & set(params.tune.confirm_seeds)):
+        raise StudyError(
+            f"{where}: tune.seeds and tune.confirm_seeds share {overlap}; a training that is repeated "
+            "confirms nothing, choose others."
+        )
+    if isinstance(params.parallel, RayParams):
+        device, num_gpus = params.train.device, params.parallel.num_gpus
+        if (device == "cuda" and num_gpus == 0) or (device == "cpu" and num_gpus > 0):
+            raise StudyError(
+                f"{where}: train.device is {device} and parallel.num_gpus is {num_gpus:g}; a training on "
+                "CUDA needs a share of a GPU, one on the CPU must not hold one."
+            )
+    listed = {f"{section}.seeds": getattr(params, section).seeds for section in ("train", "tune", "theory")}
+    for name, seeds in (listed | {"tune.confirm_seeds": params.tune.confirm_seeds}).items():
+        if len(set(seeds)) != len(seeds):
+            raise StudyError(f"{where}: {name} has a seed twice in {seeds}; each may stand once.")
+    if not params.cells:
+        raise StudyError(
+            f"{where}: no cell: of the schedules {', '.join(params.schedule)} the models "
+            f"{', '.join(params.model)} run none (model.<name>.schedules); choose others."
+        )
+    for name, model in params.model.items():
+        if model.tuned_as is not None:
+            _check_tuned_as(name, model, params, where)
+    return params
+
+
+def _check_theory(params: Params, where: str) -> None:
+    """Refuse a model for whose data set the theory's experiments have no lengths or not its metric."""
+    late_decay = params.theory.late_decay
+    asked = {"late_decay": late_decay.models, "level_sets": params.theory.level_sets.models}
+    for section, models in asked.items():
+        for name in [name for name in models if name in params.model]:
+            dataset = params.model[name].dataset
+            lengths = late_decay.num_epochs.keys() & late_decay.branch_epochs.keys()
+            if section == "late_decay" and dataset not in lengths:
+                raise StudyError(
+                    f"{where}: theory.late_decay.num_epochs and branch_epochs have nothing for {dataset}, "
+                    f"the data set of {name}; add it to both, or choose -S theory=none."
+                )
+            if params.dataset_named(dataset).headline == "balanced_accuracy":
+                raise StudyError(
+                    f"{where}: theory.{section}.models: {name} is judged by balanced accuracy, which the "
+                    "theory's experiments do not measure; choose -S theory=none, or another headline in "
+                    f"conf/dataset/{dataset}.yaml."
+                )
+
+
+def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -> None:
+    """Refuse a row whose values no other row's search can find: that must be the same but for the length."""
+    at, base = f"{where}: model.{name}.tuned_as", model.tuned_as
+    if base not in params.model:
+        raise StudyError(
+            f"{at}: '{base}' is not among the models of this study ({', '.join(params.model)}), so nothing "
+            f"finds the values of {name}; add it: -S 'model=[{','.join([base, *params.model])}]'."
+        )
+    found = params.model[base]
+    if found.tuned_as is not None:
+        raise StudyError(
+            f"{at}: {base} has no search of its own but takes the values of {found.tuned_as}; name a row "
+            "without tuned_as."
+        )
+    mine, other = (
+        {"dataset": one.dataset, **one.network, "optimizer": one.optimizer.model_dump()}
+        for one in (model, found)
+    )
+    for key in mine | other:
+        if mine.get(key) != other.get(key):
+            raise StudyError(
+                f"{at}: {key} is {_short(mine.get(key))}, and that of {base} {_short(other.get(key))}; "
+                "values are taken for the same data set, network and optimizer alone: change both, or leave "
+                "tuned_as out."
+            )
+    for cell in params.cells.values():
+        if cell.model == name and f"{base}-{cell.schedule}" not in params.searches:
+            raise StudyError(
+                f"{at}: {name} has the schedule {cell.schedule} and {base} has not, so nothing finds its "
+                f"values; add it to model.{base}.schedules, or leave it out of model.{name}.schedules."
+            )
+
+
+def workspace_root() -> Path:
+    """The folder that holds databases and checkpoints: the real workspace, also in a temporary experiment.
+
+    ``DVC_ROOT`` names it when DVC runs the stage (source: DVC's documentation of ``dvc exp run``).
+    """
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without aliases, which can stand for any amount of content, and without keys that stand twice."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "an alias (*name) is not allowed", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        found = super().construct_mapping(node, deep)
+        if isinstance(node, yaml.MappingNode) and len(found) < len(node.value):
+            seen = set()
+            for key, _ in node.value:
+                name = self.construct_object(key, deep=True)
+                if name in seen:
+                    problem = f"the key {name!r} stands twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(name)
+        return found
+
+
+# 1e-05 is a number in YAML 1.2, in JSON and to whoever writes it; PyYAML knows it with a point alone.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(getattr(error, "problem", None) or error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _explain(error: ValidationError, content: dict, where: str) -> str:
+    """The first problem as one sentence: where, what was found, what is allowed."""
+    problem = error.errors()[0]
+    parts = list(problem["loc"])
+    origin = parts.pop(3) if parts[0] == "dataset" and parts[2:3] == ["origin"] and len(parts) > 3 else None
+    backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
+    location = [str(part) for part in parts if part not in _UNION_TAGS]
+    path = ".".join(name if name.isprintable() else repr(name) for name in location)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        tag = backend or origin
+        allowed = _keys_at([*location[:-1], tag] if tag else location[:-1])
+        section = ".".join(location[:-1])
+        return str(
+            unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
+        )
+    if kind == "missing":
+        return f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    if isinstance(found, dict | list) and kind == "value_error":
+        return f"{where}: {path}: {message}."
+    return f"{where}: {path}: found {_short(found)}; {message[:1].lower() + message[1:]}."
+
+
+def _short(found: object) -> str:
+    text = repr(found)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+_UNION_TAGS = {
+    "FloatRange", "Choices", "PerModel", "OptimizerParams", "ControllerParams",
+    "literal['num_epochs']", "float", "str",
+}  # fmt: skip
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    """The keys that the section at ``location`` may have."""
+    sections: dict[str, type[BaseModel]] = {
+        "data": DataParams,
+        "train": TrainParams,
+        "tune": TuneParams,
+        "compare": CompareParams,
+        "timing": TimingParams,
+        "cells": CellParams,
+        "controller": ControllerParams,
+        "optimizer": OptimizerParams,
+    }
+    if not location:
+        return list(Params.model_fields)
+    if location[0] == "dataset":
+        return _keys_of_dataset(location)
+    if location[0] == "theory":
+        inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
+        return list(inner.get(location[-1], TheoryParams).model_fields)
+    if location[0] == "model":
+        return list((OptimizerParams if location[-1] == "optimizer" else ModelParams).model_fields)
+    if location[0] == "parallel":
+        return list((RayParams if location[-1] == "ray" else LocalParams).model_fields)
+    return list(sections[location[0]].model_fields) if location[0] in sections else []
+
+
+def _keys_of_dataset(location: list[str]) -> list[str]:
+    if location[2:3] == ["archive"]:
+        return list(Archive.model_fields)
+    if location[2:3] != ["origin"]:
+        return list(Dataset.model_fields)
+    if "columns" in location:
+        return list(Columns.model_fields)
+    origins = {"hub": Hub, "torchvision": Torchvision, "images": Images, "table": Table}
+    return list(origins[location[-1]].model_fields)

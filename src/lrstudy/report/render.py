@@ -1,0 +1,49 @@
+"""The report as Markdown and as one HTML file, by a template each: both have the same content."""
+
+import html
+import re
+
+from lrstudy.report.sections import document, identities_in
+
+
+def render_markdown(comparison: dict) -> str:
+    """reports/report.md."""
+    # Markdown, not HTML; names in it are checked to be plain words by config.
+    return _environment(autoescape=False).get_template("report.md.j2").render(report=document(comparison))
+
+
+def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]) -> str:
+    """reports/report.html: one file that needs no other and no network.
+
+    Args:
+        comparison: what ``compare`` wrote.
+        figures: by file name, the image as a ``data:`` address.
+        files: by file name, the data behind figures as a ``data:`` address.
+    """
+    environment = _environment(autoescape=True)
+    environment.filters["marks"] = _marks
+    environment.tests["number_like"] = lambda text: re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?%?( to .*)?", text)
+    return environment.get_template("report.html.j2").render(
+        report=document(comparison), figures=figures, files=files, identities=identities_in(comparison)
+    )
+
+
+def _environment(autoescape: bool):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("lrstudy.report"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _marks(text: str):
+    """``code`` and **strong** marks as HTML; all else escaped."""
+    from markupsafe import Markup
+
+    text = html.escape(str(text))
+    text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", text))

@@ -1,0 +1,1 @@
+"""The search of a cell: its trials, what they found, and what a wrong value costs."""

@@ -1,0 +1,750 @@
+"""The search for each cell's base rate and schedule parameters, with Optuna.
+
+Every schedule of a model gets the same number of trials, the same seeds and the same data. The first trial
+is the config's defaults. The next ones, ``tune.num_quasi_random`` in all with the defaults, are points of a
+quasi-random sequence (scrambled Sobol): evenly spread, and with the same base rate in trial n of every
+schedule of a model, so that no schedule wins because it met the better rates. Those after them come from
+TPE. What was tried before is not a trial, nor is a candidate whose rate hardly moves; where nothing else is
+left, the search ends.
+
+No trial is cut in the middle of its schedule: what decays late looks bad until it decays. The objective is
+the validation loss after the last epoch, the mean over ``tune.seeds``. The best ``tune.finalists`` are
+trained again with ``tune.confirm_seeds``, and the mean over all tuning seeds decides: one seed's lowest
+loss is as much luck as merit.
+
+Trials are suggested ``tune.batch_size`` at a time from the results of the batches before, each by a sampler
+seeded with the trial's number, and stored whole. So the search depends neither on the number of workers nor
+on being killed and continued, nor on whether ``num_trials`` was raised later. Workers, here or on machines
+that share the database, claim single trials in it; a dead worker's trials are trained by the others.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import itertools
+import math
+import os
+import sys
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lrstudy.errors import StudyError
+from lrstudy.files import locked
+from lrstudy.recipe.cells import Cell, default_values
+from lrstudy.recipe.config import Choices, FloatRange, TuneParams
+from lrstudy.tracking.store import describe, in_workspace, server_name
+
+if TYPE_CHECKING:
+    import optuna
+
+Evaluate = Callable[[str, list[tuple[int, dict]]], list[tuple[float, dict]]]
+"""(phase, [(trial number, values)]) -> [(objective, what is known of the trial)], in that order.
+
+What is known has at least ``losses``: one per seed of the phase, None where it diverged.
+"""
+
+SEARCH, CONFIRMATION = "search", "confirmation"
+"""The phases: all trials with ``tune.seeds``, then the finalists with ``tune.confirm_seeds``."""
+
+_ATTEMPTS = 32  # candidates drawn for one trial before the search looks for what is left
+_DIMENSIONS = 16  # of the quasi-random points, whatever a schedule needs, so that all share the first
+
+_HEARTBEAT_SECONDS = 30  # how often a worker says that it lives, for workers on other machines
+_GRACE_SECONDS = 150  # a worker that was silent for so long is dead
+_POLL_SECONDS = 1.0  # how often to look whether other workers have finished
+
+
+def storage_uri(root: Path) -> str:
+    """``LRSTUDY_OPTUNA_STORAGE``, else the database ``optuna.db``; a relative path is one in ``root``."""
+    return in_workspace(os.environ.get("LRSTUDY_OPTUNA_STORAGE") or "sqlite:///optuna.db", root)
+
+
+def study_name(cell: str, key: str, phase: str = SEARCH, search: int = 0) -> str:
+    """The Optuna study of one phase of one search: its objectives are all of the same seeds."""
+    name = f"{cell}-{key[:16]}" + (f"-search-{search + 1}" if search else "")
+    return name if phase == SEARCH else f"{name}-{phase}"
+
+
+def seeds_of(tune_params: TuneParams, phase: str) -> list[int]:
+    """The seeds that a trial is trained with in this phase."""
+    return tune_params.seeds if phase == SEARCH else tune_params.confirm_seeds
+
+
+def most_trainings(tune_params: TuneParams) -> int:
+    """The largest number of trainings that a cell's searches take; fewer only if trials diverge or run out.
+
+    searches x (num_trials x seeds + finalists x confirm_seeds), with no more finalists than trials.
+    """
+    finalists = min(tune_params.finalists, tune_params.num_trials)
+    once = tune_params.num_trials * len(tune_params.seeds) + finalists * len(tune_params.confirm_seeds)
+    return tune_params.searches * once
+
+
+def tune(
+    cell: Cell,
+    tune_params: TuneParams,
+    key: str,
+    root: Path,
+    evaluate: Evaluate,
+    *,
+    search: int = 0,
+    identity: dict[str, str] | None = None,
+    at_once: int = 1,
+) -> list[dict]:
+    """Run (or go on with) one of the cell's searches until it has its trials; returns them by number.
+
+    Args:
+        cell: what is tuned.
+        tune_params: number of trials, finalists, seeds, batch size, seed of the sampler.
+        key: identifies what is searched on what data; names the studies together with the cell.
+        root: where the default database and the locks of this machine's workers lie.
+        evaluate: trains what it is given and returns objectives; one that is not finite marks divergence.
+        search: which of ``tune.searches``, from 0.
+        identity: what ``key`` was made of, in words; kept with the study to tell later ones what differs.
+        at_once: how many trials this process claims at a time.
+
+    Returns:
+        Per trial ``number``, ``values``, ``objective`` (the mean over all seeds that it was trained with,
+        None where one diverged), and by phase, ``search`` and ``confirmation`` (None if it is no finalist),
+        its ``objective`` there and what ``evaluate`` said. Fewer than ``num_trials`` if the space has no
+        more.
+
+    Raises:
+        StudyError: the defaults lie outside of the search space, the database cannot be opened, or the study
+            there is another one.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = distributions(cell)
+    storage = _open_storage(root)
+    studies: dict[str, optuna.Study] = {}
+
+    def study_of(phase: str) -> "optuna.Study":
+        if phase not in studies:
+            name = study_name(cell.name, key, phase, search)
+            studies[phase] = _open_study(name, storage, root, identity or {})
+        return studies[phase]
+
+    def stored() -> dict[int, dict]:
+        return {number: dict(trial.params) for number, trial in _by_number(study_of(SEARCH)).items()}
+
+    results: dict[int, dict] = {}
+    folder = root / "checkpoints" / cell.name / f"tuning-{key[:16]}"
+    with _Worker(cell.name, folder, storage, at_once) as me:
+        steps = search_steps(cell, tune_params, search, stored)
+        finished = None
+        with contextlib.suppress(StopIteration):
+            while True:
+                phase, wanted = steps.send(finished)
+                finished = me.complete(study_of(phase), wanted, space, functools.partial(evaluate, phase))
+                for number, trial in finished.items():
+                    known = {k: v for k, v in trial.user_attrs.items() if k not in ("number", "worker")}
+                    add_result(results, phase, number, dict(trial.params), trial.value, known)
+    return [results[number] for number in sorted(results)]
+
+
+def add_result(
+    results: dict[int, dict], phase: str, number: int, values: dict, objective: float, known: dict
+) -> None:
+    """Note in ``results``, trials by number as :func:`tune` returns them, what a phase said of a trial."""
+    trial = results.setdefault(
+        number, {"number": number, "values": values, "objective": None, SEARCH: None, CONFIRMATION: None}
+    )
+    trial[phase] = {"objective": objective if math.isfinite(objective) else None, **known}
+    found = [trial[part] for part in (SEARCH, CONFIRMATION) if trial[part] is not None]
+    trial["objective"] = None
+    if all(part["objective"] is not None for part in found):
+        losses = [loss for part in found for loss in part["losses"]]
+        trial["objective"] = sum(losses) / len(losses)
+
+
+Steps = Generator[tuple[str, dict[int, dict]], "dict[int, optuna.trial.FrozenTrial]", None]
+
+
+def search_steps(
+    cell: Cell, tune_params: TuneParams, search: int = 0, stored: Callable[[], dict[int, dict]] = dict
+) -> Steps:
+    """The search as a dialogue, whoever trains: it says what is to be trained and is sent what came of it.
+
+    Yields (phase, trial number -> values), and is sent these trials, finished, by number.
+
+    Args:
+        search: which of ``tune.searches``, from 0: each has a sampler's seed of its own.
+        stored: the values of the trials that were suggested before, by number.
+    """
+    space, defaults = distributions(cell), default_values(cell)
+    num_trials, sampler_seed = tune_params.num_trials, tune_params.sampler_seed + search
+    finished: dict[int, optuna.trial.FrozenTrial] = {}
+    exhausted = False
+    for start in range(0, num_trials, tune_params.batch_size):
+        known = stored()
+        batch: dict[int, dict] = {0: defaults} if start == 0 else {}
+        before = [finished[number] for number in range(start)]
+        for number in range(max(start, 1), min(start + tune_params.batch_size, num_trials)):
+            values = known.get(number)
+            if values is None:
+                beside = list(batch.values())
+                tried = [dict(trial.params) for trial in before] + beside
+                if number >= tune_params.num_quasi_random:
+                    values = _by_tpe(before, beside, tried, number, space, sampler_seed, cell)
+                if values is None:
+                    values = _quasi_random(tried, number, space, sampler_seed, cell)
+            if values is None:
+                exhausted = True
+                break
+            batch[number] = values
+        if batch:
+            finished |= yield SEARCH, batch
+        if exhausted:
+            break
+    ranked = sorted((t.value, number) for number, t in finished.items() if math.isfinite(t.value))
+    finalists = sorted(number for _, number in ranked[: tune_params.finalists])
+    if finalists and tune_params.confirm_seeds:
+        yield CONFIRMATION, {number: dict(finished[number].params) for number in finalists}
+
+
+def best_trial(trials: list[dict]) -> dict:
+    """Of the finalists the one of lowest mean over all tuning seeds, the earlier of equals.
+
+    If every finalist diverged with a further seed, the best of the other trials; the first, which is the
+    defaults, if all diverged.
+    """
+    worked = [trial for trial in trials if trial["objective"] is not None]
+    if not worked:
+        return trials[0]
+    return min(worked, key=lambda t: (t[CONFIRMATION] is None, t["objective"], t["number"]))
+
+
+def budget(trials: list[dict], num_quasi_random: int) -> list[dict]:
+    """What the best of k trials is expected to have, for every k that the trials can tell of.
+
+    The first trial is the defaults and the others are drawn, so the best of k is that of the defaults and
+    m = k - 1 of the n others, every choice of them equally likely: without replacement, which is unbiased
+    for trials drawn alike. With the losses of the others in order, y_1 <= ... <= y_n, the lowest of m is y_i
+    with the chance C(n - i, m - 1) / C(n, m). The trial is chosen by its objective on ``tune.seeds``; its
+    other validation metrics are those of the same trainings. TPE's trials depend on those before them, so
+    their order is not free, and they are left out.
+
+    Returns:
+        For k = 1, ..., n + 1: ``num_trials`` k, and the expected ``loss`` and further metrics; None where
+        all k may have diverged. It is what the search sees: the lowest of noisy losses is lower than what
+        new seeds would have.
+
+    Source: Sivaprasad et al. 2020, arXiv 1910.11758, section 3, and Dodge et al. 2019, arXiv 1909.03004 (with
+    replacement there).
+    """
+
+    def metrics(trial: dict) -> dict[str, float | None]:
+        known = trial[SEARCH]
+        return {"loss": known["objective"], **(known.get("validation") or {})}
+
+    def order(trial: dict) -> tuple:
+        objective = trial[SEARCH]["objective"]
+        return math.inf if objective is None else objective, trial["number"]
+
+    defaults, *others = [trial for trial in trials if trial["number"] < max(1, num_quasi_random)]
+    others.sort(key=order)
+    count = len(others)
+    rows = []
+    for size in range(1, count + 2):
+        drawn = size - 1
+        chances = [(1.0, defaults)]
+        if drawn:
+            found = zip(chances_of_best(count, drawn), others, strict=False)
+            chances = [(chance, min(defaults, trial, key=order)) for chance, trial in found]
+        row: dict = {"num_trials": size}
+        for name in metrics(defaults) | (metrics(others[0]) if others else {}):
+            values = [(chance, metrics(trial).get(name)) for chance, trial in chances]
+            diverged = any(trial[SEARCH]["objective"] is None for _, trial in chances)
+            row[name] = None if diverged else math.fsum(chance * value for chance, value in values)
+        rows.append(row)
+    return rows
+
+
+def chances_of_best(count: int, drawn: int) -> list[float]:
+    """The chance that the i-th best of ``count`` is the best of ``drawn``, all choices equally likely.
+
+    C(n - i, m - 1) / C(n, m) for i = 1, ..., n - m + 1, with n = count and m = drawn, at least 1; 0 beyond.
+    """
+    ways = math.comb(count, drawn)
+    return [math.comb(count - i, drawn - 1) / ways for i in range(1, count - drawn + 2)]
+
+
+class _Worker:
+    """This process among those that search the same cell: which trials it holds, and which ones are orphans.
+
+    Workers of this machine hold a lock on a file named after them, which ends with them; on other machines,
+    or with another workspace, a heartbeat in the database says that they live.
+    """
+
+    def __init__(self, cell: str, folder: Path, storage: "optuna.storages.RDBStorage", at_once: int):
+        self.cell, self.folder, self.storage, self.at_once = cell, folder, storage, at_once
+        self.name = uuid.uuid4().hex
+
+    def __enter__(self) -> "_Worker":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._life = self._file(self.name).open("a")
+        fcntl.flock(self._life, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._file(self.name).unlink(missing_ok=True)
+        self._life.close()
+
+    def complete(
+        self,
+        study: "optuna.Study",
+        wanted: dict[int, dict],
+        space: dict[str, "optuna.distributions.BaseDistribution"],
+        train: Callable[[list[tuple[int, dict]]], list[tuple[float, dict]]],
+    ) -> dict[int, "optuna.trial.FrozenTrial"]:
+        """Have every wanted trial (number -> values) finished, by this worker or by others; returns them."""
+        from optuna.trial import TrialState, create_trial
+
+        waits = False
+        while True:
+            # One at a time on this machine. Workers of two machines may both store a trial: the first counts.
+            with locked(self.folder / "study.lock"):
+                _fail_silent(study)
+                stored = _by_number(study)
+                for number, values in wanted.items():
+                    if number not in stored:
+                        study.add_trial(
+                            create_trial(
+                                state=TrialState.WAITING,
+                                params=values,
+                                distributions=space,
+                                user_attrs={"number": number},
+                            )
+                        )
+                stored = _by_number(study)
+                # Another machine may have given a silent worker's trial up since: it is stored again.
+                mine = self._claim([stored[number] for number in wanted if number in stored])
+            if mine:
+                with self._alive(mine):
+                    found = train([(trial.user_attrs["number"], dict(trial.params)) for trial in mine])
+                for trial, (objective, known) in zip(mine, found, strict=True):
+                    self._tell(study, trial, objective, known)
+                continue
+            if all(number in stored and stored[number].state == TrialState.COMPLETE for number in wanted):
+                return {number: stored[number] for number in wanted}
+            if not waits:
+                print(f"{self.cell}: waits for trials that other workers train", file=sys.stderr)
+                waits = True
+            time.sleep(_POLL_SECONDS)
+
+    def _claim(self, trials: list["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        mine = []
+        for trial in trials:
+            if len(mine) == self.at_once:
+                break
+            # Another machine may have finished it since it was read, or given it up: then it is not for us.
+            with contextlib.suppress(UpdateFinishedTrialError):
+                if trial.state == TrialState.WAITING:
+                    # Before the claim: a worker that dies right after it leaves a heartbeat to be missed.
+                    self.storage.record_heartbeat(trial._trial_id)
+                    taken = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                else:
+                    taken = trial.state == TrialState.RUNNING and self._is_orphan(trial)
+                if taken:
+                    self.storage.set_trial_user_attr(trial._trial_id, "worker", self.name)
+                    mine.append(trial)
+        return mine
+
+    def _is_orphan(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        """Whether it was under way in a process of this machine that is gone (or has forgotten it)."""
+        worker = trial.user_attrs.get("worker")
+        if worker is None or worker == self.name:
+            return worker == self.name
+        try:
+            with self._file(worker).open("a+b" if self._file(worker).exists() else "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            return False  # elsewhere, or alive
+        return True
+
+    def _tell(
+        self, study: "optuna.Study", trial: "optuna.trial.FrozenTrial", objective: float, known: dict
+    ) -> None:
+        import optuna
+
+        value = objective if math.isfinite(objective) else math.inf
+        # Another worker finishes it instead if it took this one for dead; then it says the same.
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            for attribute, found in known.items():
+                self.storage.set_trial_user_attr(trial._trial_id, attribute, found)
+            study.tell(trial.number, value, skip_if_finished=True)
+
+    @contextlib.contextmanager
+    def _alive(self, trials: list["optuna.trial.FrozenTrial"]) -> Iterator[None]:
+        """Tell the database again and again that these trials are being trained."""
+        over = threading.Event()
+
+        def beat() -> None:
+            from optuna.exceptions import StorageInternalError
+            from sqlalchemy.exc import SQLAlchemyError
+
+            failed = False
+            while True:
+                try:
+                    for trial in trials:
+                        self.storage.record_heartbeat(trial._trial_id)
+                except (SQLAlchemyError, StorageInternalError) as error:
+                    if not failed:
+                        text = describe(error.__cause__ or error, self.storage.url)
+                        print(f"{self.cell}: Optuna's database does not answer ({text})", file=sys.stderr)
+                    failed = True
+                if over.wait(_HEARTBEAT_SECONDS):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def _file(self, worker: str) -> Path:
+        return self.folder / f"worker-{worker}.lock"
+
+
+def _by_number(study: "optuna.Study") -> dict[int, "optuna.trial.FrozenTrial"]:
+    """The trials by our number: of several with the same, the first that has not failed."""
+    from optuna.trial import TrialState
+
+    found: dict[int, optuna.trial.FrozenTrial] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state != TrialState.FAIL and "number" in trial.user_attrs:
+            found.setdefault(trial.user_attrs["number"], trial)
+    return found
+
+
+def _fail_silent(study: "optuna.Study") -> None:
+    """Mark trials failed whose worker was silent too long, and those that another machine stored as well."""
+    import optuna
+    from optuna.trial import TrialState
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    first = {trial.number for trial in _by_number(study).values()}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if trial.number not in first:
+            # Not study.tell(), which takes only trials under way. Another machine may be quicker.
+            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+
+def _open_storage(root: Path) -> "optuna.storages.RDBStorage":
+    import optuna
+    from sqlalchemy.exc import SQLAlchemyError
+
+    uri = storage_uri(root)
+    # Several cells may be tuned at once: their writes wait for each other, sqlite's own patience is 5 s.
+    options = {"connect_args": {"timeout": 60}} if uri.startswith("sqlite:") else {}
+    try:
+        # Two processes that make the same database's tables at once break each other.
+        with locked(root / "optuna.db.lock"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.storages.RDBStorage(
+                uri,
+                engine_kwargs=options,
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=_GRACE_SECONDS,
+            )
+    except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
+        raise StudyError(
+            f"Optuna's database {server_name(uri)} cannot be opened ({describe(error, uri)}); "
+            "LRSTUDY_OPTUNA_STORAGE names another, unset it is optuna.db in the workspace."
+        ) from None
+
+
+def _open_study(
+    name: str, storage: "optuna.storages.RDBStorage", root: Path, identity: dict[str, str]
+) -> "optuna.Study":
+    """The study ``name``, made if it is not there.
+
+    Raises:
+        StudyError: the study of that name was made of something else.
+    """
+    import optuna
+
+    with locked(root / "optuna.db.lock"):
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(),  # asks nothing: see search_steps
+        )
+        stored = study.user_attrs.get("identity")
+        if stored is None and not study.get_trials(deepcopy=False):
+            study.set_user_attr("identity", identity)
+            stored = identity
+    if differing := differences(identity, stored or {}):
+        raise StudyError(
+            f"Optuna's study {name} belongs to other {' and '.join(differing)}; to start afresh, delete it: "
+            f'optuna delete-study --study-name {name} --storage "$LRSTUDY_OPTUNA_STORAGE" '
+            "(unset: sqlite:///optuna.db)."
+        )
+    return study
+
+
+def earlier_studies(cell: Cell, key: str, root: Path, identity: dict[str, str]) -> str | None:
+    """What differs from the latest earlier search of this cell, in a sentence; None if this one is there.
+
+    A search on other data, with other code or settings has a study of its own: nothing is mixed.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = _open_storage(root)
+    studies = [s for s in storage.get_all_studies() if s.study_name.startswith(f"{cell.name}-")]
+    if not studies or any(s.study_name.startswith(f"{cell.name}-{key[:16]}") for s in studies):
+        return None
+    latest = max(studies, key=lambda study: study._study_id)
+    differing = differences(identity, latest.user_attrs.get("identity", {}))
+    what = " and ".join(differing) or "version"
+    return (
+        f"a new search begins, since its {what} differ from those of the study {latest.study_name}, whose "
+        f"trials stay in {server_name(storage_uri(root))}"
+    )
+
+
+def differences(mine: dict[str, str], stored: dict[str, str]) -> list[str]:
+    """The names in ``mine`` whose values ``stored`` does not have alike."""
+    return [name for name, value in mine.items() if stored.get(name) != value]
+
+
+def moves(cell: Cell, values: dict) -> bool:
+    """Whether the schedule moves the rate (:meth:`~lrstudy.recipe.cells.Cell.moves`), or is static."""
+    return cell.function == "static" or cell.moves(values)
+
+
+def _quasi_random(
+    tried: list[dict],
+    number: int,
+    space: dict[str, "optuna.distributions.BaseDistribution"],
+    sampler_seed: int,
+    cell: Cell,
+) -> dict | None:
+    """The values of trial ``number`` > 0 from a quasi-random point; None if none is left.
+
+    The first coordinate is the base rate. Where the values were ``tried`` or don't move, the schedule's
+    parameters are drawn again from another sequence, and the base rate, which the model's other schedules
+    have too, stays. If that finds nothing, a search space that is finite is looked through for what is
+    left.
+    """
+    dimensions = max(_DIMENSIONS, len(space))
+    shared = _point(sampler_seed, number - 1, dimensions)
+    for attempt in range(_ATTEMPTS):
+        point = shared
+        if attempt:
+            point = (shared[0], *_point(_seed(sampler_seed, number, attempt), 0, dimensions)[1:])
+        values = {name: _at(share, where) for share, (name, where) in zip(point, space.items(), strict=False)}
+        if values not in tried and moves(cell, values):
+            return values
+    listed = [_all_of(where) for where in space.values()]
+    if any(one is None for one in listed):
+        return None
+    base_lr = _at(shared[0], space["base_lr"])
+    left = [
+        values
+        for values in (dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*listed))
+        if values not in tried and moves(cell, values)
+    ]
+    return min(left, key=lambda values: values["base_lr"] != base_lr, default=None)
+
+
+def _point(seed: int, index: int, dimensions: int) -> tuple[float, ...]:
+    """Point ``index``, from 0, of the scrambled Sobol sequence of this seed, in [0, 1)^dimensions."""
+    return _points(seed, 1 << index.bit_length(), dimensions)[index]
+
+
+@functools.lru_cache(maxsize=64)
+def _points(seed: int, count: int, dimensions: int) -> list[tuple[float, ...]]:
+    """The first ``count`` points of :func:`_point`'s sequence, which is that of Optuna's ``QMCSampler``.
+
+    All at once: that sampler scrambles the sequence anew for every point that it is asked for.
+    """
+    from scipy.stats import qmc
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The balance properties of Sobol' points")
+        return list(map(tuple, qmc.Sobol(dimensions, scramble=True, seed=seed).random(count).tolist()))
+
+
+def _at(share: float, where: "optuna.distributions.BaseDistribution") -> object:
+    """The value at this share, 0 <= share < 1, of a range (of its logarithm with ``log``) or of a list."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(where, CategoricalDistribution):
+        return where.choices[int(share * len(where.choices))]
+    whole = not isinstance(where, FloatDistribution)
+    # A whole number has from half below it to half above it, as in Optuna.
+    low, high = (where.low - 0.5, where.high + 0.5) if whole else (where.low, where.high)
+    if where.log:
+        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+    else:
+        value = low + share * (high - low)
+    return min(max(math.floor(value + 0.5), where.low), where.high) if whole else _rounded(value, where)
+
+
+def _all_of(where: "optuna.distributions.BaseDistribution") -> list | None:
+    """All values of a list or of whole numbers; None where there are infinitely many."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if isinstance(where, CategoricalDistribution):
+        return list(where.choices)
+    if isinstance(where, FloatDistribution):
+        return [where.low] if where.low == where.high else None
+    return list(range(where.low, where.high + 1))
+
+
+def _seed(*parts: int) -> int:
+    """A seed for a random generator that differs with every part."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _by_tpe(
+    before: list["optuna.trial.FrozenTrial"],
+    beside: list[dict],
+    tried: list[dict],
+    number: int,
+    space: dict[str, "optuna.distributions.BaseDistribution"],
+    sampler_seed: int,
+    cell: Cell,
+) -> dict | None:
+    """The values of trial ``number``, from those finished ``before`` its batch and those ``beside`` it.
+
+    Whether those beside it have finished meanwhile makes no difference: they only keep the sampler away. None
+    where everything that it draws was tried or does not move.
+    """
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    for attempt in range(_ATTEMPTS):
+        sampler = optuna.samplers.TPESampler(
+            seed=_seed(sampler_seed, number, attempt),
+            n_startup_trials=4,
+            multivariate=True,
+            constant_liar=True,
+        )
+        study = optuna.create_study(sampler=sampler)
+        study.add_trials(before)
+        study.add_trials(
+            create_trial(state=TrialState.RUNNING, params=values, distributions=space) for values in beside
+        )
+        values = {name: _rounded(value, space[name]) for name, value in study.ask(space).params.items()}
+        if values not in tried and moves(cell, values):
+            return values
+    return None
+
+
+def _rounded(value: object, where: "optuna.distributions.BaseDistribution") -> object:
+    """A float to six digits, inside of its range.
+
+    Processors differ in the last bit of a logarithm, and a training is known by its settings to the last bit.
+    """
+    from optuna.distributions import FloatDistribution
+
+    if not isinstance(where, FloatDistribution):
+        return value
+    return min(max(float(f"{value:.6g}"), where.low), where.high)
+
+
+def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
+    """Optuna's figures of all trials with the search's seeds, as PNG in ``folder``; returns what was drawn.
+
+    The history of the objective, a slice for each parameter and, for several parameters, their importances
+    (PED-ANOVA; Watanabe et al. 2023, arXiv 2304.10255). Nothing from fewer than three trials that worked.
+    """
+    import optuna
+    from optuna.trial import create_trial
+
+    space = distributions(cell)
+    study = optuna.create_study()
+    for trial in trials:
+        if (objective := trial[SEARCH]["objective"]) is not None:
+            study.add_trial(create_trial(params=trial["values"], distributions=space, value=objective))
+    if len(study.trials) < 3:
+        return []
+    from optuna.visualization import matplotlib as plots  # a second
+
+    drawn = {"optimization_history": plots.plot_optimization_history, "slice": plots.plot_slice}
+    if len(space) > 1:
+        drawn["param_importances"] = plots.plot_param_importances
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for name, plot in drawn.items():
+            axes = plot(study, target_name="validation loss")
+            figure = getattr(axes, "figure", None) or axes[0].figure
+            figure.set_size_inches(6.4, 3.6)
+            for axis in figure.axes:
+                axis.tick_params(axis="x", which="minor", labelbottom=False)  # they overlap
+                if name == "optimization_history":
+                    axis.legend(loc="best")  # Optuna's, beside the plot, leaves it no room
+            paths.append(folder / f"{name}.png")
+            figure.savefig(paths[-1], dpi=120, bbox_inches="tight", metadata={"Software": None})
+            figure.clear()
+    return paths
+
+
+def distributions(cell: Cell) -> dict[str, "optuna.distributions.BaseDistribution"]:
+    """The cell's search space as Optuna has it.
+
+    Raises:
+        StudyError: it holds no value, or not the defaults, which are the first trial.
+    """
+    where = cell.search_space()
+    found = {name: _distribution(name, searched, cell) for name, searched in where.items()}
+    for name, value in default_values(cell).items():
+        check_inside(name, value, where[name], cell)
+    return found
+
+
+def check_inside(name: str, value: object, where: FloatRange | Choices, cell: Cell) -> None:
+    """Refuse a default outside of where it is searched."""
+    if isinstance(where, Choices):
+        inside, allowed = value in where.choices, f"one of {where.choices}"
+    else:
+        whole = not where.int_ or value == int(value)
+        inside = whole and where.low <= value <= where.high
+        allowed = f"{'a whole number ' if where.int_ else ''}from {where.low:g} to {where.high:g}"
+    if not inside:
+        raise StudyError(
+            f"conf: {cell.name}: the default {name} = {value!r} lies outside its search space ({allowed}); "
+            "the first trial is the defaults, so widen the one or move the other."
+        )
+
+
+def _distribution(
+    name: str, where: FloatRange | Choices, cell: Cell
+) -> "optuna.distributions.BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(where, Choices):
+        return CategoricalDistribution(where.choices)
+    if not where.int_:
+        return FloatDistribution(where.low, where.high, log=where.log)
+    low, high = math.ceil(where.low), math.floor(where.high)
+    if low > high or (where.log and low < 1):
+        raise StudyError(
+            f"conf: {cell.name}: search.{name} has no whole number{' above 0' if where.log else ''} from "
+            f"{where.low:g} to {where.high:g}; widen it."
+        )
+    return IntDistribution(low, high, log=where.log)

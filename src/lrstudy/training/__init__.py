@@ -1,0 +1,1 @@
+"""One training: the loop, its batches and evaluation, where it runs, and what it leaves."""
