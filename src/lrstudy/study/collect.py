@@ -139,10 +139,10 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
     from optuna.trial import create_trial
 
     from lrstudy.search.best import judge
-    from lrstudy.search.tuning import CONFIRMATION, add_result, distributions, search_steps, seeds_of
+    from lrstudy.search.tuning import add_result, distributions, search_steps, seeds_of, trial_name
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space, of = distributions(cell), f"search {search + 1} " if search else ""
+    space = distributions(cell)
     steps, finished = search_steps(cell, params.tune, search), None
     trials: dict[int, dict] = {}
     while True:
@@ -152,7 +152,7 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
             return [trials[number] for number in sorted(trials)], True
         finished, complete = {}, True
         for number, values in wanted.items():
-            name = f"{of}trial {number}" + (f" {phase}" if phase == CONFIRMATION else "")
+            name = trial_name(search, phase, number)
             records = [
                 need(f"{name} seed {seed}", values, seed, role="trial").record
                 for seed in seeds_of(params.tune, phase)
