@@ -7,15 +7,18 @@ Hydra's defaults lists cannot follow it to the data set's file.
 ``LRSTUDY_CONF`` names a folder of one's own that is laid out as conf/; its files stand beside those.
 """
 
+import difflib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from dvc.exceptions import DvcException
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -23,15 +26,25 @@ OTHERS = "others"
 """Key of num_epochs and batch_size: of all data sets that are not named there."""
 
 
+class ConfError(DvcException, InterpolationResolutionError, HydraException):
+    """A mistake in conf/: OmegaConf passes it on as it is, and DVC prints its one line and nothing else."""
+
+    _initialized = True  # so OmegaConf wraps it in no error of its own
+
+    def __init__(self, message: str):
+        InterpolationResolutionError.__init__(self)
+        DvcException.__init__(self, message)
+
+
 def folders() -> list[Path]:
     """The folders whose files can be chosen: the repository's first.
 
     Raises:
-        HydraException: ``LRSTUDY_CONF`` is no folder.
+        ConfError: ``LRSTUDY_CONF`` is no folder.
     """
     own = os.environ.get("LRSTUDY_CONF")
     if own and not Path(own).expanduser().is_dir():
-        raise HydraException(f"LRSTUDY_CONF={own}: no such folder. Correct the path, or unset the variable.")
+        raise ConfError(f"LRSTUDY_CONF={own}: no such folder. Correct the path, or unset the variable.")
     return [CONF, *([Path(own).expanduser().resolve()] if own else [])]
 
 
@@ -64,7 +77,8 @@ def study_cells(
         size.
 
     Raises:
-        ValueError: ``schedules`` names what is no row of conf/schedule and none of the study.
+        ConfError: a model has no data set, or ``schedules`` names what is no row of conf/schedule and none of
+            the study.
     """
     cells = {}
     rows = files("schedule")
@@ -72,9 +86,15 @@ def study_cells(
         columns = settings.get("schedules")
         known = {*schedule, *rows}
         if unknown := sorted(set(columns or ()) - known):
-            raise ValueError(
+            raise ConfError(
                 f"model.{model_name}.schedules: {', '.join(unknown)} is no schedule; choose from "
                 f"{', '.join(sorted(known))}."
+            )
+        if not isinstance(settings.get("dataset"), str):
+            near = difflib.get_close_matches("dataset", settings, n=1)
+            raise ConfError(
+                f"model.{model_name}: found no dataset; it names one of {', '.join(files('dataset'))}."
+                + (f" Did you mean 'dataset' by {near[0]!r}?" if near else "")
             )
         length = f"model.{model_name}.num_epochs"
         if settings.get("num_epochs") is None:
@@ -144,12 +164,12 @@ def study_described(cells: DictConfig) -> DictConfig:
     there is none, a file that ``download`` follows anyway: DVC's stages cannot have a dependency or not.
 
     Raises:
-        ValueError: a data set has no file in conf/dataset.
+        ConfError: a data set has no file in conf/dataset.
     """
     known, found = files("dataset"), {}
     for name in study_datasets(cells):
         if name not in known:
-            raise ValueError(
+            raise ConfError(
                 f"model: the data set {name} has no file in conf/dataset, nor in LRSTUDY_CONF; choose from "
                 f"{', '.join(known)}."
             )

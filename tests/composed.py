@@ -17,6 +17,18 @@ def composed_params(*overrides: str) -> dict:
     return copy.deepcopy(_composed(*overrides))
 
 
+def conf_names(group: str) -> list[str]:
+    """The files of a group of conf/."""
+    return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+
+
+def conf_section(group: str, name: str) -> dict:
+    """What one file of conf/ says, with those that it is based on."""
+    if group in ("schedule", "model"):
+        return composed_params(f"{group}=[{','.join(conf_names(group))}]")[group][name]
+    return composed_params("model=resnet", "schedule=static", f"{group}={name}")[group]
+
+
 @functools.cache  # Hydra takes a quarter of a second, and reading YAML half as long
 def _composed(*overrides: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:

@@ -175,6 +175,7 @@ def comparison(
         "theory": {
             "claims": THEORY,
             "figures": {"late_decay": ["toy.svg", "toy_drift.svg"], "level_sets": []},
+            "sha256": {"late_decay": "0" * 64, "level_sets": "0" * 64},
             "missing": [],
         },
     }

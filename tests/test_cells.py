@@ -10,6 +10,7 @@ from composed import composed_params
 from lrstudy.errors import StudyError
 from lrstudy.recipe.cells import Cell, default_values, make_cell
 from lrstudy.recipe.config import Choices, check_params
+from lrstudy.recipe.networks import kinds_of
 
 PARAMS = composed_params()
 PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}
@@ -368,3 +369,42 @@ def test_what_the_preset_does_not_say_of_a_data_set_its_conf_file_says(section):
         ({"imdb": 7}, PARAMS["dataset"]["cifar10"][section]),
     ):
         assert getattr(cell(**{section: preset}), section) == expected
+
+
+# --- the network and the data ---
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "network", "data"),
+    [
+        ("lstm", "cifar10", "text", "image"), ("transformer", "fashion_mnist", "text", "image"),
+        ("resnet", "ag_news", "image", "text"), ("resnet18", "imdb", "image", "text"),
+    ],
+)  # fmt: skip
+def test_a_network_for_another_kind_of_data_is_refused_before_anything_is_brought(
+    model, dataset, network, data
+):
+    params = check_params(composed_params(f"model={model}", f"model.{model}.dataset={dataset}"))
+    with pytest.raises(StudyError) as refused:
+        make_cell(params, model, "static")
+    fitting = {"image": "resnet, resnet18", "text": "lstm, transformer"}[data]
+    assert str(refused.value) == (
+        f"params.yaml: model.{model}: the network '{model}' is for data of kind {network}, and {dataset} is of kind "
+        f"{data}; choose a data set of kind {network}, or one of the networks {fitting}."
+    )
+
+
+def test_a_network_of_ones_own_is_for_the_data_whose_sizes_it_asks_for(tmp_path, monkeypatch):
+    asked = {
+        "any": ("num_classes", ("image", "text")),
+        "images": ("num_classes, image_size", ("image",)),
+        "texts": ("num_classes, vocab_size=None", ("text",)),
+        "both": ("num_classes, in_channels=3, max_length=1", ("image", "text")),
+    }
+    text = "".join(f"def {name}({arguments}):\n    ...\n" for name, (arguments, _) in asked.items())
+    (tmp_path / "nets_of_kinds.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert {name: kinds_of(f"nets_of_kinds:{name}") for name in asked} == {
+        name: kinds for name, (_, kinds) in asked.items()
+    }

@@ -8,6 +8,8 @@ import yaml
 
 from composed import composed_params
 from filled_ledger import DATA, fill
+from known_outputs import contents
+from lrstudy.data.records import DataMeta
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
@@ -199,8 +201,8 @@ def test_models_on_data_of_which_there_is_nothing_yet_hold_up_no_other(params, t
 
 def test_the_data_here_and_this_machine_come_first_and_what_is_taken_instead_is_said(params, tmp_path):
     fill(params, tmp_path)
-    other = DATA["imdb"] | {"fingerprint": "other texts", "label": "other", "kind": "text", "num_classes": 2}
-    write_json("data/processed/imdb/meta.json", other)
+    other = DATA["imdb"] | {"fingerprint": "other texts", "label": "other"}
+    write_json("data/processed/imdb/meta.json", contents()[DataMeta] | other)
     plans, (note,) = collect(params, list(Ledger(tmp_path / "ledger").records()), tmp_path)
     assert note == (
         "imdb: the ledger has none of the study's trainings with this machine's data, device and dtype; taken are those "
@@ -229,8 +231,8 @@ def test_of_two_data_sets_of_a_name_that_are_not_here_the_one_with_the_study_is_
 
 def test_asked_what_to_train_here_only_the_data_here_count(params, tmp_path):
     ledger = fill(params, tmp_path)
-    other = DATA["imdb"] | {"fingerprint": "other texts", "label": "other", "kind": "text", "num_classes": 2}
-    write_json("data/processed/imdb/meta.json", other)
+    other = DATA["imdb"] | {"fingerprint": "other texts", "label": "other"}
+    write_json("data/processed/imdb/meta.json", contents()[DataMeta] | other)
     plans, notes = collect(params, list(ledger.records()), tmp_path, ["lstm-step"], to_train=True)
     assert (list(plans), notes) == (["lstm-step"], [])
     assert plans["lstm-step"].needs == plans["lstm-step"].missing

@@ -909,10 +909,10 @@ def test_a_kill_while_writing_leaves_no_folder_that_counts_as_complete(tmp_path,
 def test_raw_files_that_are_not_those_of_source_json(tmp_path):
     raw = raw_from(tmp_path, IMAGE_TABLES)
     (raw / "test.parquet").write_bytes(parquet(image_table(20)))
-    with pytest.raises(StudyError, match=r"test\.parquet: found .*dvc repro download@raw"):
+    with pytest.raises(StudyError, match=r"test\.parquet: found .*dvc repro --force -s download@raw"):
         preprocessing.preprocess(raw, tmp_path / "out")
     (raw / "source.json").unlink()
-    with pytest.raises(StudyError, match=r"source\.json: not there.*dvc repro download@raw"):
+    with pytest.raises(StudyError, match=r"source\.json: not found; `dvc repro download@raw`"):
         preprocessing.preprocess(raw, tmp_path / "out")
 
 
@@ -924,7 +924,7 @@ def test_reading_what_is_missing_or_broken_says_what_to_run(tmp_path):
     with pytest.raises(StudyError, match=r"'valid' is not a split.*Did you mean 'validation'"):
         data.read_split(out, "valid")
     (out / "test.safetensors").write_bytes((out / "test.safetensors").read_bytes()[:-1])
-    with pytest.raises(StudyError, match="dvc repro preprocess@cifar10"):
+    with pytest.raises(StudyError, match="dvc repro --force -s preprocess@cifar10"):
         data.read_split(out, "test")
     (out / "test.safetensors").unlink()
     with pytest.raises(StudyError, match="dvc repro preprocess@cifar10"):

@@ -20,6 +20,7 @@ from described import shipped
 from hub_server import hub_server
 from lrstudy import doctor
 from lrstudy.compose import compose
+from lrstudy.data.records import Source
 from lrstudy.tracking.journal import Journal
 from test_tracking import LOGIN, SECRETS
 
@@ -156,10 +157,20 @@ def open_cache(folder: Path, monkeypatch) -> None:
 def other_data(folder: Path, _) -> None:
     raw = folder / "data/raw/imdb"
     raw.mkdir(parents=True)
-    files = {split: {"bytes": 0} for split in ("train", "test")}
+    files = {split: {"sha256": "0" * 64, "bytes": 0, "rows": 2} for split in ("train", "test")}
     for split in files:
         (raw / f"{split}.parquet").touch()
-    (raw / "source.json").write_text(json.dumps({"source": "hub", "label": "IMDB", "files": files}))
+    layout = {"kind": "text", "columns": {"input": "text", "label": "label"}, "class_names": ["neg", "pos"]}
+    Source(
+        dataset="imdb",
+        source="hub",
+        official=True,
+        label="IMDB",
+        encoding="utf-8",
+        revision=None,
+        layout=layout,
+        files=files,
+    ).write(raw / "source.json")
 
 
 def held_database(folder: Path, monkeypatch) -> None:

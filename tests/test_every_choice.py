@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from composed import conf_section
 from lrstudy.compose import compose
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def walk(workspace, model: str, schedule: str, *overrides: str) -> dict:
 @pytest.mark.parametrize("schedule", choices("schedule"))
 def test_every_schedule_runs(workspace, schedule):
     training = walk(workspace, "lstm", schedule)
-    row = yaml.safe_load((ROOT / f"conf/schedule/{schedule}.yaml").read_text())
+    row = conf_section("schedule", schedule)
     assert training["settings"]["schedule"]["function"] == row.get("function", schedule)
     assert training["settings"]["controller"]["name"] == row.get("controller", {"name": "none"})["name"]
 
@@ -80,7 +80,5 @@ def test_every_controller_joins_any_schedule(workspace, controller, schedule):
 def test_every_optimizer_trains_every_model(workspace, optimizer, model):
     training = walk(workspace, model, "cosine", f"optimizer={optimizer}")
     assert training["settings"]["optimizer"]["name"] == (
-        optimizer
-        if optimizer != "per_model"
-        else yaml.safe_load((ROOT / f"conf/model/{model}.yaml").read_text())["optimizer"]["name"]
+        optimizer if optimizer != "per_model" else conf_section("model", model)["optimizer"]["name"]
     )

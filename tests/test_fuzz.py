@@ -25,9 +25,8 @@ from lrstudy.data.preprocessing import _read_source
 from lrstudy.errors import StudyError
 from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import load_params
-from lrstudy.stages.report import read_curves
 from lrstudy.study import runs
-from lrstudy.study.outputs import Best
+from lrstudy.study.outputs import CURVES, Best
 from lrstudy.tracking.journal import Journal
 from lrstudy.tracking.store import _read_sent
 from tiny_data import write_dataset
@@ -308,7 +307,7 @@ def test_an_archive_damaged_anywhere(folder, seed):
 def test_source_json_with_a_value_of_any_kind(folder, key, value):
     raw = folder / "raw/imdb"
     raw.mkdir(parents=True, exist_ok=True)
-    entry = {"sha256": "0" * 64, "rows": 20}
+    entry = {"sha256": "0" * 64, "bytes": 9, "rows": 20}
     source = {
         "dataset": "imdb", "label": "x", "source": "hub", "official": True, "encoding": "utf-8", "revision": "x",
         "layout": {"kind": "text", "columns": {"input": "text", "label": "label"}, "class_names": ["neg", "pos"]},
@@ -448,10 +447,10 @@ def test_curves_damaged_anywhere(folder, seed, text):
     path = folder / "curves.csv"
     for content in (damaged(HISTORY.encode(), seed), text.encode("utf-8", "replace")):
         path.write_bytes(content)
-        rows = result_or_message(read_curves, path)
+        rows = result_or_message(CURVES.read, path, "compare")
         named = ("model", "schedule")
         assert rows is None or all(
-            isinstance(v, float) for row in rows for name, v in row.items() if name not in named
+            isinstance(v, int | float) for row in rows for name, v in row.items() if name not in named
         )
 
 

@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from composed import conf_section
 from lrstudy.entries.parameters import Flag
 from lrstudy.errors import StudyError
 from lrstudy.recipe.optimizers import (
@@ -386,7 +387,7 @@ def test_every_legal_value_is_taken_by_the_package(name, data):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_conf_files_name_every_option_at_its_default(name):
     text = (CONF / f"{name}.yaml").read_text()
-    section = yaml.safe_load(text)
+    section = conf_section("optimizer", name)
     assert text.startswith("# @package optimizer\n")
     search = section.pop("search")
     assert section.pop("name") == name
@@ -395,10 +396,16 @@ def test_conf_files_name_every_option_at_its_default(name):
     assert list(search) == ["base_lr"]
     assert search["base_lr"]["log"] is True
     assert 0 < search["base_lr"]["low"] < base_lr < search["base_lr"]["high"]
+    of_all = (CONF / "sgd.yaml").read_text() if "\ndefaults:" in text else ""  # which it is based on
     lines = text.splitlines()
     for number, line in enumerate(lines):
-        if line and not line.startswith(("#", " ")):
+        if (
+            line
+            and not line.startswith(("#", " ", "defaults:"))
+            and f"\n{line.partition(':')[0]}:" not in of_all
+        ):
             assert lines[number - 1].startswith("# "), f"{name}: {line} has no comment"
+    assert not [line for line in lines[2:] if line.startswith("# ") and line in of_all.splitlines()]
 
 
 def test_there_is_one_conf_file_per_optimizer():

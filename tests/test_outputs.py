@@ -7,41 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import known_study
+from known_outputs import contents
+from lrstudy.checked import Output
 from lrstudy.errors import StudyError
-from lrstudy.study.outputs import Best, Comparison, Output, Reference, Theory, Timing, Training
-
-HASH = "0f" * 32
-
-
-def contents() -> dict[type[Output], dict]:
-    """An example of every output, as JSON has it."""
-    training = {
-        "model": "lstm", "schedule": "step", "dataset": "imdb", "tuned": "tuned", "searches": 1,
-        "settings": {"model": {"architecture": "lstm"}, "num_epochs": 4},
-        "cell": {"key": f"cell-{HASH}", "run_id": None},
-        "seeds": {"1": {
-            "identity": HASH, "key": HASH, "search": 1, "values": {"base_lr": 0.1}, "status": "finished",
-            "weights": True, "run_id": "abc", "final": {"train_evaluated/loss": 0.5},
-        }},
-    }  # fmt: skip
-    best = {
-        "model": "lstm", "schedule": "step", "source": "tuned", "values": {"base_lr": 0.1, "gamma": 0.5},
-        "searches": [{"values": {"base_lr": 0.1, "gamma": 0.5}, "best_trial": 3}], "objective": 0.3,
-    }  # fmt: skip
-    comparison = json.loads(json.dumps(known_study.comparison(known_study.cells())))
-    theory = {
-        "claims": known_study.THEORY[:1], "toy": {"figures": ["toy.svg"], "powers": {}}, "models": {}, "missing": [],
-    }  # fmt: skip
-    return {
-        Best: best,
-        Training: training,
-        Timing: known_study.timing("lstm"),
-        Reference: known_study.REFERENCES["imdb"],
-        Theory: theory,
-        Comparison: comparison,
-    }
-
+from lrstudy.study.outputs import Best, Comparison, Theory, Training
 
 OUTPUTS = sorted(contents(), key=lambda output: output.__name__)
 

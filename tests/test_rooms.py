@@ -9,7 +9,7 @@ import pytest
 import lrstudy
 
 PACKAGE = Path(lrstudy.__file__).parent
-BASE = ("errors", "files", "words")
+BASE = ("checked", "errors", "files", "words")
 LIBRARY = ("schedules", "controllers", "torch_schedule")
 ROOMS = (
     "base", "entries", "library", "recipe", "data", "training", "process", "tracking", "ledger", "search", "study",

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from composed import ROOT, composed_params
+from composed import ROOT, composed_params, conf_names, conf_section
 from lrstudy import compose
 from lrstudy.errors import StudyError
 from lrstudy.ledger import Ledger
@@ -376,10 +376,10 @@ def test_the_defaults_of_a_search_are_the_defaults_of_the_longer_training():
 
 
 ROWS = {
-    path.stem: {"function": path.stem, **row}
-    for path in sorted((ROOT / "conf/schedule").glob("*.yaml"))
+    name: {"function": name, **row}
+    for name in conf_names("schedule")
     # A warmup in epochs does not stretch.
-    if not (row := yaml.safe_load(path.read_text()))["warmup_epochs"] and "defaults" not in row
+    if not (row := conf_section("schedule", name))["warmup_epochs"] and "optimizer" not in row
 }
 
 
@@ -444,7 +444,7 @@ def test_a_rows_optimizer_replaces_that_of_each_model():
             k: v for k, v in replaced.settings().items() if k != "optimizer"
         }
     # The options are those of conf/optimizer/.
-    of_lstm = yaml.safe_load((ROOT / "conf/optimizer/schedule_free_adamw.yaml").read_text())
+    of_lstm = conf_section("optimizer", "schedule_free_adamw")
     assert (
         cells["lstm"].optimizer.model_dump()["search"]["base_lr"]["high"]
         == of_lstm["search"]["base_lr"]["high"]

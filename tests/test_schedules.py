@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -15,6 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from composed import conf_section
 from lrstudy.errors import StudyError
 from lrstudy.parity import parity_with_torch
 from lrstudy.schedules import (
@@ -740,22 +742,44 @@ ROWS = sorted((Path(__file__).parent.parent / "conf" / "schedule").glob("*.yaml"
 ROW_KEYS = {"defaults", "optimizer", "function", "warmup_epochs", "granularity", "search", "controller"}
 
 
+def chain_of(path):
+    """The row's file and those that it is based on."""
+    based = yaml.safe_load(path.read_text()).get("defaults", [])
+    [base] = [one.removesuffix("@_here_") for one in based if str(one).endswith("@_here_")] or [None]
+    return [path, *(chain_of(path.with_stem(base)) if base else [])]
+
+
 def load_row(path):
-    row = yaml.safe_load(path.read_text())
+    row = conf_section("schedule", path.stem)
     return row.get("function", path.stem), row, {key: row[key] for key in row if key not in ROW_KEYS}
 
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
 class TestRows:
-    def test_states_its_package_and_every_parameter_with_a_comment(self, path):
-        lines = path.read_text().splitlines()
-        assert lines[0] == f"# @package schedule.{path.stem}"
+    def test_states_its_package_and_every_parameter_with_a_comment_once(self, path):
+        assert path.read_text().splitlines()[0] == f"# @package schedule.{path.stem}"
         function, _, parameters = load_row(path)
         assert set(parameters) == set(parameters_of(function))
-        for key in [*parameters, "warmup_epochs", "granularity"]:
-            at = next(i for i, line in enumerate(lines) if line.startswith(f"{key}:"))
-            assert lines[at - 1].startswith("# ")
-            assert lines[at - 1] not in lines[: at - 1]
+        told = {}
+        for base in chain_of(path):
+            lines = base.read_text().splitlines()
+            for before, line in itertools.pairwise(lines):
+                if re.match(r"[a-z_]+:", line) and before.startswith("# ") and before != lines[1]:
+                    told.setdefault(line.partition(":")[0], []).append(before)
+        for key in [*parameters, "warmup_epochs", "granularity", "search"]:
+            assert len(told[key]) == 1 or key == "start", key  # of late_decay_50 it says more
+        comments = list(itertools.chain.from_iterable(told.values()))
+        assert len(set(comments)) == len(comments)
+
+    def test_repeats_nothing_of_what_it_is_based_on(self, path):
+        own = yaml.safe_load(path.read_text())
+        for base in chain_of(path)[1:]:
+            known = yaml.safe_load(base.read_text())
+            assert not [
+                key
+                for key in own
+                if key not in ("defaults", "search") and key in known and own[key] == known[key]
+            ]
 
     def test_is_the_functions_default_where_it_bears_its_name(self, path):
         function, row, parameters = load_row(path)

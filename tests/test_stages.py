@@ -2,9 +2,9 @@
 
 import csv
 import hashlib
-import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from lrstudy.stages.compare import theory
 from lrstudy.stages.evaluate import evaluate_seed, evaluated, trained_with
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
-from lrstudy.stages.train import history_table, log_record, place_weights
-from lrstudy.study.outputs import SeedRun, Tracked, Training
+from lrstudy.stages.train import history_rows, log_record, place_weights
+from lrstudy.study.outputs import HISTORY, SeedRun, Tracked, Training
 from lrstudy.study.runs import find_record, metric_values, train_run
 from lrstudy.theory.records import leave
 from lrstudy.tracking.journal import Journal
@@ -81,14 +81,16 @@ def test_weights_that_dvcs_cache_brought_stay_where_they_lie(trained, tmp_path):
     assert not (output / "seed-1").exists()
 
 
-def test_a_history_has_a_row_per_seed_and_epoch_in_full_precision_and_nothing_of_the_clock():
+def test_a_history_has_a_row_per_seed_and_epoch_in_full_precision_and_nothing_of_the_clock(tmp_path):
     records = {1: tiny_data.record([0.75, 1 / 3]), 2: tiny_data.record([0.5, math.nan], start=9.0)}
-    rows = list(csv.DictReader(io.StringIO(history_table(records))))
+    HISTORY.write(tmp_path / "history.csv", history_rows(records))
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
     assert [(row["seed"], row["epoch"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1"), ("2", "2")]
     assert [float(row["validation/loss"]) for row in rows[:3]] == [0.75, 1 / 3, 0.5]
     assert rows[3]["validation/loss"] == "nan"
     assert not {"time", "seconds", "compute_seconds", "interventions"} & rows[0].keys()
-    assert history_table({seed: one.model_copy() for seed, one in records.items()}) == history_table(records)
+    read = HISTORY.read(tmp_path / "history.csv", "train@lstm-cosine")
+    assert repr(read) == repr(history_rows(records))
 
 
 @pytest.mark.parametrize("trained_here", [0, 1, 2])
@@ -217,7 +219,13 @@ def test_weights_that_are_no_numbers_have_no_scores(trained):
 def seed_run(identity: str, weights: bool = True) -> SeedRun:
     """What training.json says of a seed."""
     return SeedRun(
-        identity=identity, key=identity, search=1, values={}, status="finished", weights=weights, run_id=None
+        identity=identity,
+        key=identity,
+        search=1,
+        values={"base_lr": 0.1},
+        status="finished",
+        weights=weights,
+        run_id=None,
     )
 
 
@@ -339,12 +347,12 @@ def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it
         with pytest.raises(StudyError) as error:
             evaluate_seed(evaluation(trained, folder))
         assert str(error.value).startswith(f"{path}: {why}")
-        assert "`dvc repro --force -s train@lstm-cosine` brings it" in str(error.value)
+        assert re.search("`dvc repro (--force -s )?train@lstm-cosine` makes it", str(error.value))
 
     path.unlink()
     refused("not found")
     path.write_bytes(b"not weights at all")
-    refused("not a file of weights (")
+    refused("not a file of tensors (")
     save_file(torch.nn.Linear(3, 1).state_dict(), path)
     refused("the weights of another model (")
     path.write_bytes(whole)

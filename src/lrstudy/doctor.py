@@ -325,21 +325,23 @@ def check_dvc(root: Path) -> Iterator[Finding]:
 def check_data(root: Path) -> Iterator[Finding]:
     """Per data set of the study: it is here, or the place that it comes from answers."""
     from lrstudy.data.raw import OFFICIAL_SPLITS
+    from lrstudy.data.records import Source
+    from lrstudy.errors import StudyError
     from lrstudy.recipe.dataset import Hub, Torchvision
 
     params = _params(root)
     source, mirror = params.data.source, os.environ.get("LRSTUDY_DATA_MIRROR")
     for name, spec in params.dataset.items():
         folder, origin = root / "data/raw" / name, spec.origin
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads((folder / "source.json").read_text())
-            if (record["source"] == "sample") == (source == "sample") and all(
-                (folder / f"{split}.parquet").stat().st_size == record["files"][split]["bytes"]
+        with contextlib.suppress(OSError, StudyError):
+            here = Source.read(folder / "source.json", f"download@{name}")
+            if (here.source == "sample") == (source == "sample") and all(
+                (folder / f"{split}.parquet").stat().st_size == here.files[split].bytes
                 for split in OFFICIAL_SPLITS
             ):
-                yield Finding("data", "ok", f"{name}: {record['label']} in {folder.relative_to(root)}")
+                yield Finding("data", "ok", f"{name}: {here.label} in {folder.relative_to(root)}")
                 continue
-            found = f"{name}: here is {record['label']}, and params.yaml has data.source {source}"
+            found = f"{name}: here is {here.label}, and params.yaml has data.source {source}"
             yield Finding("data", "note", found, f"dvc repro download@{name} replaces it")
         if source == "sample":
             yield Finding("data", "ok", f"{name}: the embedded sample")

@@ -25,8 +25,8 @@ def write_atomically(path: str | Path, content: bytes | str | Callable[[BinaryIO
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:  # a write to a full disk does not say where
-        error.filename = error.filename or str(path)
+    except OSError as error:  # a write to a full disk does not say where, others name the temporary file
+        error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -357,7 +357,14 @@ def write_data(folder: Path) -> dict[str, Path]:
             name: make(np.random.default_rng(seed), size)
             for seed, (name, size) in enumerate(_EXAMPLES[kind].items())
         }
-        meta: dict[str, Any] = {"kind": kind, "num_examples": _EXAMPLES[kind], "fingerprint": f"proof {kind}"}
+        meta: dict[str, Any] = {
+            "dataset": f"proof_{kind}",
+            "kind": kind,
+            "label": f"proof {kind}",
+            "official": False,
+            "num_examples": _EXAMPLES[kind],
+            "fingerprint": f"proof {kind}",
+        }
         if kind == "image":
             pixels = splits["train"]["images"] / 255
             meta |= {

@@ -4,36 +4,25 @@
 stand apart so that an edit of theirs makes no training stale.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrstudy.errors import StudyError, unknown
+from lrstudy.checked import read_tensors, refused
+from lrstudy.data.records import DataMeta
+from lrstudy.errors import unknown
 
 SPLITS = ("train", "validation", "test")
 
 
 def read_meta(folder: Path | str) -> dict[str, Any]:
-    """``meta.json`` of a processed dataset.
+    """``meta.json`` of a processed dataset, :class:`lrstudy.data.records.DataMeta`, as plain values.
 
     Raises StudyError when the folder is missing or incomplete, or the file is not what ``preprocess`` writes.
     """
-    path = Path(folder) / "meta.json"
-    try:
-        meta = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, error) from error
-    if not (
-        isinstance(meta, dict)
-        and meta.get("kind") in ("image", "text")
-        and type(meta.get("num_classes")) is int
-        and isinstance(meta.get("fingerprint"), str)
-        and (meta["kind"] == "text" or _is_shape(meta.get("image_size"), meta.get("in_channels")))
-    ):
-        raise _unreadable(path, "not what preprocess writes")
-    return meta
+    folder = Path(folder)
+    return DataMeta.read(folder / "meta.json", f"preprocess@{folder.name}").model_dump(exclude_unset=True)
 
 
 def read_split(folder: Path | str, split: str) -> dict[str, np.ndarray]:
@@ -42,19 +31,14 @@ def read_split(folder: Path | str, split: str) -> dict[str, np.ndarray]:
     Raises StudyError when the folder or the split is missing or not readable, or the tensors don't fit each
     other and ``meta.json``: a training would read beyond their ends.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if split not in SPLITS:
         raise unknown(str(folder), split, SPLITS, "a split")
     meta = read_meta(folder)
     path = Path(folder) / f"{split}.safetensors"
-    try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _unreadable(path, error) from error
+    stage = f"preprocess@{path.parent.name}"
+    arrays = read_tensors(path, stage)
     if problem := _misfit(arrays, meta):
-        raise _unreadable(path, problem)
+        raise refused(path, stage, problem)
     return arrays
 
 
@@ -80,17 +64,6 @@ def _misfit(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str | None:
         tokens, offsets = arrays["tokens"], arrays["offsets"]
         if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 1).any():
             return "offsets do not cut the tokens into texts"
-        if tokens.min() < 0 or tokens.max() >= meta.get("vocab_size", 0):
-            return f"tokens are not all of the vocabulary of {meta.get('vocab_size')}"
+        if tokens.min() < 0 or tokens.max() >= meta["vocab_size"]:
+            return f"tokens are not all of the vocabulary of {meta['vocab_size']}"
     return None
-
-
-def _is_shape(size: object, channels: object) -> bool:
-    """Whether these are the height and width and the channels of images."""
-    return isinstance(size, list) and [type(n) for n in (*size, channels)] == [int, int, int]
-
-
-def _unreadable(path: Path, why: object) -> StudyError:
-    return StudyError(
-        f"{path}: not there or not readable ({why}); run `dvc repro preprocess@{path.parent.name}`."
-    )

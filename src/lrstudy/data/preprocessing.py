@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
+from lrstudy.checked import refused
 from lrstudy.data import SPLITS, read_meta, read_split
 from lrstudy.data.raw import OFFICIAL_SPLITS, content_digests, digest, read_rows
+from lrstudy.data.records import DataMeta, Source
 from lrstudy.errors import StudyError
-from lrstudy.files import write_atomically, write_json
-from lrstudy.recipe.dataset import Layout
+from lrstudy.files import write_atomically
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # token ids 0 and 1
 
@@ -42,12 +42,11 @@ def preprocess(
     gives the same bytes.
     """
     source = _read_source(raw)
-    layout = source["layout"]
+    layout = source.layout
     data, labels, rows = {}, {}, {}
     for split in OFFICIAL_SPLITS:
-        path, entry = raw / f"{split}.parquet", source["files"][split]
-        where = f"{source['label']}, {split}"
-        data[split], labels[split], _ = read_rows(path, layout, entry["rows"], where)
+        path, where = raw / f"{split}.parquet", f"{source.label}, {split}"
+        data[split], labels[split], _ = read_rows(path, layout, source.files[split].rows, where)
         rows[split] = np.arange(len(labels[split]))
         if limit is not None and limit < len(rows[split]):
             rows[split] = stratified_choice(labels[split], limit, split_seed)
@@ -72,7 +71,7 @@ def preprocess(
     }
     if empty := [split for split in SPLITS if 0 in counts[split]]:
         raise StudyError(
-            f"{source['label']}: a class has no example in {', '.join(empty)} (per class: {counts}); "
+            f"{source.label}: a class has no example in {', '.join(empty)} (per class: {counts}); "
             f"change data.validation_fraction ({validation_fraction}) or raise data.limit ({limit})."
         )
     tensors = {
@@ -86,7 +85,7 @@ def preprocess(
         mean, std = channel_statistics(tensors["train"]["images"])
         if 0 in std:
             raise StudyError(
-                f"{source['label']}: channel {std.index(0)} has one value in all pixels of the training "
+                f"{source.label}: channel {std.index(0)} has one value in all pixels of the training "
                 "images, so it cannot be normalized; leave it out (channels: 1)."
             )
         learned = {"mean": mean, "std": std}
@@ -113,13 +112,13 @@ def preprocess(
         }
     vocabulary = tokenizer.to_str() if tokenizer else None
     meta = {
-        "dataset": source["dataset"],
+        "dataset": source.dataset,
         "kind": layout.kind,
-        "label": f"{source['label']}, {limit:,} per split" if limited else source["label"],
-        "source": source["source"],
-        "official": source["official"],
-        "encoding": source["encoding"],
-        "revision": source["revision"],
+        "label": f"{source.label}, {limit:,} per split" if limited else source.label,
+        "source": source.source,
+        "official": source.official,
+        "encoding": source.encoding,
+        "revision": source.revision,
         "num_classes": num_classes,
         "class_names": layout.class_names,
         "num_examples": {split: len(index[split]) for split in SPLITS},
@@ -133,37 +132,21 @@ def preprocess(
         "fingerprint": fingerprint(
             tensors, vocabulary, {"kind": layout.kind, "num_classes": num_classes} | learned
         ),
-        "raw": {split: source["files"][split]["sha256"] for split in OFFICIAL_SPLITS},
+        "raw": {split: source.files[split].sha256 for split in OFFICIAL_SPLITS},
     }
     _write_processed(folder, tensors, vocabulary, meta)
     return meta
 
 
-def _read_source(raw: Path) -> dict[str, Any]:
+def _read_source(raw: Path) -> Source:
     """``source.json`` of a raw folder, after checking that the files beside it are those it speaks of."""
-    again = f"run `dvc repro download@{raw.name}`"
-    try:
-        source = json.loads((raw / "source.json").read_text("utf-8"))
-        for key in ("dataset", "label", "source", "official", "encoding", "revision"):
-            source[key]
-        source["layout"] = Layout.model_validate(source["layout"])
-        files = {split: source["files"][split] for split in OFFICIAL_SPLITS}
-        for entry in files.values():
-            if not isinstance(entry["sha256"], str) or type(entry["rows"]) is not int:
-                raise TypeError("files")
-    except ValidationError as error:
-        raise StudyError(f"{raw / 'source.json'}: not what download writes (layout); {again}.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise StudyError(f"{raw / 'source.json'}: not there or not readable ({error}); {again}.") from error
-    except (KeyError, TypeError) as error:
-        raise StudyError(f"{raw / 'source.json'}: not what download writes ({error}); {again}.") from error
-    for split, entry in files.items():
+    stage = f"download@{raw.name}"
+    source = Source.read(raw / "source.json", stage)
+    for split, entry in source.files.items():
         path = raw / f"{split}.parquet"
         found = digest(path, "sha256") if path.is_file() else "nothing"
-        if found != entry["sha256"]:
-            raise StudyError(
-                f"{path}: found {found}, but source.json speaks of SHA-256 {entry['sha256']}; {again}."
-            )
+        if found != entry.sha256:
+            raise refused(path, stage, f"found {found}, but source.json speaks of SHA-256 {entry.sha256}")
     return source
 
 
@@ -257,16 +240,15 @@ def read_examples(raw: Path, folder: Path, split: str) -> tuple[np.ndarray | lis
         return arrays["images"], arrays["labels"]  # pixels are kept as they came
     source = _read_source(raw)
     official = "test" if split == "test" else "train"
-    entry = source["files"][official]
-    again = f"run `dvc repro preprocess@{folder.name}`"
-    if meta.get("raw", {}).get(official) != entry["sha256"]:
-        raise StudyError(f"{folder}: made from other files than those in {raw}; {again}.")
+    entry, stage = source.files[official], f"preprocess@{folder.name}"
+    if meta.get("raw", {}).get(official) != entry.sha256:
+        raise refused(folder, stage, f"made from other files than those in {raw}")
     texts, labels, _ = read_rows(
-        raw / f"{official}.parquet", source["layout"], entry["rows"], f"{source['label']}, {official}"
+        raw / f"{official}.parquet", source.layout, entry.rows, f"{source.label}, {official}"
     )
     index = arrays["index"]
     if index.min() < 0 or index.max() >= len(labels) or (labels[index] != arrays["labels"]).any():
-        raise StudyError(f"{folder}: {split} has other labels than its rows in {raw}; {again}.")
+        raise refused(folder, stage, f"{split} has other labels than its rows in {raw}")
     return [texts[row] for row in index], arrays["labels"]
 
 
@@ -349,4 +331,4 @@ def _write_processed(folder: Path, tensors: dict, vocabulary: str | None, meta: 
         write_atomically(folder / f"{split}.safetensors", save(tensors[split]))
     if vocabulary is not None:
         write_atomically(folder / "tokenizer.json", vocabulary)
-    write_json(folder / "meta.json", meta)
+    DataMeta.write_values(folder / "meta.json", meta)

@@ -5,7 +5,6 @@ records in ``source.json`` what they are; ``read_rows`` reads and checks one of 
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -30,8 +29,9 @@ from lrstudy.data.raw import (
     read_rows,
     write_parquet,
 )
+from lrstudy.data.records import Source
 from lrstudy.errors import StudyError, unknown
-from lrstudy.files import write_atomically, write_json
+from lrstudy.files import write_atomically
 from lrstudy.recipe.dataset import Columns, Dataset, Hub, Images, Layout, Torchvision
 
 SOURCES = ("hub", "archive", "sample")
@@ -94,7 +94,7 @@ def download(
                 os.replace(path, folder / f"{split}.parquet")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    write_json(folder / "source.json", record)
+    Source.write_values(folder / "source.json", record)
     return record
 
 
@@ -345,14 +345,17 @@ def _stage_torchvision(name: str, spec: Dataset, staged: dict[str, Path], partia
 
 
 def _is_here(folder: Path, revision: str, layout: Layout) -> bool:
-    """Whether ``folder`` already holds, unchanged, what a revision is, to be read in this way."""
+    """Whether ``folder`` already holds, unchanged, what a revision is, to be read in this way.
+
+    Whatever else lies there is brought anew.
+    """
     try:
-        record = json.loads((folder / "source.json").read_text("utf-8"))
-        return (record["revision"], record["layout"]) == (revision, layout.model_dump()) and all(
-            digest(folder / f"{split}.parquet", "sha256") == record["files"][split]["sha256"]
+        source = Source.read(folder / "source.json", f"download@{folder.name}")
+        return (source.revision, source.layout) == (revision, layout) and all(
+            digest(folder / f"{split}.parquet", "sha256") == source.files[split].sha256
             for split in OFFICIAL_SPLITS
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, StudyError):
         return False
 
 

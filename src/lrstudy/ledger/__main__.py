@@ -13,9 +13,18 @@ from typing import Any
 
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
-from lrstudy.ledger import DamagedRecord, Ledger, NewerRecord, Record, preference, read_code
+from lrstudy.ledger import Ledger, Record, preference, read_code
 from lrstudy.ledger.equivalence import read_equivalence
-from lrstudy.ledger.record import MAX_BYTES, SCORES, TEST_PREFIX, WEIGHTS, printable, read_record
+from lrstudy.ledger.record import (
+    MAX_BYTES,
+    SCORES,
+    TEST_PREFIX,
+    WEIGHTS,
+    DamagedRecord,
+    NewerRecord,
+    printable,
+    read_record,
+)
 from lrstudy.recipe.config import workspace_root
 from lrstudy.recipe.identity import content_hash, training_code
 from lrstudy.study.tasks import DESCRIBED

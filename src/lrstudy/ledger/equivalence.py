@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lrstudy.checked import Sha256
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
-from lrstudy.ledger.record import Origin, Sha256, printable
+from lrstudy.ledger.record import Origin, printable
 from lrstudy.recipe.identity import Code, content_hash
 
 

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lrstudy.checked import Finite, Name, Sha256, Share
 from lrstudy.errors import StudyError
 from lrstudy.recipe.identity import training_identity
 from lrstudy.training.evaluation import NO_SCORES
@@ -32,10 +33,6 @@ MAX_BYTES = 1_000_000  # of a file, ten times what a training of many epochs tak
 MAX_TEXT = 16_000_000  # unpacked
 MAX_EXAMPLES = 10_000_000  # of a test split: a number alone must not ask for any amount of memory
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]  # may become part of a path
 WEIGHTS = ("last", "best", *AVERAGES)
 """After the last epoch: the headline; of the lowest validation loss; averages of a training that finished."""
 

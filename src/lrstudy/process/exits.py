@@ -26,6 +26,8 @@ _OF_THE_MACHINE = {
     errno.EACCES: "allow it to this user",
     errno.EPERM: "allow it to this user",
     errno.EIO: "look after the disk",
+    errno.EISDIR: "move it away",
+    errno.ENOTDIR: "move it away",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 

@@ -1,5 +1,6 @@
 """A cell is one model x schedule: what config says of it, joined, checked and ready to train or search."""
 
+import difflib
 from dataclasses import dataclass
 
 from lrstudy.controllers import make_controller
@@ -14,7 +15,7 @@ from lrstudy.recipe.config import (
     PerModel,
     ScheduleRow,
 )
-from lrstudy.recipe.networks import check_sizes
+from lrstudy.recipe.networks import check_kind, check_sizes
 from lrstudy.recipe.optimizers import check_options
 from lrstudy.schedules import (
     LEAST_MOVEMENT,
@@ -171,6 +172,7 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
         check_sizes(where, settings.architecture, settings.options, beside=tuple(ModelParams.model_fields))
     except StudyError as error:
         raise error if str(error).startswith(where) else StudyError(f"{where}: {error}") from None
+    check_kind(where, settings.architecture, settings.dataset, params.dataset_named(settings.dataset).kind)
     _check_row(schedule, row, "params.yaml")
     _check_cell(cell, "params.yaml")
     return cell
@@ -211,12 +213,13 @@ def default_values(cell: Cell) -> dict:
 
 def _check_row(name: str, row: ScheduleRow, where: str) -> None:
     function = row.function or name
-    at = f"{where}: schedule.{name}"
+    at, reserved = f"{where}: schedule.{name}", list(ScheduleRow.model_fields)
     try:
         allowed = parameters_of(function)
     except StudyError as error:
+        if row.function is None and (meant := difflib.get_close_matches("function", row.options)):
+            raise unknown(at, meant[0], reserved, "a known key") from None
         raise StudyError(f"{at}: {error}") from None
-    reserved = list(ScheduleRow.model_fields)
     for key in row.options:
         if key not in allowed:
             raise unknown(f"{at}", key, [*allowed, *reserved], f"a parameter of '{function}'")

@@ -5,17 +5,21 @@ What a schedule, an optimizer, a controller or a network accepts is checked in :
 that an edit of theirs does not make the data stages stale.
 """
 
+import difflib
 import itertools
 import os
 import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from types import UnionType
+from typing import Annotated, ClassVar, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lrstudy.errors import StudyError, unknown
-from lrstudy.recipe.dataset import Archive, Columns, Dataset, Hub, Images, Table, Torchvision
+from lrstudy.recipe.dataset import Dataset
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -26,6 +30,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 MAX_BYTES = 1 << 18  # of params.yaml; all of conf/ together has 30 KB
+_WRITTEN = "`make params` writes it from conf/"
 
 
 class _Section(BaseModel):
@@ -165,6 +170,9 @@ class ControllerParams(_OpenSection):
     """A closed-loop factor by name and its parameters."""
 
     name: str
+
+
+ScheduleRow.model_rebuild()  # it names the class above
 
 
 class LocalParams(_Section):
@@ -355,21 +363,19 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise StudyError(
-            f"{path}: not found. Run in the repository's root; `make params` writes it from conf/."
-        ) from None
+        raise StudyError(f"{path}: not found. Run in the repository's root; {_WRITTEN}.") from None
     except OSError as error:
-        raise StudyError(f"{path}: cannot be read ({error.strerror}).") from None
+        raise StudyError(f"{path}: cannot be read ({error.strerror}); {_WRITTEN}.") from None
     if len(text) > MAX_BYTES:
-        raise StudyError(f"{path}: more than {MAX_BYTES:,} bytes; `make params` writes it from conf/.")
+        raise StudyError(f"{path}: more than {MAX_BYTES:,} bytes; {_WRITTEN}.")
     try:
         content = yaml.load(text.decode("utf-8"), Loader=_StrictLoader)
     except Exception as error:  # a tag whose value does not fit raises whatever its constructor does
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}).") from None
+        raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}); {_WRITTEN}.") from None
     if not isinstance(content, dict):
-        raise StudyError(f"{path}: found {type(content).__name__}, not a mapping of sections.")
+        raise StudyError(f"{path}: found {type(content).__name__}, not a mapping of sections; {_WRITTEN}.")
     return check_params(content, str(path))
 
 
@@ -483,6 +489,9 @@ def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -
         for one in (model, found)
     )
     for key in mine | other:
+        if key not in other and difflib.get_close_matches(key, ModelParams.model_fields):
+            known = [*ModelParams.model_fields, *found.options]
+            raise unknown(f"{where}: model.{name}", key, known, "a known key")
         if mine.get(key) != other.get(key):
             raise StudyError(
                 f"{at}: {key} is {_short(mine.get(key))}, and that of {base} {_short(other.get(key))}; "
@@ -539,73 +548,126 @@ def _first_line(error: Exception) -> str:
 
 
 def _explain(error: ValidationError, content: dict, where: str) -> str:
-    """The first problem as one sentence: where, what was found, what is allowed."""
-    problem = error.errors()[0]
-    parts = list(problem["loc"])
-    origin = parts.pop(3) if parts[0] == "dataset" and parts[2:3] == ["origin"] and len(parts) > 3 else None
-    backend = parts.pop(1) if parts[0] == "parallel" and len(parts) > 1 else None
-    location = [str(part) for part in parts if part not in _UNION_TAGS]
-    path = ".".join(name if name.isprintable() else repr(name) for name in location)
-    kind = problem["type"]
-    if kind == "extra_forbidden":
-        tag = backend or origin
-        allowed = _keys_at([*location[:-1], tag] if tag else location[:-1])
-        section = ".".join(location[:-1])
-        return str(
-            unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
-        )
-    if kind == "missing":
+    """One problem as one sentence: where, what was found, what is allowed.
+
+    A key that nobody knows comes first: it may be what is missing elsewhere.
+    """
+    problems = _of_the_nearest([_Problem.of(found) for found in error.errors()])
+    for problem in problems:
+        if key := problem.unknown_key():
+            *section, _ = problem.path if problem.kind == "extra_forbidden" else (*problem.path[:-1], key)
+            at = ": ".join([where, *([".".join(section)] if section else [])])
+            return str(unknown(at, key[:100], problem.allowed, "a known key"))
+    problem = problems[0]
+    path = ".".join(name if name.isprintable() else repr(name) for name in problem.path)
+    if problem.kind == "missing":
         return f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
-    message = problem["msg"].removeprefix("Value error, ")
-    found = problem.get("input")
-    if isinstance(found, dict | list) and kind == "value_error":
-        return f"{where}: {path}: {message}."
-    return f"{where}: {path}: found {_short(found)}; {message[:1].lower() + message[1:]}."
+    if isinstance(problem.found, dict | list) and problem.kind == "value_error":
+        return f"{where}: {path}: {problem.message}."
+    message = problem.message[:1].lower() + problem.message[1:]
+    return f"{where}: {path}: found {_short(problem.found)}; {message}."
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What pydantic says of one place.
+
+    Attributes:
+        path: the keys that lead there.
+        tags: by the place where a section may be one of several kinds, the kind that it was taken for.
+        allowed: the keys that the section may have in which the place lies.
+    """
+
+    kind: str
+    message: str
+    found: object
+    path: tuple[str, ...]
+    tags: dict[tuple[str, ...], str]
+    allowed: tuple[str, ...]
+
+    @classmethod
+    def of(cls, problem: dict) -> "_Problem":
+        path: tuple[str, ...] = ()
+        tags: dict[tuple[str, ...], str] = {}
+        around: list = []
+        kinds: list = [Params]
+        for part in problem["loc"]:
+            inner = [found for kind in kinds for found in _inside(kind, part)]
+            chosen = [kind for kind in kinds if len(kinds) > 1 and part in _names_of(kind)]
+            if chosen:
+                tags[path], kinds = part, chosen
+            else:
+                path, around, kinds = (*path, str(part)), kinds, inner
+        kind = problem["type"]
+        if kind == "union_tag_not_found":  # the key that says which of several kinds it is
+            kind, around, path = "missing", kinds, (*path, problem["ctx"]["discriminator"].strip("'"))
+        allowed = tuple(
+            field.alias or name
+            for kind in around
+            if _is_section(kind)
+            for name, field in kind.model_fields.items()
+        )
+        message = problem["msg"].removeprefix("Value error, ")
+        return cls(kind, message, problem.get("input"), path, tags, tuple(dict.fromkeys(allowed)))
+
+    def unknown_key(self) -> str | None:
+        """The key that is not known: this one; or where this one is missing, one that is almost it."""
+        if self.kind == "extra_forbidden":
+            return self.path[-1]
+        if self.kind == "missing" and isinstance(self.found, dict):
+            others = [key for key in self.found if isinstance(key, str) and key not in self.allowed]
+            return next(iter(difflib.get_close_matches(self.path[-1], others, n=1)), None)
+        return None
+
+
+def _of_the_nearest(problems: list[_Problem]) -> list[_Problem]:
+    """Those of the kind that a section is most like, where it may be one of several: that with the fewest."""
+    places = {place for problem in problems for place in problem.tags}
+    for place in sorted(places, key=len, reverse=True):
+        counts = Counter(problem.tags[place] for problem in problems if place in problem.tags)
+        nearest = min(counts, key=lambda tag: (counts[tag], tag in _PLAIN))
+        problems = [problem for problem in problems if problem.tags.get(place, nearest) == nearest]
+    return problems
+
+
+_PLAIN = {"float", "str", "literal['num_epochs']"}  # kinds that are no sections
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _kinds(annotation: object) -> list:
+    """The kinds of value that an annotation allows."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [kind for one in get_args(annotation) for kind in _kinds(one)]
+    return [annotation]
+
+
+def _inside(kind: object, part: str | int) -> list:
+    """The kinds of value that a section, mapping or list of this kind may have at ``part``."""
+    if _is_section(kind):
+        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+        return _kinds(fields[part].annotation) if part in fields else []
+    inner = get_args(kind) if get_origin(kind) in (dict, list) else ()
+    return _kinds(inner[-1]) if inner else []
+
+
+def _names_of(kind: object) -> tuple[str, ...]:
+    """What pydantic calls this kind in the place of a problem, where there are several."""
+    if get_origin(kind) is Literal:
+        return (f"literal[{','.join(map(repr, get_args(kind)))}]",)
+    tags = (
+        value
+        for field in (kind.model_fields.values() if _is_section(kind) else ())
+        if get_origin(field.annotation) is Literal
+        for value in get_args(field.annotation)
+    )
+    return (getattr(kind, "__name__", ""), *tags)
 
 
 def _short(found: object) -> str:
     text = repr(found)
     return text if len(text) <= 100 else f"{text[:97]}..."
-
-
-_UNION_TAGS = {
-    "FloatRange", "Choices", "PerModel", "OptimizerParams", "ControllerParams",
-    "literal['num_epochs']", "float", "str",
-}  # fmt: skip
-
-
-def _keys_at(location: list[str]) -> list[str]:
-    """The keys that the section at ``location`` may have."""
-    sections: dict[str, type[BaseModel]] = {
-        "data": DataParams,
-        "train": TrainParams,
-        "tune": TuneParams,
-        "compare": CompareParams,
-        "timing": TimingParams,
-        "cells": CellParams,
-        "controller": ControllerParams,
-        "optimizer": OptimizerParams,
-    }
-    if not location:
-        return list(Params.model_fields)
-    if location[0] == "dataset":
-        return _keys_of_dataset(location)
-    if location[0] == "theory":
-        inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
-        return list(inner.get(location[-1], TheoryParams).model_fields)
-    if location[0] == "model":
-        return list((OptimizerParams if location[-1] == "optimizer" else ModelParams).model_fields)
-    if location[0] == "parallel":
-        return list((RayParams if location[-1] == "ray" else LocalParams).model_fields)
-    return list(sections[location[0]].model_fields) if location[0] in sections else []
-
-
-def _keys_of_dataset(location: list[str]) -> list[str]:
-    if location[2:3] == ["archive"]:
-        return list(Archive.model_fields)
-    if location[2:3] != ["origin"]:
-        return list(Dataset.model_fields)
-    if "columns" in location:
-        return list(Columns.model_fields)
-    origins = {"hub": Hub, "torchvision": Torchvision, "images": Images, "table": Table}
-    return list(origins[location[-1]].model_fields)

@@ -44,8 +44,8 @@ Instead of an entry the setting may name what another package has, ``package.mod
 _SECTIONS = {"network": "model"}  # of the settings, where they are not named like the part
 
 MACHINERY = (
-    "lrstudy.design", "lrstudy.entries.meaning", "lrstudy.entries.outside", "lrstudy.errors", "lrstudy.files",
-    "lrstudy.process", "lrstudy.tracking",
+    "lrstudy.checked", "lrstudy.design", "lrstudy.entries.meaning", "lrstudy.entries.outside",
+    "lrstudy.errors", "lrstudy.files", "lrstudy.process", "lrstudy.tracking",
 )  # fmt: skip
 """How something runs, and not what it computes: a clearer message must make nothing stale."""
 

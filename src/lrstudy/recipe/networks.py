@@ -4,14 +4,17 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from lrstudy.entries.meaning import entries
+from lrstudy.entries.meaning import definition_outside, entries
 from lrstudy.entries.outside import is_outside
 from lrstudy.entries.parameters import Parameter, checked
-from lrstudy.entries.signatures import definition_outside, signature
+from lrstudy.entries.signatures import signature
 from lrstudy.errors import StudyError, unknown
 
 OF_THE_DATA = ("num_classes", "vocab_size", "max_length", "in_channels", "image_size")
 """Arguments that the data set decides; a network has those that it needs, the rest are the config's."""
+
+_OF_KIND = {"image": ("in_channels", "image_size"), "text": ("vocab_size", "max_length")}
+"""Kind of data -> the arguments that only data of this kind decide."""
 
 
 @functools.cache
@@ -62,6 +65,31 @@ def check_sizes(
     """
     noun = f"an argument of the network '{architecture}'"
     return checked(where, parameters_of(architecture), sizes, noun=noun, beside=beside)
+
+
+def kinds_of(architecture: str) -> tuple[str, ...]:
+    """The kinds of data that a network is for: that whose sizes it has arguments for, or all.
+
+    >>> kinds_of("lstm")
+    ('text',)
+    """
+    arguments = arguments_of(architecture)
+    asked = tuple(kind for kind, names in _OF_KIND.items() if any(name in arguments for name in names))
+    return asked if len(asked) == 1 else tuple(_OF_KIND)
+
+
+def check_kind(where: str, architecture: str, dataset: str, kind: str) -> None:
+    """Refuse a network that is not for the kind of data that it would train on.
+
+    Raises:
+        StudyError: it is for another kind, or there is no such network.
+    """
+    if kind not in (found := kinds_of(architecture)):
+        fitting = [name for name in architectures() if kind in kinds_of(name)]
+        raise StudyError(
+            f"{where}: the network '{architecture}' is for data of kind {found[0]}, and {dataset} is of kind "
+            f"{kind}; choose a data set of kind {found[0]}, or one of the networks {', '.join(fitting)}."
+        )
 
 
 def unknown_network(architecture: object) -> StudyError:

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lrstudy.entries.meaning import definition_outside
 from lrstudy.entries.outside import is_outside, load, told_whose
 from lrstudy.entries.parameters import REQUIRED, Flag, Number, Parameter, checked
-from lrstudy.entries.signatures import definition_outside, signature
+from lrstudy.entries.signatures import signature
 from lrstudy.errors import StudyError, unknown
 
 if TYPE_CHECKING:

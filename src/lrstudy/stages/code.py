@@ -83,7 +83,7 @@ def check_networks(params: Params, known: Path) -> dict[str, str]:
         settings[name] = one["model"]
         code[name] = training_code(one)["network"]
     made = content_hash([settings, code])
-    if not (known.exists() and made in known.read_text("utf-8", errors="replace")):
+    if not (known.is_file() and made in known.read_text("utf-8", errors="replace")):
         for name, one in settings.items():
             _make(name, one)
     return {"made": made}

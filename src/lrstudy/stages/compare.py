@@ -4,9 +4,7 @@ Reads what the ledger has of them, as far as the study has come, and what the re
 left in reports/. Writes reports/comparison.json and curves.csv, and metrics.json.
 """
 
-import csv
 import hashlib
-import io
 import sys
 
 from lrstudy.analysis.claims import claims
@@ -15,12 +13,12 @@ from lrstudy.analysis.gaps import gaps
 from lrstudy.analysis.time_to_target import time_to_target
 from lrstudy.analysis.timing import timed_cells, with_ratios
 from lrstudy.errors import StudyError
-from lrstudy.files import write_atomically, write_json
+from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.config import Params, load_params, workspace_root
 from lrstudy.study.collect import cell_of, collect, progress
-from lrstudy.study.outputs import Reference, Theory, Timing
+from lrstudy.study.outputs import CURVES, Comparison, Reference, Theory, Timing
 from lrstudy.study.workspace import REPORTS, ledger_folder, reference_file, timing_file
 
 THEORY = ("late_decay", "level_sets")
@@ -89,12 +87,8 @@ def main() -> None:
         "claims": claims(comparison, rows),
         "theory": theory(),
     }
-    write_json("reports/comparison.json", comparison)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically("reports/curves.csv", text.getvalue())
+    Comparison.write_values(REPORTS / "comparison.json", comparison)
+    CURVES.write(REPORTS / "curves.csv", rows)
     # One number a cell, for the columns of `dvc exp show`.
     write_json(
         "metrics.json",

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from lrstudy.checked import read_tensors, refused
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
-from lrstudy.files import write_json
 from lrstudy.ledger import Ledger, Record
 from lrstudy.ledger.record import SCORES, TEST_PREFIX, WEIGHTS, Test, test_of
 from lrstudy.process.command import run_stage
@@ -18,7 +18,7 @@ from lrstudy.process.parallel import run_all
 from lrstudy.recipe.config import load_params, workspace_root
 from lrstudy.stages import cell_arguments
 from lrstudy.study.collect import scores_of
-from lrstudy.study.outputs import SeedRun, Training
+from lrstudy.study.outputs import Evaluation, SeedRun, Training
 from lrstudy.study.runs import find_weights
 from lrstudy.study.tasks import DESCRIBED
 from lrstudy.study.workspace import data_folder, evaluate_folder, ledger_folder, train_folder
@@ -74,15 +74,9 @@ def main() -> None:
             journal.dataset("test", meta)
             if models.get(seed):
                 journal.model(models[seed], tags | {"seed": seed})
-    write_json(
-        evaluate_folder(model, schedule) / "metrics.json",
-        {
-            "model": model,
-            "schedule": schedule,
-            "data": {key: meta[key] for key in DESCRIBED},
-            "training": training.model_dump(exclude={"model", "schedule"}, exclude_unset=True),
-            "scores": scores,
-        },
+    data = {key: meta[key] for key in DESCRIBED}
+    Evaluation(data=data, training=training, scores=scores).write(
+        evaluate_folder(model, schedule) / "metrics.json"
     )
 
 
@@ -136,7 +130,7 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
     found = {}
     files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in task["weights"]}
     for weights in task["weights"]:
-        values = load_weights(files[weights], task["made_by"])
+        values = read_tensors(files[weights], task["made_by"], "torch")
         if weights == "best" and files["best"].read_bytes() == files["last"].read_bytes():
             found["best"] = found["last"]  # the last epoch was the best one
             continue
@@ -144,9 +138,8 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
             found[weights] = test_weights(settings, meta, arrays, values)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise StudyError(
-                f"{files[weights]}: the weights of another model ({reason:.200}); {_again(task['made_by'])}"
-            ) from None
+            what = f"the weights of another model ({reason:.200})"
+            raise refused(files[weights], task["made_by"], what) from None
         if weights == "last" and task["model"]:
             save_model(
                 Path(task["model"]),
@@ -155,27 +148,6 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
                 meta["num_classes"],
             )
     return task["seed"], test_of(found, len(arrays["labels"]))
-
-
-def load_weights(path: Path, made_by: str) -> dict:
-    """The weights in ``path``, a file of the stage ``made_by``, by name.
-
-    Raises:
-        StudyError: there is no such file, or it is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found; {_again(made_by)}") from None
-    except SafetensorError as error:
-        raise StudyError(f"{path}: not a file of weights ({error}); {_again(made_by)}") from None
-
-
-def _again(made_by: str) -> str:
-    return f"`dvc repro --force -s {made_by}` brings it; trainings that are done are not repeated."
 
 
 def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> None:

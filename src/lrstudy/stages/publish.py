@@ -8,6 +8,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+from lrstudy.checked import read_bytes
 from lrstudy.files import write_json
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.config import workspace_root
@@ -18,16 +19,15 @@ from lrstudy.study.workspace import REPORTS, data_folder, train_folder
 from lrstudy.tracking.journal import Journal
 from lrstudy.tracking.store import Sender
 
-ATTACHED = ("report.html", "comparison.json")
+ATTACHED = {"report.html": "report", "comparison.json": "compare"}
+"""What the report's run has in MLflow, and the stages that write it."""
 
 
 def main() -> None:
     root = workspace_root()
     comparison = read_comparison(REPORTS / "comparison.json")
-    digest = hashlib.sha256()
-    for name in ATTACHED:
-        digest.update((REPORTS / name).read_bytes())
-    key = f"report-{digest.hexdigest()}"
+    attached = {name: read_bytes(REPORTS / name, stage) for name, stage in ATTACHED.items()}
+    key = f"report-{hashlib.sha256(b''.join(attached.values())).hexdigest()}"
     # DVC removes what is in reports/ before it renders anew; MLflow may be told of it only then.
     folder = root / "checkpoints" / key[:23]
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,8 +53,8 @@ def main() -> None:
             sender.follow(run.folder)
         sender.follow(folder)
         if ended_as(journal) != "FINISHED":
-            for name in ATTACHED:
-                (folder / name).write_bytes((REPORTS / name).read_bytes())
+            for name, content in attached.items():
+                (folder / name).write_bytes(content)
                 journal.artifact(folder / name)
         for dataset, run in registered.items():
             best, data = chosen[dataset], comparison["data"][dataset]
@@ -99,6 +99,7 @@ def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
             training.settings["model"],
             data_folder(training.dataset),
             trained / f"seed-{best['seed']}" / "last.safetensors",
+            f"train@{cell}",
         )
         tags = {
             "model": best["model"],

@@ -9,10 +9,10 @@ from pathlib import Path
 from lrstudy.data import read_meta
 from lrstudy.data.preprocessing import read_examples
 from lrstudy.data.references import measure_reference
-from lrstudy.files import write_json
 from lrstudy.ledger.machine import processor, versions
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.config import load_params
+from lrstudy.study.outputs import Reference
 from lrstudy.study.tasks import DESCRIBED
 from lrstudy.study.workspace import data_folder, reference_file
 
@@ -35,7 +35,7 @@ def main() -> None:
         "processor": processor(),
         "versions": versions(),
     }
-    write_json(reference_file(dataset), found)
+    Reference.write_values(reference_file(dataset), found)
     scores = ", ".join(
         f"{name.removeprefix('test/')} {100 * value:.2f}" for name, value in found["metrics"].items()
     )

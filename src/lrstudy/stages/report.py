@@ -1,10 +1,10 @@
 """Render reports/ from what compare wrote: python -m lrstudy.stages.report."""
 
 import base64
-import csv
 import hashlib
 from pathlib import Path
 
+from lrstudy.checked import read_bytes
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically
 from lrstudy.process.command import run_stage
@@ -24,10 +24,11 @@ from lrstudy.report.render import render_html, render_markdown
 from lrstudy.report.sections import theory_figure
 from lrstudy.report.series import budgets, differences, models_beyond_the_paper, profiles, ranks
 from lrstudy.report.words import PAPER_EPOCHS, model_title
+from lrstudy.study.outputs import CURVES
 from lrstudy.study.workspace import REPORTS
 
 THEORY = Path("artifacts/theory")
-CURVES = {
+COLUMNS = {
     "train_accuracy": ("train/accuracy", "training accuracy"),
     "validation_accuracy": ("validation/accuracy", "validation accuracy"),
     "validation_loss": ("validation/loss", "validation loss"),
@@ -37,7 +38,7 @@ CURVES = {
 
 def main() -> None:
     comparison = read_comparison(REPORTS / "comparison.json")
-    rows = read_curves(REPORTS / "curves.csv")
+    rows = CURVES.read(REPORTS / "curves.csv", "compare")
     figures = draw(comparison, rows) + bring_theory(comparison)
     tables = {"curves.csv": "text/csv", "comparison.json": "application/json"}
     tables |= {f"{experiment}.json": "application/json" for experiment in comparison["theory"]["figures"]}
@@ -59,7 +60,7 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
     with style():
         drawn = {
             name: curve_figure(rows, titles, column, label, logarithmic=name == "rates")
-            for name, (column, label) in CURVES.items()
+            for name, (column, label) in COLUMNS.items()
         }
         if any(row["schedule"] == reference for row in rows):
             drawn["losses"] = loss_figure(rows, titles, reference)
@@ -67,7 +68,7 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
             first = [row for row in rows if row["schedule"] == reference and row["epoch"] <= PAPER_EPOCHS]
             drawn[f"losses_{PAPER_EPOCHS}"] = loss_figure(first, longer, reference)
             for name in ("train_accuracy", "validation_accuracy"):
-                drawn[f"{name}_{PAPER_EPOCHS}"] = curve_figure(first, longer, *CURVES[name])
+                drawn[f"{name}_{PAPER_EPOCHS}"] = curve_figure(first, longer, *COLUMNS[name])
         if panels := differences(comparison):
             drawn["differences"] = difference_figure(
                 {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
@@ -106,7 +107,7 @@ def bring_theory(comparison: dict) -> list[Path]:
         drawn = source / f"{experiment}.json"
         if drawn.exists() and _sha256(drawn) == wanted:
             for name, path in there.items():
-                write_atomically(path, (source / name).read_bytes())
+                write_atomically(path, read_bytes(source / name, experiment))
         elif absent := [str(path) for path in there.values() if not path.exists()]:
             raise StudyError(
                 f"{', '.join(absent)}: not there, nor in {source}; `git restore {REPORTS / 'figures'}` "
@@ -118,25 +119,6 @@ def bring_theory(comparison: dict) -> list[Path]:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def read_curves(path: Path) -> list[dict]:
-    """reports/curves.csv with its numbers as numbers."""
-    try:
-        with path.open(newline="") as file:
-            return [
-                {
-                    name: value if name in ("model", "schedule") else float(value)
-                    for name, value in row.items()
-                }
-                for row in csv.DictReader(file)
-            ]
-    except FileNotFoundError:
-        raise StudyError(f"{path}: not found; `dvc repro compare` makes it.") from None
-    except (ValueError, TypeError, csv.Error) as error:
-        raise StudyError(
-            f"{path}: not a table of numbers ({error}); `dvc repro --force -s compare` makes it anew."
-        ) from None
 
 
 def _address(content: bytes, kind: str) -> str:

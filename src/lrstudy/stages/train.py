@@ -1,13 +1,11 @@
 """Train a cell with every seed: python -m lrstudy.stages.train MODEL SCHEDULE."""
 
-import csv
-import io
 import shutil
 import sys
 from pathlib import Path
 
 from lrstudy.data import read_meta
-from lrstudy.files import write_atomically, write_json
+from lrstudy.files import write_json
 from lrstudy.ledger.record import OF_THE_CLOCK, Record
 from lrstudy.process.command import run_stage
 from lrstudy.process.parallel import run_all
@@ -17,7 +15,7 @@ from lrstudy.recipe.identity import content_hash
 from lrstudy.stages import cell_arguments
 from lrstudy.study.collect import of_training
 from lrstudy.study.journals import common_tags, ended_as, finish, mean_curves, under_way
-from lrstudy.study.outputs import Best, SeedRun, Tracked, Training
+from lrstudy.study.outputs import HISTORY, Best, SeedRun, Tracked, Training
 from lrstudy.study.runs import (
     begun_otherwise,
     find_record,
@@ -104,7 +102,7 @@ def main() -> None:
     for seed, record in here.items():
         if record is not None and records[seed].test is None:
             records[seed] = record  # of several, that which will be measured on test data
-    write_atomically(output / "history.csv", history_table(records))
+    HISTORY.write(output / "history.csv", history_rows(records))
     Training(
         model=model,
         schedule=schedule,
@@ -182,16 +180,14 @@ def log_interventions(journal: Journal, interventions: list[dict]) -> None:
         journal.artifact(path)
 
 
-def history_table(records: dict[int, Record]) -> str:
-    """CSV: a row per seed and epoch, floats in full precision; nothing that a clock decides."""
-    text = io.StringIO()
+def history_rows(records: dict[int, Record]) -> list[dict[str, float]]:
+    """A row per seed and epoch, without what a clock decides."""
     names = [name for name in next(iter(records.values())).history if name not in OF_THE_CLOCK]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["seed", *names])
-    for seed, record in records.items():
-        for epoch in record.outcome()["epochs"]:
-            writer.writerow([seed, *(epoch[name] for name in names)])
-    return text.getvalue()
+    return [
+        {"seed": seed} | {name: epoch[name] for name in names}
+        for seed, record in records.items()
+        for epoch in record.outcome()["epochs"]
+    ]
 
 
 if __name__ == "__main__":

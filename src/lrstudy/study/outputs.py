@@ -1,88 +1,35 @@
-"""What one stage writes and another reads: a record each, with one way to read it and one to write it.
+"""What one stage writes and another reads: a record each (:mod:`lrstudy.checked`)."""
 
-A file is checked when it is read, whoever has touched it since: what does not have the record's shape gets
-one sentence that names the file, the place in it, what was found, and the stage that makes it anew. Names in
-a record may become parts of paths, so they are letters, digits and underscores.
+from typing import Annotated, Any, Literal
 
-More than is named here may stand in a file: what only its own writer and the report's tables know of.
-"""
+from pydantic import Field, model_validator
 
-import json
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from lrstudy.checked import (
+    LARGEST,
+    Count,
+    FileName,
+    Finite,
+    Interval,
+    Metric,
+    Name,
+    Natural,
+    Output,
+    Record,
+    Seed,
+    Sha256,
+    Table,
+    Values,
+    Whole,
+)
+from lrstudy.ledger.record import ALWAYS_IN_HISTORY, OF_THE_CLOCK, WEIGHTS, Data, Origin, Scores
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+IN_HISTORY = tuple(name for name in ALWAYS_IN_HISTORY if name not in OF_THE_CLOCK)
 
-from lrstudy.errors import StudyError
-from lrstudy.files import write_json
-from lrstudy.ledger.record import Data, Finite, Name, Origin, Sha256
+HISTORY = Table(names=(), whole=("seed", "epoch"), numbers=IN_HISTORY)
+"""artifacts/train/<model>/<schedule>/history.csv: a row per seed and epoch, nothing that a clock decides."""
 
-Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
-Value = Finite | int | bool | str | None | list[Finite | int]
-Values = dict[Name, Value]
-Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[a-z0-9_]+)?$")]
-Interval = tuple[Finite, Finite] | list[Finite] | None
-
-
-def _file_name(name: str) -> str:
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise ValueError("must be the name of a file, without a folder")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_file_name)]
-
-
-class Record(BaseModel):
-    """A part of an output; what it does not name is kept as it is."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-
-class Output(Record):
-    """A whole file."""
-
-    @classmethod
-    def read(cls, path: Path, stage: str) -> Self:
-        """What ``stage`` wrote to ``path``.
-
-        Raises:
-            StudyError: it is missing, not readable, or not what that stage writes.
-        """
-        anew = f"`dvc repro --force -s {stage}` makes it anew."
-        try:
-            content = json.loads(path.read_bytes().decode())
-        except FileNotFoundError:
-            raise StudyError(f"{path}: not found; `dvc repro {stage}` makes it.") from None
-        except OSError as error:
-            raise StudyError(f"{path}: cannot be read ({error.strerror}); {anew}") from None
-        except json.JSONDecodeError as error:
-            raise StudyError(f"{path}: not JSON (line {error.lineno}); {anew}") from None
-        except (ValueError, RecursionError):  # no text, or nested without end
-            raise StudyError(f"{path}: not JSON; {anew}") from None
-        if not isinstance(content, dict):
-            raise StudyError(f"{path}: a {type(content).__name__}, not an object; {anew}")
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise StudyError(
-                f"{path}: {_first(error)}: not what this version of the stage writes; {anew}"
-            ) from None
-
-    def write(self, path: Path) -> None:
-        """Put it there as JSON, atomically; what was not given is not written."""
-        write_json(path, self.model_dump(exclude_unset=True))
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem: where, and what was found."""
-    problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    place = place if place.isprintable() else repr(place)
-    if problem["type"] == "missing":
-        return f"{place:.200} is missing"
-    found = repr(problem["input"])
-    return f"{place:.200} is {found if len(found) <= 60 else found[:57] + '...'}"
+CURVES = Table(names=("model", "schedule"), whole=("epoch",), numbers=IN_HISTORY)
+"""reports/curves.csv: a row per model, schedule and epoch, the mean over seeds of every curve."""
 
 
 class Tuned(Record):
@@ -117,7 +64,7 @@ class SeedRun(Record):
 
     identity: Sha256
     key: Sha256
-    search: Annotated[int, Field(ge=1)]
+    search: Count
     values: Values
     status: Literal["finished", "diverged"]
     weights: bool  # whether they lie beside the file
@@ -139,10 +86,18 @@ class Training(Output):
     dataset: Name
     tuned: str
     tuned_as: Name | None = None
-    searches: Annotated[int, Field(ge=1)]
+    searches: Count
     settings: dict[str, Any]
     cell: Tracked
     seeds: Annotated[dict[Seed, SeedRun], Field(min_length=1)]
+
+
+class Evaluation(Output):
+    """artifacts/evaluate/<model>/<schedule>/metrics.json: what test data say of a cell's trainings."""
+
+    data: Data
+    training: Training
+    scores: Annotated[dict[Seed, dict[Literal[WEIGHTS], Scores]], Field(min_length=1)]
 
 
 class Reference(Output):
@@ -161,7 +116,7 @@ class TimedRow(Record):
     optimizer: str
     controller: str
     moves: bool
-    diverged: Annotated[int, Field(ge=0)]
+    diverged: Natural
     seconds: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
     identity: str | None = None
 
@@ -172,12 +127,12 @@ class Timing(Output):
     model: Name
     dataset: Name
     data: Data
-    batch_size: int
+    batch_size: Count
     device: str
     precision: str
-    threads: int
-    rounds: Annotated[int, Field(ge=2, multiple_of=2)]
-    updates: Annotated[int, Field(ge=1)]
+    threads: Count
+    rounds: Annotated[int, Field(ge=2, le=LARGEST, multiple_of=2)]
+    updates: Count
     took: Finite
     origin: Origin
     schedules: dict[Name, TimedRow]
@@ -194,7 +149,7 @@ class TheoryClaim(Record):
     verdict: str
     mean: Finite | None
     interval: Interval
-    n: int | None  # None where nothing was measured
+    n: Natural | None  # None where nothing was measured
     why: str
 
 
@@ -227,7 +182,7 @@ class Difference(Record):
 class MetricValues(Record):
     """A metric of a cell: by seed, its mean, spread and interval."""
 
-    values: dict[Seed, Finite | int | None]
+    values: dict[Seed, Finite | Whole | None]
     mean: Finite | None
     spread: Finite | None
     interval: Interval
@@ -235,19 +190,69 @@ class MetricValues(Record):
     difference_to_averaged: Difference | None = None
 
 
+class Sought(Record):
+    """One of a cell's searches."""
+
+    num_tried: Natural
+
+
+class Tuning(Record):
+    """What a cell's searches found, without their trials; a loss is infinite where all diverged."""
+
+    objective: float
+    search_objective: float
+    defaults_objective: float
+    cost: dict[str, Any]
+    terms: list[dict[str, Any]]
+    sensitivity: dict[str, Any] | None
+    largest_rise: Any
+    searches: list[Sought]
+
+
+class Origins(Record):
+    """Where and with what a cell's trainings took place, by each value the seeds."""
+
+    machine: dict[str, list[Natural]]
+    processor: dict[str, list[Natural]]
+    device: dict[str, list[Natural]]
+    dtype: dict[str, list[Natural]]
+    torch: dict[str, list[Natural]]
+    lrstudy: dict[str, list[Natural]]
+    revision: dict[str, list[Natural]]
+    ended: list[Finite]
+
+
+ALWAYS_MEASURED = (
+    "test/accuracy", "test/loss", "test_best/accuracy", "generalization_gap", "best_epoch", "turning_epoch",
+    "overfitting", "seconds_per_epoch", "epoch_slowdown",
+)  # fmt: skip
+"""Metrics that the report shows of every cell."""
+
+
 class CellResult(Record):
     """What was measured of a cell."""
 
     dataset: Name
+    headline: Metric
     optimizer: str
     controller: str
-    num_epochs: Annotated[int, Field(ge=1)]
-    seeds: list[int]
-    diverged: list[int]
+    num_epochs: Count
+    seeds: list[Natural]
+    diverged: list[Natural]
     identities: dict[Seed, str]
     metrics: dict[Metric, MetricValues]
     by_search: dict[str, Any]
-    origins: dict[str, Any]
+    tuning: Tuning | None
+    interventions: dict[Seed, Natural]
+    origins: Origins
+
+    @model_validator(mode="after")
+    def _measured(self) -> "CellResult":
+        headlines = (self.headline, self.headline.replace("test/", "test_best/"))
+        for name in (*headlines, *ALWAYS_MEASURED):
+            if name not in self.metrics:
+                raise ValueError(f"metrics has no {name}")
+        return self
 
 
 class ModelResult(Record):
@@ -255,7 +260,102 @@ class ModelResult(Record):
 
     metric: Metric
     chosen: Name | None
+    num_seeds: Natural
+    left_out: dict[str, Any]
     ranks: dict[Name, Finite] | None
+    friedman_p: Finite | None
+    friedman_method: str | None
+    critical_difference: Finite | None
+    groups: list[list[Name]] | None
+
+
+class AcrossModels(Record):
+    """A schedule against the reference over all models."""
+
+    effect: Finite | None
+    interval: Interval
+    by_model: dict[Name, Finite | None] | None
+    num_models: Natural
+    num_runs: Natural
+
+
+class ComparedRow(TimedRow):
+    """What an update costs under a row, beside the reference."""
+
+    seconds_per_update: Finite
+    ratio: Finite | None
+    interval: Interval
+
+
+class ComparedTiming(Timing):
+    """A model's timing with its ratios."""
+
+    schedules: dict[Name, ComparedRow]
+    optimizers: dict[Name, ComparedRow]
+
+
+class Target(Record):
+    """What the trainings of a model run to; no value where there is none."""
+
+    metric: Metric
+    value: Finite | None
+    source: str
+
+
+class Times(Record):
+    """When the trainings of a cell reached their target, by one cost; "inf": never."""
+
+    values: dict[Seed, Finite | Literal["inf"]]
+    median: Finite | Literal["inf"] | None
+    interval: list[Finite | Literal["inf"]] | None
+
+
+class TimesOfCell(Record):
+    """The same by both costs, and how many never did."""
+
+    unreached: Natural
+    epochs: Times
+    seconds: Times
+
+
+class Profile(Record):
+    """The shares of trainings in which a schedule costs at most a factor of the cheapest."""
+
+    schedules: list[Name]
+    num_problems: Natural
+    num_unsolved: Natural
+    left_out: dict[str, Any]
+    factors: list[Finite]
+    shares: dict[Name, list[Finite]]
+
+
+class Profiles(Record):
+    """The profile by each cost."""
+
+    epochs: Profile
+    seconds: Profile
+
+
+class TimesOfModel(Record):
+    """When a model's trainings reached their target."""
+
+    target: Target
+    schedules: dict[Name, TimesOfCell]
+    profiles: Profiles
+
+
+class TimeToTarget(Record):
+    """When the trainings of all models reached their targets."""
+
+    models: dict[Name, TimesOfModel]
+    profiles: Profiles
+
+
+class ClaimRun(Record):
+    """What would test a claim, and what it takes."""
+
+    command: str
+    core_hours: Finite | None
 
 
 class Claim(Record):
@@ -267,12 +367,12 @@ class Claim(Record):
     verdict: str
     why: str
     counted: str
-    seeds_needed: int | None
+    seeds_needed: Natural | None
     core_hours: Finite | None
     chance: Finite | None
     parts: list[dict[str, Any]]
     untested: dict[str, list[Name]]
-    run: dict[str, Any] | None
+    run: ClaimRun | None
 
 
 class Gap(Record):
@@ -290,9 +390,9 @@ class Progress(Record):
 
     model: Name
     schedule: Name
-    measured: list[int]
-    trained: list[int]
-    planned: list[int]
+    measured: list[Natural]
+    trained: list[Natural]
+    planned: list[Natural]
     searches: list[dict[str, Any]]
 
 
@@ -301,21 +401,39 @@ class Protocol(Record):
 
     preset: str
     source: str
-    seeds: Annotated[list[int], Field(min_length=1)]
-    num_trials: int
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    num_trials: Natural
+    finalists: Natural
+    searches: Natural
+    tune_seeds: list[Natural]
+    confirm_seeds: list[Natural]
+    across_dtypes: bool
     reference: Name
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    looks: list[int]
+    looks: list[Natural]
     headline: dict[Name, Metric]
-    test_classes: dict[Name, dict[str, int]] = {}  # where classes differ in size
+    test_classes: dict[Name, dict[str, Natural]] = Field(default_factory=dict)  # where classes differ in size
+
+
+class ExperimentsClaim(TheoryClaim):
+    """A claim with the experiment that judged it."""
+
+    experiment: Name
 
 
 class TheoryClaims(Record):
     """What the experiments of the theory said, all together."""
 
-    claims: list[TheoryClaim]
+    claims: list[ExperimentsClaim]
     figures: dict[Name, list[FileName]]
+    sha256: dict[Name, Sha256]  # by experiment that of its numbers
     missing: list[Name]
+
+    @model_validator(mode="after")
+    def _agree(self) -> "TheoryClaims":
+        if without := sorted(self.figures.keys() - self.sha256.keys()):
+            raise ValueError(f"sha256 has no {without[0]}, which figures has")
+        return self
 
 
 class Comparison(Output):
@@ -329,9 +447,34 @@ class Comparison(Output):
     cells: Annotated[dict[Name, dict[Name, CellResult]], Field(min_length=1)]
     views: dict[Name, dict[Name, CellResult]]
     models: dict[Name, ModelResult]
-    across_models: dict[str, Any]
-    timing: dict[Name, Timing]
-    time_to_target: dict[str, Any]
+    across_models: dict[Name, AcrossModels]
+    timing: dict[Name, ComparedTiming]
+    time_to_target: TimeToTarget
     gaps: list[Gap]
     claims: list[Claim]
     theory: TheoryClaims
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Comparison":
+        for name in ("views", "models"):
+            if getattr(self, name).keys() != self.cells.keys():
+                raise ValueError(f"{name} and cells are not of the same models")
+        if self.time_to_target.models.keys() != self.cells.keys():
+            raise ValueError("time_to_target.models and cells are not of the same models")
+        headline = self.protocol.headline
+        for model, schedules in self.cells.items():
+            if not schedules:
+                raise ValueError(f"cells.{model} has no cell")
+            for schedule, cell in schedules.items():
+                for name, known in {"data": self.data, "protocol.headline": headline}.items():
+                    if cell.dataset not in known:
+                        raise ValueError(
+                            f"{name} has no {cell.dataset}, the data of cells.{model}.{schedule}"
+                        )
+        for dataset, data in self.data.items():
+            if not {"train", "validation", "test"} <= data.num_examples.keys():
+                raise ValueError(f"data.{dataset}.num_examples has not all of train, validation and test")
+        for dataset, reference in self.references.items():
+            if headline.get(dataset) not in reference.metrics:
+                raise ValueError(f"references.{dataset}.metrics has no {headline.get(dataset)}")
+        return self

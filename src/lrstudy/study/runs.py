@@ -76,7 +76,7 @@ def read_outcome(folder: Path) -> dict | None:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         found = None
     if not (
         isinstance(found, dict)

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from lrstudy.entries.meaning import digest
+from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
 from lrstudy.process.parallel import num_workers, run_all
 from lrstudy.recipe.config import Params
 from lrstudy.recipe.identity import LOOP, code_behind, content_hash
 from lrstudy.study.journals import finish
+from lrstudy.study.outputs import Theory
 from lrstudy.study.workspace import REPORTS, ledger_folder
 from lrstudy.theory import measurements
 from lrstudy.theory.landscape import Plane
@@ -77,7 +79,7 @@ def publish(journal: Journal, files: list[Path], folder: Path, status: str = "fi
 def leave(name: str, result: dict) -> None:
     """Write an experiment's numbers to reports/, where the repository keeps them, and beside its figures."""
     for folder in (FOLDER / name, REPORTS):
-        write_json(folder / f"{name}.json", result)
+        Theory.write_values(folder / f"{name}.json", result)
 
 
 def follow(sender: Sender, *journals: Journal) -> None:
@@ -97,11 +99,26 @@ def measure_all(
     folder = root / "checkpoints" / "theory" / "measured"
     code = digest(code_behind(f"{function.__module__}.{function.__name__}", without=LOOP))
     files = {task["name"]: folder / f"{content_hash({'task': task, 'code': code})}.json" for task in tasks}
-    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    found = {name: _measured(file, name) for name, file in files.items() if file.exists()}
     for one in run_all(function, [task for task in tasks if task["name"] not in found], *params.workers):
         write_json(files[one["name"]], one)
         found[one["name"]] = one
         print(f"{what}: {len(found)} of {len(tasks)}", file=sys.stderr, flush=True)
+    return found
+
+
+def _measured(file: Path, name: str) -> dict:
+    """What :func:`measure_all` kept of the task ``name``.
+
+    Raises:
+        StudyError: the file is not that.
+    """
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("name") != name:
+        raise StudyError(f"{file}: not a measurement of {name}; delete it, and the stage measures it anew.")
     return found
 
 

@@ -109,6 +109,10 @@ class Journal:
             lines = self.path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise StudyError(
+                f"{self.path}: cannot be read ({error.strerror}); remove it: what it has not sent is lost."
+            ) from None
         events = []
         for number, line in enumerate(lines, 1):
             try:

@@ -200,7 +200,7 @@ def _read_sent(path: Path) -> dict:
     """How far the sending came; nothing where that was lost, so that all is sent again."""
     try:
         sent = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return {}
     whole = isinstance(sent, dict) and type(sent.get("events")) is int and isinstance(sent.get("run_id"), str)
     return sent if whole else {}

@@ -73,18 +73,18 @@ def some_examples(arrays: dict[str, np.ndarray], meta: dict, count: int = 2) -> 
     return np.stack([np.pad(review, (0, longest - len(review))) for review in reviews])
 
 
-def save_trained(folder: Path, settings: dict, data: Path, weights: Path) -> None:
+def save_trained(folder: Path, settings: dict, data: Path, weights: Path, made_by: str) -> None:
     """Write the network that ``settings`` describes, with the ``weights`` of a file, as :func:`save_model`.
 
     Args:
         data: the processed data set that it was trained on; the example is of its validation split.
+        made_by: the stage whose file the weights are.
     """
-    from safetensors.torch import load_file
-
+    from lrstudy.checked import read_tensors
     from lrstudy.data import read_meta, read_split
 
     meta = read_meta(data)
-    classifier = make_classifier(settings, meta, load_file(weights))
+    classifier = make_classifier(settings, meta, read_tensors(weights, made_by, "torch"))
     save_model(folder, classifier, some_examples(read_split(data, "validation"), meta), meta["num_classes"])
 
 
