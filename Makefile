@@ -30,9 +30,11 @@ quickstart: setup ## the whole study in minutes on the embedded sample: a look, 
 study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset=paper' changes it)
 	@dvc exp run $(ARGS)
 
+# A file stays on one process, so that what its tests share is made once. The slow files come in the order of their names:
+# by number of tests the longest would come last.
 test: setup ## all tests: the unit tests, then the pipeline's
-	@python -m pytest -n auto -m "not slow" $(ARGS)
-	@python -m pytest -n auto --dist loadfile -m slow --durations=8 $(ARGS)
+	@python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
+	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow --durations=8 $(ARGS)
 
 check: setup ## formatting, lint, the ledger's records, and params.yaml against conf/
 	@ruff check . && ruff format --check .
@@ -50,8 +52,9 @@ docs: setup ## write the parts of README.md and docs/ that are made from reports
 	@python -m lrstudy.docs $(ARGS)
 	@python -m lrstudy.preview --docs docs/schedules.md
 
+# Without the server's jobs, which evaluate language models: eight processes more, with 1.5 GB, that nothing here uses.
 ui: setup ## the MLflow UI on http://127.0.0.1:5000 (PORT=... changes it)
-	@mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}" \
 	    --host 127.0.0.1 --port $(or $(PORT),5000)
 
 dashboard: setup ## Optuna's dashboard of all searches on http://127.0.0.1:8080 (installs it the first time)

@@ -34,4 +34,4 @@ def _composed(*overrides: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         compose(ROOT, path, list(overrides))
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), Loader=yaml.CSafeLoader)

@@ -1,7 +1,13 @@
 """What tests that compute share."""
 
+import os
+
 import hypothesis
 import pytest
+
+# Before torch and NumPy are imported, here and in what tests start. There is a test process for each core: threads
+# of their own would wait for each other in loops that take the cores from the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine must not fail a test, nor the first call of a library that loads slowly.
 hypothesis.settings.register_profile("lrstudy", deadline=None)

@@ -1,5 +1,6 @@
 """An example of every file that one stage writes and another reads, as JSON has it."""
 
+import functools
 import json
 
 import known_study
@@ -19,8 +20,9 @@ ROWS = [
 """Of history.csv."""
 
 
+@functools.cache
 def contents() -> dict[type[Output], dict]:
-    """An example of every JSON output by its record."""
+    """An example of every JSON output by its record; who changes one changes a copy."""
     training = {
         "model": "lstm", "schedule": "step", "dataset": "imdb", "tuned": "tuned", "searches": 1,
         "settings": {"model": {"architecture": "lstm"}, "num_epochs": 4},

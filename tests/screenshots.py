@@ -22,15 +22,15 @@ IMAGES = Path("docs/images")
 
 @contextlib.contextmanager
 def mlflow_ui(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """The address of ``mlflow ui`` on loopback over ``folder``'s database."""
+    """The address of ``mlflow ui``, as `make ui` starts it, on loopback over ``folder``'s database."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", "127.0.0.1", "--port", port,
          "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"],
-        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, start_new_session=True,
+        cwd=folder, env=environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         assert any("Uvicorn running on" in line for line in server.stdout), "mlflow ui ended"

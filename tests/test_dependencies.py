@@ -1,6 +1,7 @@
 """What is imported is declared, what is declared is used, and the lock has a version of everything."""
 
 import ast
+import functools
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
@@ -44,6 +45,7 @@ def imported(*folders: str) -> dict[str, set[str]]:
     return modules
 
 
+@functools.cache
 def outsiders(*folders: str) -> dict[tuple[str, ...], set[str]]:
     """Imports that are neither Python's own nor this repository's: the distributions that have it -> files."""
     here = {

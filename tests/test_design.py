@@ -301,19 +301,24 @@ def test_what_is_printed_begins_with_the_verdict(ten_seeds):
     json.dumps(found)  # plain values
 
 
-def test_the_command_ends_with_1_where_nothing_can_be_decided(tmp_path):
-    for overrides, status, begins in (
-        (("preset=smoke", "model=lstm", "schedule=[static]", "tune.num_trials=0"), 1, "THIS DESIGN CANNOT"),
-        (
-            ("preset=smoke", "model=lstm", "schedule=[static,cosine]", "tune.num_trials=0", TEN),
-            0,
-            "This design",
-        ),
-    ):
-        (tmp_path / "params.yaml").write_text(json.dumps(composed_params(*overrides)))
-        command = [sys.executable, "-m", "lrstudy.design"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert (done.returncode, done.stdout[: len(begins)]) == (status, begins), done.stderr
+def test_the_command_ends_with_1_where_nothing_can_be_decided(tmp_path, monkeypatch, capsys):
+    def written(*overrides: str) -> None:
+        chosen = ("preset=smoke", "model=lstm", "tune.num_trials=0", *overrides)
+        (tmp_path / "params.yaml").write_text(json.dumps(composed_params(*chosen)))
+
+    written("schedule=[static]")
+    command = [sys.executable, "-m", "lrstudy.design"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:18]) == (1, "THIS DESIGN CANNOT"), done.stderr
+
+    written("schedule=[static,cosine]", TEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["design"])
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        design.main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("This design")
 
 
 @pytest.mark.parametrize(("seeds", "status"), [(TEN, "ok"), ("train.seeds=[1,2,3,4,5]", "note")])

@@ -341,9 +341,6 @@ def test_one_schedule_alone_runs_its_column_alone(study):
     ("override", "says"),
     [
         ("schedule=expo", ["Could not find 'schedule/expo'", "exponential", "cosine"]),
-        ("model=resnt", ["Could not find 'model/resnt'", "resnet"]),
-        ("preset=fast", ["Could not find 'preset/fast'", "smoke"]),
-        ("optimizer=adamm", ["Could not find 'optimizer/adamm'", "adamw"]),
         ("schedule.exponential.decay_rte=0.3", ["decay_rte"]),
     ],
 )

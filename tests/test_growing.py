@@ -88,7 +88,8 @@ def test_a_clone_trains_the_seed_and_the_schedule_that_are_new_and_nothing_else(
     client = clone.client()
     experiment = client.get_experiment_by_name("lrstudy").experiment_id
     filters = "tags.kind = 'seed' and tags.schedule = 'static' and tags.seed = '1'"
-    for _ in range(2):
+
+    def check_the_run() -> None:
         [run] = client.search_runs([experiment], filters)
         assert run.info.status == "FINISHED"
         assert run.data.tags["from_ledger"] == "true"
@@ -99,7 +100,10 @@ def test_a_clone_trains_the_seed_and_the_schedule_that_are_new_and_nothing_else(
         assert run.info.end_time == int(record.origin.ended * 1000)
         [accuracy] = client.get_metric_history(run.info.run_id, "test/accuracy")
         assert accuracy.value == record.test.last.accuracy
-        clone.run("dvc", "repro", "--force", "-s", "train@lstm-static", "evaluate@lstm-static")
+
+    check_the_run()
+    clone.run("dvc", "repro", "--force", "-s", "train@lstm-static", "evaluate@lstm-static")
+    check_the_run()
     [new] = client.search_runs([experiment], filters.replace("'1'", "'2'"))
     assert "from_ledger" not in new.data.tags
 
@@ -196,7 +200,6 @@ def edit(copy: Copy, module: str, old: str, new: str) -> None:
 def test_dvc_finds_stale_what_the_code_of_its_trainings_makes_stale(first, tmp_path):
     clone = Clone(first, tmp_path / "clone")
     clone.run("dvc", "exp", "run", *STUDY, "-S", "schedule=[static,cosine]")
-    assert changed_stages(clone) == set()
     for module in ("training", "batches", "schedules", "evaluation", "models", "optimizers", "controllers"):
         path = clone.folder / f"src/lrstudy/{module}.py"
         path.write_text(path.read_text() + "\n# A remark.\n")

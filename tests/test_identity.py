@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import json
 import math
 import re
@@ -33,6 +34,17 @@ NETWORKS = tuple(architectures())
 def read_again() -> None:
     for function in (meaning._module, meaning._meaning, meaning._file, identity._loop, identity._entry):
         function.cache_clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _parsed_once():
+    """A file whose content was read before is not parsed again: what a module has follows from that alone."""
+    read = meaning._Module
+    parsed = functools.cache(lambda name, content: read(name))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(meaning, "_Module", lambda name: parsed(name, meaning._file(name).read_bytes()))
+        yield
+    read_again()
 
 
 @pytest.fixture

@@ -91,6 +91,14 @@ def test_the_repeated_p_is_at_most_a_level_exactly_if_a_look_decides_at_it(p_val
     assert repeated_p([*p_values, 1.0][:5], LOOKS, sides) <= found * (1 + 1e-3) or len(p_values) == 5
 
 
+def test_an_early_look_that_has_nothing_to_spend_at_a_low_level_is_no_obstacle():
+    """A first look at 8 of 60 seeds may spend less than any normal value's chance; the end decides alone."""
+    first, last = bounds((8, 60), 1e-6)
+    assert first < 1e-18
+    assert last == pytest.approx(1e-6)
+    assert repeated_p([1.0, 1e-8], (8, 60)) == pytest.approx(1e-8, rel=1e-3)
+
+
 def p_of(values: np.ndarray):
     return lambda chosen: signed_rank_p(values[chosen])
 

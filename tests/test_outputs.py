@@ -1,6 +1,5 @@
 """What one stage writes and another reads: whole it comes back as it was, damaged it is one clear sentence."""
 
-import copy
 import json
 import re
 from pathlib import Path
@@ -22,7 +21,7 @@ def output(request) -> type[Output]:
 
 @pytest.fixture
 def content(output) -> dict:
-    return json.loads(json.dumps(contents()[output]))
+    return contents()[output]
 
 
 def refusal(output: type[Output], path: Path) -> str:
@@ -111,12 +110,11 @@ def _paths(content: object, depth: int, at: tuple = ()) -> list[tuple]:
     return found
 
 
-def _with(content: dict, place: tuple, junk: object) -> dict:
-    changed = copy.deepcopy(content)
-    part = changed
-    for key in place[:-1]:
-        part = part[key]
-    part[place[-1]] = junk
+def _with(content: dict | list, place: tuple, junk: object) -> dict | list:
+    """The content with ``junk`` at this place; what is around the place is a copy, the rest is shared."""
+    key, *further = place
+    changed = content.copy()
+    changed[key] = _with(content[key], tuple(further), junk) if further else junk
     return changed
 
 

@@ -97,19 +97,25 @@ def test_scores_are_those_of_the_test_split_worked_by_hand(monkeypatch):
     assert (found["iterations"], found["num_features"], found["converged"]) == (7, 2, True)
 
 
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """Both data sets of the sample, brought and preprocessed."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "lrstudy.stages.references.load_params", lambda: SimpleNamespace(dataset_named=shipped)
-    )
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Both data sets of the sample, brought and preprocessed; only read by the tests here."""
+    root = tmp_path_factory.mktemp("prepared")
     for dataset in ("cifar10", "imdb"):
-        raw, folder = tmp_path / "data/raw" / dataset, tmp_path / "data/processed" / dataset
+        raw, folder = root / "data/raw" / dataset, root / "data/processed" / dataset
         sources.download(dataset, shipped(dataset), raw, source="sample")
         # one token a review, of a vocabulary of nothing: the reference must not see this
         preprocessing.preprocess(raw, folder, vocab_size=3, max_length=1)
-    return tmp_path
+    return root
+
+
+@pytest.fixture
+def workspace(prepared, monkeypatch):
+    monkeypatch.chdir(prepared)
+    monkeypatch.setattr(
+        "lrstudy.stages.references.load_params", lambda: SimpleNamespace(dataset_named=shipped)
+    )
+    return prepared
 
 
 @pytest.mark.parametrize(("dataset", "at_least"), [("cifar10", 0.6), ("imdb", 0.7)])

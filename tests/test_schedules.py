@@ -237,6 +237,7 @@ def test_torchs_cosine_recursion_climbs_past_its_end_and_ours_ends():
 # --- Properties -------------------------------------------------------------------------------------------
 
 untimed = settings(deadline=None)
+few = settings(untimed, max_examples=30)  # of each of more than twenty rows
 factors = st.floats(0, 1)
 rates = st.floats(0, 5)
 shares = st.floats(0.01, 1)
@@ -833,7 +834,7 @@ class TestRows:
             values = replace_parameters(function, parameters, dict(zip(ends, corner, strict=True)))
             assert moves(function, num_epochs, **settings, **values) == (function != "static")
 
-    @untimed
+    @few
     @given(num_epochs=st.integers(1, 300), data=st.data())
     def test_moves_at_every_point_of_its_search_at_every_length(self, path, num_epochs, data):
         function, row, parameters = load_row(path)
@@ -860,7 +861,7 @@ class TestRows:
                 assert where["low"] <= defaults[key] <= where["high"]
                 assert defaults[key] == int(defaults[key]) or not where.get("int")
 
-    @untimed
+    @few
     @given(num_epochs=st.integers(1, 300))
     def test_resolves_and_moves_at_every_length(self, path, num_epochs):
         function, row, parameters = load_row(path)

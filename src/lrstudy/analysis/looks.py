@@ -42,7 +42,7 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
     density of what did not cross before. Source: Armitage, McPherson and Rowe 1969; Lan and DeMets 1983.
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm
+    from scipy.special import ndtr  # scipy.stats.norm checks its arguments for longer than it computes
 
     if len(looks) == 1:
         return (level,)
@@ -54,12 +54,17 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
         now = alpha_spent(fraction, level, sides) / sides
 
         def excess(bound, points=points, weights=weights, scale=scale, left=now - spent) -> float:
-            return float(weights @ norm.sf((bound - points) / scale)) - left
+            return float(weights @ ndtr((points - bound) / scale)) - left
 
-        bound = brentq(excess, -9 * math.sqrt(fraction), 9 * math.sqrt(fraction), xtol=1e-9)
-        found.append(min(1.0, sides * float(norm.sf(bound / math.sqrt(fraction)))))
-        grid = np.linspace(min(-9 * math.sqrt(fraction), bound - 1), bound, 401)
-        density = norm.pdf((grid[:, None] - points) / scale) @ weights / scale
+        # An early look may have less to spend, at a low level, than lies beyond nine standard deviations.
+        end = 9 * math.sqrt(fraction)
+        bound = brentq(excess, -end, end, xtol=1e-9) if excess(end) < 0 else end
+        found.append(min(1.0, sides * float(ndtr(-bound / math.sqrt(fraction)))))
+        if num_seeds == looks[-1]:
+            break
+        grid = np.linspace(min(-end, bound - 1), bound, 401)
+        steps = (grid[:, None] - points) / scale
+        density = np.exp(-(steps**2) / 2) / math.sqrt(2 * math.pi) @ weights / scale
         weights = density * (grid[1] - grid[0])
         weights[[0, -1]] /= 2  # the trapezoidal rule
         points, spent, before = grid, now, fraction

@@ -510,16 +510,22 @@ def median_interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float,
     whatever the distribution. None where not even the smallest and the largest do: with fewer than 6 values
     at 95%. Source: Conover 1999, section 3.2; scipy.stats.quantile_test.
     """
-    from scipy.stats import quantile_test
-
     values = np.sort(_times(values))
     if len(values) == 0:
         raise ValueError("expected at least one value")
-    # The ranks of the bounds: that of infinite values would be the quantile of no number.
-    ranks = quantile_test(np.arange(len(values)), q=0, p=0.5).confidence_interval(confidence)
+    ranks = _median_ranks(len(values), confidence)
+    return ranks and (float(values[ranks[0]]), float(values[ranks[1]]))
+
+
+@functools.cache  # a comparison asks hundreds of times for the same few numbers of values
+def _median_ranks(count: int, confidence: float) -> tuple[int, int] | None:
+    """Where the ends of the interval of ``count`` sorted values stand: infinite ones have no quantile."""
+    from scipy.stats import quantile_test
+
+    ranks = quantile_test(np.arange(count), q=0, p=0.5).confidence_interval(confidence)
     if np.isnan(ranks.low) or np.isnan(ranks.high):
         return None
-    return float(values[int(ranks.low)]), float(values[int(ranks.high)])
+    return int(ranks.low), int(ranks.high)
 
 
 class Profile(NamedTuple):
