@@ -8,8 +8,9 @@ that an edit of theirs does not make the data stages stale.
 import itertools
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypedDict
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -105,6 +106,13 @@ class FloatRange(_Section):
     log: bool = False
     int_: bool = Field(False, alias="int")
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """``low`` and ``high`` as numbers: of a range in which a cell's length stands for ``num_epochs``."""
+        if self.low == "num_epochs" or self.high == "num_epochs":
+            raise ValueError("num_epochs stands for no number here; take Cell.search_space()")
+        return self.low, self.high
+
 
 class Choices(_Section):
     """One of a list."""
@@ -167,6 +175,15 @@ class ControllerParams(_OpenSection):
     name: str
 
 
+class Cluster(TypedDict):
+    """What a task takes of a machine of a Ray cluster, and how often it runs again."""
+
+    num_cpus: float | None  # None: as many as its threads
+    num_gpus: float
+    memory_gib: float
+    max_retries: int
+
+
 class LocalParams(_Section):
     """Trainings run in worker processes of this machine."""
 
@@ -191,9 +208,14 @@ class RayParams(_Section):
         return amount
 
     @property
-    def cluster(self) -> dict:
+    def cluster(self) -> Cluster:
         """The resources, as :func:`lrstudy.process.parallel.run_all` takes them."""
-        return self.model_dump(exclude={"backend"})
+        return Cluster(
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            memory_gib=self.memory_gib,
+            max_retries=self.max_retries,
+        )
 
 
 ParallelParams = Annotated[LocalParams | RayParams, Field(discriminator="backend")]
@@ -323,7 +345,7 @@ class Params(_Section):
     known_datasets: list[str]  # all that have a conf file
 
     @property
-    def workers(self) -> tuple[int, str, dict | None]:
+    def workers(self) -> tuple[int, str, Cluster | None]:
         """Where trainings run, for :mod:`lrstudy.process.parallel`: threads, device, what of a cluster."""
         return self.train.threads, self.train.device, self.parallel.cluster
 
@@ -380,7 +402,7 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     except ValidationError as error:
         raise StudyError(_explain(error, content, where)) from None
     # Folders, stages, runs and tables are called by these names.
-    names = {
+    names: dict[str, Iterable[str]] = {
         "model": params.model,
         "schedule": params.schedule,
         "dataset": params.dataset,
@@ -439,7 +461,7 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         )
     for name, model in params.model.items():
         if model.tuned_as is not None:
-            _check_tuned_as(name, model, params, where)
+            _check_tuned_as(name, model, model.tuned_as, params, where)
     return params
 
 
@@ -464,9 +486,9 @@ def _check_theory(params: Params, where: str) -> None:
                 )
 
 
-def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -> None:
+def _check_tuned_as(name: str, model: ModelParams, base: str, params: Params, where: str) -> None:
     """Refuse a row whose values no other row's search can find: that must be the same but for the length."""
-    at, base = f"{where}: model.{name}.tuned_as", model.tuned_as
+    at = f"{where}: model.{name}.tuned_as"
     if base not in params.model:
         raise StudyError(
             f"{at}: '{base}' is not among the models of this study ({', '.join(params.model)}), so nothing "
@@ -549,7 +571,7 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
     kind = problem["type"]
     if kind == "extra_forbidden":
         tag = backend or origin
-        allowed = _keys_at([*location[:-1], tag] if tag else location[:-1])
+        allowed = _keys_at([*location[:-1], str(tag)] if tag else location[:-1])
         section = ".".join(location[:-1])
         return str(
             unknown(f"{where}{': ' + section if section else ''}", location[-1][:100], allowed, "a known key")
@@ -591,7 +613,11 @@ def _keys_at(location: list[str]) -> list[str]:
     if location[0] == "dataset":
         return _keys_of_dataset(location)
     if location[0] == "theory":
-        inner = {"toy": ToyParams, "late_decay": LateDecayParams, "level_sets": LevelSetsParams}
+        inner: dict[str, type[BaseModel]] = {
+            "toy": ToyParams,
+            "late_decay": LateDecayParams,
+            "level_sets": LevelSetsParams,
+        }
         return list(inner.get(location[-1], TheoryParams).model_fields)
     if location[0] == "model":
         return list((OptimizerParams if location[-1] == "optimizer" else ModelParams).model_fields)
@@ -607,5 +633,10 @@ def _keys_of_dataset(location: list[str]) -> list[str]:
         return list(Dataset.model_fields)
     if "columns" in location:
         return list(Columns.model_fields)
-    origins = {"hub": Hub, "torchvision": Torchvision, "images": Images, "table": Table}
+    origins: dict[str, type[BaseModel]] = {
+        "hub": Hub,
+        "torchvision": Torchvision,
+        "images": Images,
+        "table": Table,
+    }
     return list(origins[location[-1]].model_fields)

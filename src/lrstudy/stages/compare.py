@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import sys
+from typing import Any
 
 from lrstudy.analysis.claims import claims
 from lrstudy.analysis.comparison import compare, curves
@@ -55,7 +56,7 @@ def main() -> None:
             f"({', '.join(params.schedule)}): no differences are computed",
             file=sys.stderr,
         )
-    comparison = {
+    comparison: dict[str, Any] = {
         "data": data,
         "references": references(data),
         "protocol": {

@@ -7,6 +7,8 @@ example; what is there already is taken from it, and needs no weights.
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
@@ -43,7 +45,7 @@ def main() -> None:
     for seed, record in records.items():
         if record is not None:
             print(f"{model}-{schedule} seed {seed}: test results are in the ledger", file=sys.stderr)
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {
             "seed": seed,
             "folder": str(trained / f"seed-{seed}"),
@@ -59,14 +61,15 @@ def main() -> None:
         if records[seed] is None
     ]
     _need_weights(f"{model}-{schedule}", training, [task["seed"] for task in tasks])
+    measured = {seed: record for seed, record in records.items() if record is not None}
     with Sender(root) as sender:
         for journal in (cell, *journals):
             sender.follow(journal.folder)
         for seed, test in run_all(evaluate_seed, tasks, *params.workers):
             record = trained_with(ledger, training.seeds[seed], trained / f"seed-{seed}")
-            records[seed] = record.with_test(test)
-            ledger.add(records[seed])
-        scores = {seed: scores_of(record) for seed, record in records.items()}
+            measured[seed] = record.with_test(test)
+            ledger.add(measured[seed])
+        scores = {seed: scores_of(measured[seed]) for seed in records}
         report_to_tracker(cell, journals, scores, np)
         tags = {"model": model, "schedule": schedule, "dataset": meta["dataset"], "data": meta["label"]}
         models = {task["seed"]: task["model"] for task in tasks}
@@ -133,7 +136,7 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
     settings = task["settings"]
     meta = read_meta(task["data"])
     arrays = read_split(task["data"], "test")
-    found = {}
+    found: dict[str, dict] = {}
     files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in task["weights"]}
     for weights in task["weights"]:
         values = load_weights(files[weights], task["made_by"])
@@ -178,7 +181,7 @@ def _again(made_by: str) -> str:
     return f"`dvc repro --force -s {made_by}` brings it; trainings that are done are not repeated."
 
 
-def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> None:
+def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np: ModuleType) -> None:
     """Add the test metrics to each seed's run, and their means to the cell's."""
     when = int(time.time() * 1000)
     sums: dict[str, list[float]] = {}

@@ -190,10 +190,10 @@ def main() -> None:
                 if not run.events():
                     continue  # another machine trained it and has told MLflow
                 sender.follow(run.folder)  # a process that was killed may not have sent it all
-                said = [event["tags"]["best"] for event in run.events() if "best" in event.get("tags", {})]
+                tagged = [event["tags"] for event in run.events() if "best" in event.get("tags", {})]
                 # With more trials than the last time, another one may be the best.
                 is_best = trial is winners[search] and phase == phases[-1]
-                if str(is_best).lower() != (said or ["false"])[-1]:
+                if str(is_best).lower() != (tagged or [{"best": "false"}])[-1]["best"]:
                     run.tags({"best": str(is_best).lower()})
         for search, winner in enumerate(winners):
             of = f"best.search_{search + 1}" if search else "best"
@@ -214,7 +214,7 @@ def main() -> None:
     for figure in figures:
         shutil.copyfile(figure, output.parent / figure.name)
     found = what_was_found(cell, settings, searched)
-    Best(**found, study=study_name(cell.name, key)).write(output)
+    Best.model_validate({**found, "study": study_name(cell.name, key)}).write(output)
     for search, winner in enumerate(winners):
         values = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
