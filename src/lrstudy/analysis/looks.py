@@ -53,7 +53,13 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
         scale = math.sqrt(fraction - before)
         now = alpha_spent(fraction, level, sides) / sides
 
-        def excess(bound, points=points, weights=weights, scale=scale, left=now - spent) -> float:
+        def excess(
+            bound: float,
+            points: np.ndarray = points,
+            weights: np.ndarray = weights,
+            scale: float = scale,
+            left: float = now - spent,
+        ) -> float:
             return float(weights @ norm.sf((bound - points) / scale)) - left
 
         bound = brentq(excess, -9 * math.sqrt(fraction), 9 * math.sqrt(fraction), xtol=1e-9)

@@ -8,6 +8,7 @@ nothing.
 import math
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +43,9 @@ from lrstudy.theory.records import (
 from lrstudy.tracking.journal import Journal
 from lrstudy.tracking.store import Sender
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 OUTPUT = FOLDER / "level_sets"
 MODULATED, PLAIN = "exponential_modulated", "exponential"
 
@@ -56,7 +60,7 @@ def experiment(params: Params, root: Path) -> None:
         models = {model: run_model(params, model, root, sender) for model in asked if model not in missing}
     for one in models.values():
         one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
-    result = {
+    result: dict[str, Any] = {
         "preset": params.preset,
         "seeds": params.theory.seeds,
         "confidence": params.compare.confidence,
@@ -179,7 +183,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         for name in cells
     }
     joined = join_all(params, model, root, list(cells), solved, num_epochs)
-    result = {
+    result: dict[str, Any] = {
         "data": {key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")},
         "metric": metric,
         "num_epochs": num_epochs,
@@ -214,10 +218,10 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             y,
             {"training loss": losses["train"], "test loss": losses["test"]},
             paths,
-            tuple(
+            [
                 f"principal direction {n} ({100 * s:.1f}%)"
                 for n, s in enumerate(result["plane"]["explained"], 1)
-            ),
+            ],
         )
         drawn[f"components_{model}"] = figures.lines_figure(
             {
@@ -289,8 +293,9 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
                 record.history["validation/loss"][-1] if record.status == "finished" else None
                 for record in records
             ]
-            worked = None not in losses
-            found.append((sum(losses) / len(losses) if worked else math.inf, {"losses": losses}))
+            known = [loss for loss in losses if loss is not None]
+            worked = len(known) == len(losses)
+            found.append((sum(known) / len(known) if worked else math.inf, {"losses": losses}))
         return found
 
     defaults = training_task(cell, params, cell.settings(), 0, meta, root, cell.name)
@@ -547,7 +552,7 @@ def named(schedule: str, seed: int) -> str:
     return f"{schedule} seed {seed}"
 
 
-def draw_paths(joined: list[dict], num_batches: int):
+def draw_paths(joined: list[dict], num_batches: int) -> "Figure":
     """The first pair of either kind: the family of losses along each path."""
     panels = {}
     for kind in ("seeds", "schedules"):
