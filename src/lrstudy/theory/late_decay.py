@@ -6,7 +6,7 @@ reports/late_decay.json and figures. Test data are measured here and decide noth
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from lrstudy.theory.records import (
 )
 from lrstudy.tracking.journal import Journal
 from lrstudy.tracking.store import Sender
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 OUTPUT = FOLDER / "late_decay"
 
@@ -383,7 +380,7 @@ def seconds(experiment: Branching, outcomes: dict[str, dict | None]) -> dict:
     return {"trained": shared, "without_sharing": alone}
 
 
-def draw_branches(result: dict) -> "Figure":
+def draw_branches(result: dict) -> "figures.Figure":
     """The branches' ends against the epoch at which they left."""
     metric = result["metric"]
     names = {

@@ -8,7 +8,7 @@ nothing.
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +42,6 @@ from lrstudy.theory.records import (
 )
 from lrstudy.tracking.journal import Journal
 from lrstudy.tracking.store import Sender
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 OUTPUT = FOLDER / "level_sets"
 MODULATED, PLAIN = "exponential_modulated", "exponential"
@@ -552,7 +549,7 @@ def named(schedule: str, seed: int) -> str:
     return f"{schedule} seed {seed}"
 
 
-def draw_paths(joined: list[dict], num_batches: int) -> "Figure":
+def draw_paths(joined: list[dict], num_batches: int) -> "figures.Figure":
     """The first pair of either kind: the family of losses along each path."""
     panels = {}
     for kind in ("seeds", "schedules"):
