@@ -77,7 +77,7 @@ def test_the_rooms_are_those_of_the_map():
     ("library", "importers"),
     [
         ("mlflow", {"tracking/store", "training/serving", "process/warm", "doctor"}),
-        ("optuna", {"search/tuning", "study/collect", "stages/tune", "process/warm"}),
+        ("optuna", {"search/tuning", "study/collect", "study/trials", "process/warm"}),
         ("ray", {"process/parallel", "doctor"}),
         ("joblib", {"process/parallel"}),
         ("jinja2", {"report/render"}),

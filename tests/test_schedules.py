@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrstudy.errors import StudyError
+from lrstudy.parity import parity_with_torch
 from lrstudy.schedules import (
     SCHEDULES,
     as_torch_scheduler,
@@ -30,7 +31,6 @@ from lrstudy.schedules import (
     sequence,
     with_warmup,
 )
-from lrstudy.torch_schedule import parity_with_torch
 
 E = math.exp
 SQRT_HALF = math.sqrt(0.5)

@@ -303,7 +303,7 @@ def test_a_database_of_trials_that_fails_in_mid_search_is_one_message(workspace,
 
     monkeypatch.setattr("lrstudy.stages.tune.Sender", _NoSender)
     monkeypatch.setattr("lrstudy.stages.tune.earlier_studies", lambda *_: None)
-    monkeypatch.setattr("lrstudy.stages.tune.tune", full)
+    monkeypatch.setattr("lrstudy.study.trials.tune", full)
     status, said = run(TUNE, monkeypatch, capfd)
     assert status == 2
     design, *said = said

@@ -222,7 +222,7 @@ def write_seed_figures(folder: str | Path) -> list[Path]:
 
 def parity_table() -> str:
     """Every schedule that torch has too, with the largest difference of the rates over a training."""
-    from lrstudy.torch_schedule import parity_with_torch
+    from lrstudy.parity import parity_with_torch
 
     rows = parity_with_torch()
     left = max(len(row.schedule) for row in rows)

@@ -74,6 +74,12 @@ def study_name(cell: str, key: str, phase: str = SEARCH, search: int = 0) -> str
     return name if phase == SEARCH else f"{name}-{phase}"
 
 
+def trial_name(search: int, phase: str, number: int) -> str:
+    """A trial's name: ``trial 3``, ``search 2 trial 3 confirmation``; ``search`` is from 0."""
+    of = f"search {search + 1} " if search else ""
+    return f"{of}trial {number}" + (f" {phase}" if phase == CONFIRMATION else "")
+
+
 def seeds_of(tune_params: TuneParams, phase: str) -> list[int]:
     """The seeds that a trial is trained with in this phase."""
     return tune_params.seeds if phase == SEARCH else tune_params.confirm_seeds

@@ -140,10 +140,10 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
     from optuna.trial import create_trial
 
     from lrstudy.search.best import judge
-    from lrstudy.search.tuning import CONFIRMATION, add_result, distributions, search_steps, seeds_of
+    from lrstudy.search.tuning import add_result, distributions, search_steps, seeds_of, trial_name
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space, of = distributions(cell), f"search {search + 1} " if search else ""
+    space = distributions(cell)
     steps = search_steps(cell, params.tune, search)
     trials: dict[int, dict] = {}
     asked = next(steps, None)
@@ -151,7 +151,7 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
         phase, wanted = asked
         finished, complete = {}, True
         for number, values in wanted.items():
-            name = f"{of}trial {number}" + (f" {phase}" if phase == CONFIRMATION else "")
+            name = trial_name(search, phase, number)
             records = [
                 need(f"{name} seed {seed}", values, seed, role="trial").record
                 for seed in seeds_of(params.tune, phase)

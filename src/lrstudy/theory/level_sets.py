@@ -14,14 +14,12 @@ import numpy as np
 
 from lrstudy.data import read_meta
 from lrstudy.ledger.record import SCORES
-from lrstudy.process.parallel import num_workers, run_all
+from lrstudy.process.parallel import run_all
 from lrstudy.recipe.cells import Cell, default_values, num_epochs_of
 from lrstudy.recipe.config import Params
-from lrstudy.recipe.identity import content_hash
-from lrstudy.search.tuning import best_trial, seeds_of, tune
+from lrstudy.search.tuning import best_trial
 from lrstudy.study.journals import common_tags, finish
-from lrstudy.study.runs import train_run
-from lrstudy.study.tasks import record_of, training_task
+from lrstudy.study.trials import run_search, search_identity
 from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements
 from lrstudy.theory.components import component_counts, levels_of, rises
@@ -256,56 +254,12 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
 def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
     """The row's values by the study's own search: as many trials, seeds and data for every row.
 
-    Trainings are those of the tune stage where their settings are: then nothing is trained again.
+    It is the search of the tune stage where the settings are the same: then nothing is trained again.
     """
-    settings = params.tune
-    if settings.num_trials == 0:
+    if params.tune.num_trials == 0:
         return {"source": "defaults", "values": default_values(cell), "trials": []}
-
-    def evaluate(phase: str, trials: list[tuple[int, dict]]) -> list[tuple[float, dict]]:
-        tasks = {
-            number: [
-                training_task(
-                    cell,
-                    params,
-                    cell.settings(values),
-                    seed,
-                    meta,
-                    root,
-                    f"level_sets {cell.name} trial {number} seed {seed}",
-                    role="trial",
-                    keep_weights=False,
-                    journal=False,
-                )
-                for seed in seeds_of(settings, phase)
-            ]
-            for number, values in trials
-        }
-        for _ in run_all(train_run, [task for group in tasks.values() for task in group], *params.workers):
-            pass
-        found = []
-        for number, _ in trials:
-            records = [record_of(task) for task in tasks[number]]
-            losses = [
-                record.history["validation/loss"][-1] if record.status == "finished" else None
-                for record in records
-            ]
-            known = [loss for loss in losses if loss is not None]
-            worked = len(known) == len(losses)
-            found.append((sum(known) / len(known) if worked else math.inf, {"losses": losses}))
-        return found
-
-    defaults = training_task(cell, params, cell.settings(), 0, meta, root, cell.name)
-    known = [
-        meta["fingerprint"],
-        defaults["code"],
-        defaults["settings"],
-        {name: where.model_dump() for name, where in cell.search_space().items()},
-        settings.model_dump(exclude={"num_trials", "searches", "finalists"}),
-    ]
-    key = content_hash(["level_sets", known])
-    at_once = math.ceil(num_workers(*params.workers) / len(settings.seeds))
-    trials = tune(cell, settings, key, root, evaluate, at_once=at_once)
+    identity = search_identity(cell, params, meta, root)
+    trials = run_search(cell, params, meta, root, identity, prefix="level_sets ")
     return {"source": "tuned", "values": best_trial(trials)["values"], "trials": trials}
 
 
