@@ -36,8 +36,9 @@ test: setup ## all tests: the unit tests, then the pipeline's
 	@python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow --durations=8 $(ARGS)
 
-check: setup ## formatting, lint, the ledger's records, and params.yaml against conf/
+check: setup ## formatting, lint, types, the ledger's records, and params.yaml against conf/
 	@ruff check . && ruff format --check .
+	@mypy --no-error-summary
 	@python -m lrstudy.ledger verify
 	@python -m pytest tests/test_pipeline.py
 
@@ -105,6 +106,6 @@ bench-verdicts: setup ## are verdicts right, and the power what the design said?
 	@python benchmarks/verdicts.py $(ARGS)
 
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
-	@rm -rf .pytest_cache .ruff_cache .hypothesis build src/*.egg-info dvc_plots
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info dvc_plots
 	@find src tests hydra_plugins -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ "$(ALL)" = 1 ]; then find artifacts -type f ! -path artifacts/outside/README.md -delete; rm -rf checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi

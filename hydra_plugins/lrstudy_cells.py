@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dvc.exceptions import DvcException
 from hydra.core.config_search_path import ConfigSearchPath
@@ -82,7 +83,7 @@ def study_cells(
     """
     cells = {}
     rows = files("schedule")
-    for model_name, settings in model.items():
+    for model_name, settings in _rows(model):
         columns = settings.get("schedules")
         known = {*schedule, *rows}
         if unknown := sorted(set(columns or ()) - known):
@@ -99,7 +100,7 @@ def study_cells(
         length = f"model.{model_name}.num_epochs"
         if settings.get("num_epochs") is None:
             length = _key("num_epochs", num_epochs, settings.dataset)
-        for schedule_name in schedule:
+        for schedule_name, _ in _rows(schedule):
             if columns is None or schedule_name in columns:
                 cells[f"{model_name}-{schedule_name}"] = {
                     "model": model_name,
@@ -110,6 +111,11 @@ def study_cells(
                     "batch_size": _key("batch_size", batch_size, settings.dataset),
                 }
     return OmegaConf.create(cells)
+
+
+def _rows(section: DictConfig) -> Iterator[tuple[str, Any]]:
+    """The rows of a section by their names."""
+    return ((str(name), row) for name, row in section.items())
 
 
 def _key(section: str, values: DictConfig, dataset: str) -> str:
@@ -174,7 +180,9 @@ def study_described(cells: DictConfig) -> DictConfig:
                 f"{', '.join(known)}."
             )
         described = OmegaConf.to_container(OmegaConf.load(known[name]), resolve=True)
-        own = (described.get("origin") or {}).get("folder") if isinstance(described, dict) else None
+        if not isinstance(described, dict):
+            raise ValueError(f"{known[name]}: holds no keys; docs/extending.md has those of a data set.")
+        own = (described.get("origin") or {}).get("folder")
         own = str(Path(own).expanduser()) if own else "artifacts/code/preprocess.json"
         found[name] = {**described, "watched": own}
     return OmegaConf.create(found)

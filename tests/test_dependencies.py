@@ -19,6 +19,9 @@ NOT_IMPORTED = {
     "pandas": "what scikit-posthocs returns, and what tests read results with",
     "pytest-xdist": "`make test` runs on all cores with it",
     "ruff": "`make check`",
+    "mypy": "`make check`",
+    "pandas-stubs": "types for mypy",
+    "types-pyyaml": "types for mypy",
 }
 
 

@@ -40,7 +40,7 @@ Interval = tuple[Finite, Finite] | list[Finite] | None
 
 def _with_a_rate(values: dict[str, Any]) -> dict[str, Any]:
     rate = values.get("base_lr")
-    if type(rate) not in (int, float) or rate <= 0:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0:
         raise ValueError(f"base_lr is {reprlib.repr(rate)}, which is no rate above 0")
     return values
 

@@ -21,7 +21,7 @@ that need them, so no update waits for the device.
 
 import copy
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrstudy.entries.outside import is_outside, load
 from lrstudy.entries.parameters import Choice, Number, Parameter, checked
@@ -127,6 +127,10 @@ class ValidationMonitor(Controller):
         "min_factor": Number(0.0, "smallest product of all interventions", "factor", ge=0, le=1),
     }
     _start: ClassVar = {"best": None, "num_bad_epochs": 0, "cooldown_left": 0}
+    if TYPE_CHECKING:
+        best: float | None
+        num_bad_epochs: int
+        cooldown_left: int
 
     def after_epoch(
         self, *, epoch: int, train_loss: float, validation_loss: float, gradient_norm: float
@@ -194,6 +198,9 @@ class GradientModulated(Controller):
         "min_factor": Number(0.01, "smallest value of the factor", "factor", gt=0, le=1),
     }
     _start: ClassVar = {"first_norm": None, "mean_norm": None}
+    if TYPE_CHECKING:
+        first_norm: float | None
+        mean_norm: float | None
 
     def after_epoch(
         self, *, epoch: int, train_loss: float, validation_loss: float, gradient_norm: float
@@ -203,7 +210,7 @@ class GradientModulated(Controller):
             self.mean_norm += (1 - self.params["smoothing"]) * (gradient_norm - self.mean_norm)
         elif 0 < gradient_norm < math.inf:
             self.first_norm = self.mean_norm = gradient_norm
-        ratio = self.mean_norm / self.first_norm if self.first_norm else 1.0
+        ratio = self.mean_norm / self.first_norm if self.first_norm else 1.0  # type: ignore[operator]  # come together
         if not math.isfinite(gradient_norm):
             ratio = math.inf  # a norm that overflowed acts now but must not stay in the running mean
         overfit = max(0.0, 1 - train_loss / validation_loss) if validation_loss > 0 else 0.0
@@ -236,6 +243,10 @@ class Sparsity(Controller):
         "strength": Number(1.0, "what an all-zero batch adds to the factor", "factor", ge=0)
     }
     _start: ClassVar = {"mean_factor": 1.0, "share_sum": 0.0, "num_steps": 0}
+    if TYPE_CHECKING:
+        mean_factor: float
+        share_sum: float
+        num_steps: int
 
     def before_step(self, *, zero_share: float) -> None:
         """Set the factor for the update on this batch; ``zero_share`` outside [0, 1] is a ValueError."""

@@ -271,7 +271,7 @@ def paired_spreads(params: Params, records: Iterable[Record]) -> dict[str, Sprea
             row = content_hash([theirs["schedule"], theirs["controller"], theirs["optimizer"]])
             if theirs["schedule"]["function"] == "static" and theirs["controller"]["name"] == "none":
                 static.add(row)
-            score = getattr(record.test.last, metric)
+            score = getattr(record.measured.last, metric)
             if score is not None:
                 by_row[row][theirs["seed"], record.dtype, record.data.fingerprint] = score
         samples = []
@@ -358,7 +358,7 @@ def costs(params: Params, records: Sequence[Record], root: Path) -> dict[str, di
             row["guessed"] |= each is not None
         if needed > there and (each is None or row["core_hours"] is None):
             row["core_hours"] = None
-        elif needed > there:
+        elif needed > there and each is not None:
             row["core_hours"] += (needed - there) * each / 60
     return found
 

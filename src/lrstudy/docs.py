@@ -141,7 +141,7 @@ def _took(records: Sequence[Record]) -> list[object]:
     def named(name: Callable[[Record], str]) -> str:
         return ", ".join(sorted({name(record) for record in records}))
 
-    seconds = sum(sum(record.history["compute_seconds"]) * record.settings["threads"] for record in records)
+    seconds = sum(sum(record.numbers("compute_seconds")) * record.settings["threads"] for record in records)
     days = sorted({time.strftime("%Y-%m-%d", time.gmtime(record.origin.ended)) for record in records})
     return [
         sum(record.labels.role == "trial" for record in records),

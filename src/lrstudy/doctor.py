@@ -20,6 +20,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lrstudy.recipe.config import Params
 
 MARKS = {"ok": "  ok  ", "note": " note ", "problem": " FAIL "}
 VARIABLES = {
@@ -71,7 +75,7 @@ class _NoParams(Exception):
     """params.yaml cannot be read, which is a finding of :func:`check_config`."""
 
 
-def _params(root: Path):
+def _params(root: Path) -> Params:
     from lrstudy.errors import StudyError
     from lrstudy.recipe.config import load_params
 

@@ -97,10 +97,11 @@ def _rates(make: Callable[[Optimizer], LRScheduler], num_updates: int) -> tuple[
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = make(optimizer)
     name = type(scheduler).__name__
-    closed_form = isinstance(scheduler, lrs.CosineAnnealingLR)
-    rates = []
+    closed_form = scheduler if isinstance(scheduler, lrs.CosineAnnealingLR) else None
+    rates: list[float] = []
     for _ in range(num_updates + 1):
-        rates.append(scheduler._get_closed_form_lr()[0] if closed_form else optimizer.param_groups[0]["lr"])
+        lr = closed_form._get_closed_form_lr()[0] if closed_form else optimizer.param_groups[0]["lr"]
+        rates.append(float(lr))
         if len(rates) <= num_updates:
             optimizer.step()
             scheduler.step()

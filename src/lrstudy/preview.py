@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lrstudy.entries.parameters import Number, Times
 from lrstudy.errors import StudyError
 from lrstudy.report.figures import (
     COLUMN_WIDTH,
@@ -294,7 +295,7 @@ def picture_digest(curves: Mapping[str, Curve]) -> str:
 
 def _section(name: str, folder: str) -> str:
     """One schedule: what its docstring says, its parameters, its picture and a few values."""
-    summary, formula, notes = _docstring(SCHEDULES[name].formula.__doc__)
+    summary, formula, notes = _docstring(SCHEDULES[name].formula.__doc__ or "")
     lines = [f"### {name}", "", summary, "", "```text", *formula, "```", ""]
     for note in notes:
         lines += [note, ""]
@@ -302,7 +303,9 @@ def _section(name: str, folder: str) -> str:
     if parameters:
         lines += ["| parameter | meaning | unit | allowed | default |", "|---|---|---|---|---|"]
         for key, spec in parameters.items():
-            default = f"`null`: {spec.derived}" if spec.default is None else f"`{spec.default}`"
+            default = f"`{spec.default}`"
+            if isinstance(spec, Number | Times) and spec.default is None:
+                default = f"`null`: {spec.derived}"
             lines.append(f"| `{key}` | {spec.about} | {spec.unit} | {spec.allowed(key)} | {default} |")
         lines.append("")
     width = round(COLUMN_WIDTH * 140)

@@ -211,7 +211,7 @@ def _for_the_loop(found: _Set) -> None:
     by_epoch = found.schedule(schedule, warmup=1.5, granularity="epoch")
     optimizer = found.optimizer(found.usual("optimizer", found.left("optimizer")))
     for kind in ("image", "text"):
-        changes = {
+        changes: dict[str, dict[str, Any]] = {
             "": {},
             " seed 2": {"seed": 2},
             " warmup": {"schedule": late},
@@ -450,8 +450,9 @@ def told(progress: Progress, test: Callable[[dict, dict], dict]) -> dict[str, An
     """
     weights = {"last": progress.last_weights, "best": progress.best_weights, **progress.average_weights}
     digests = {
-        which: values and {name: digest(value.numpy()) for name, value in values.items()}
+        which: {name: digest(value.numpy()) for name, value in values.items()}
         for which, values in weights.items()
+        if values is not None
     }
     return {
         "status": progress.status,
@@ -462,8 +463,11 @@ def told(progress: Progress, test: Callable[[dict, dict], dict]) -> dict[str, An
             for epoch in progress.epochs
         ],
         "final": progress.final,
-        "weights": digests,
-        "test": {which: values and test(values, digests[which]) for which, values in weights.items()},
+        "weights": {which: digests.get(which) for which in weights},
+        "test": {
+            which: None if values is None else test(values, digests[which])
+            for which, values in weights.items()
+        },
     }
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.errors import StudyError, unknown
-from lrstudy.ledger.equivalence import Equivalence, Pair, read_equivalences, write_equivalence
+from lrstudy.ledger.equivalence import Equivalence, Pair, Part, read_equivalences, write_equivalence
 from lrstudy.ledger.machine import origin_here
 from lrstudy.process.exits import Terminated, sigterm_as_exception
 from lrstudy.recipe.identity import REGISTRIES
@@ -70,7 +70,7 @@ def compare(base: Proof, now: Proof) -> Comparison:
         new=[name for name in sorted(entries(now)) if name not in entries(base)],
         compared=[name for name in base["trainings"] if name in now["trainings"]],
     )
-    pairs: set[tuple[str, str, str, str]] = set()
+    pairs: set[tuple[Part, str, str, str]] = set()
     for name, old in base["trainings"].items():
         new = now["trainings"].get(name)
         if new is None:
@@ -78,9 +78,10 @@ def compare(base: Proof, now: Proof) -> Comparison:
             continue
         if told := _difference(old, new):
             found.differing[name] = told
-        for part in old["code"].keys() & new["code"].keys():
-            if old["code"][part] != new["code"][part]:
-                pairs.add((part, old["uses"].get(part, part), old["code"][part], new["code"][part]))
+        codes: tuple[dict[Part, str], dict[Part, str]] = (old["code"], new["code"])
+        for part in codes[0].keys() & codes[1].keys():
+            if codes[0][part] != codes[1][part]:
+                pairs.add((part, old["uses"].get(part, part), codes[0][part], codes[1][part]))
     found.pairs = [
         Pair(part=part, name=name, old=before, new=after) for part, name, before, after in sorted(pairs)
     ]
@@ -159,13 +160,14 @@ _NOTHING = "nothing"
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
     """Every plain value in nested dicts and lists by the way to it: ``steps.lr.0``."""
+    inner: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
         inner = value.items()
     elif isinstance(value, list):
         inner = enumerate(value)
     else:
         return {name: value}
-    found = {}
+    found: dict[str, Any] = {}
     for key, one in inner:
         found |= _flat(one, f"{name}.{key}" if name else str(key))
     return found

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from lrstudy.analysis.statistics import MIN_SEEDS, average_ranks, t_interval
 from lrstudy.analysis.time_to_target import validated
 from lrstudy.errors import StudyError, unknown
 from lrstudy.ledger import Ledger, Record
-from lrstudy.recipe.config import FloatRange
+from lrstudy.recipe.config import Choices, FloatRange
 from lrstudy.recipe.dataset import headlines
 from lrstudy.recipe.identity import content_hash
 from lrstudy.schedules import forms_of
@@ -129,7 +130,7 @@ def _values(record: Record) -> dict:
 
 
 def _measured(record: Record, metric: str) -> float:
-    value = getattr(record.test.last, metric.removeprefix("test/"))
+    value = getattr(record.measured.last, metric.removeprefix("test/"))
     return 0.0 if record.status == "diverged" or value is None else value
 
 
@@ -149,12 +150,13 @@ def _trials(records: list[Record], metric: str) -> list[dict]:
     def phase(some: list[Record]) -> dict | None:
         if not some:
             return None
-        losses = [None if r.status == "diverged" else r.history["validation/loss"][-1] for r in some]
-        worked = None not in losses
+        losses = [None if r.status == "diverged" else r.numbers("validation/loss")[-1] for r in some]
+        ended = [loss for loss in losses if loss is not None]
+        worked = len(ended) == len(losses)
         return {
             "losses": losses,
-            "objective": mean(losses) if worked else None,
-            "metric": mean(r.history[name][-1] for r in some) if worked else 0.0,
+            "objective": mean(ended) if worked else None,
+            "metric": mean(r.numbers(name)[-1] for r in some) if worked else 0.0,
         }
 
     trials = []
@@ -224,7 +226,8 @@ def evidence(
         min((n for n in lengths if n >= epochs), default=None),
     )
     if below is None or above is None or below == above:
-        return [(by_length[below if above is None else above], 1.0)]
+        nearest = next(n for n in (above, below) if n is not None)
+        return [(by_length[nearest], 1.0)]
     share = math.log(epochs / below) / math.log(above / below)
     return [(by_length[below], 1 - share), (by_length[above], share)]
 
@@ -274,7 +277,7 @@ def recommend(chosen: Sequence[tuple[Task, float]], trials: int | None = None) -
                 f"--trials: found {trials}; the searches behind this have {fewest} trials a schedule, "
                 f"so {told}. Leave --trials out for the values that the searches found."
             )
-    found = []
+    found: list[dict[str, Any]] = []
     for name in names:
         expected, difference, interval = (
             _by_seeds(chosen, name) if trials is None else _by_trials(chosen, name, trials)
@@ -384,7 +387,7 @@ def mistuned(row: Row) -> dict | None:
     if not worked:
         return None
     tried = {name: [trial["values"][name] for trial in row.trials] for name in worked[0]["values"]}
-    space = {
+    space: dict[str, FloatRange | Choices] = {
         name: FloatRange(low=float(min(values)), high=float(max(values)))
         for name, values in tried.items()
         if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)

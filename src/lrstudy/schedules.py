@@ -99,16 +99,18 @@ class Factory:
             if name in values and spec.form_of in values:
                 self._check_forms(where, name, spec, values, num_epochs)
         for name, spec in self.parameters.items():
-            if name not in values and (value := _rounded(spec.derive(num_epochs, values))) is not None:
+            # What has neither value nor default is derived.
+            if name not in values and (value := _rounded(spec.derive(num_epochs, values))) is not None:  # type: ignore[union-attr, misc]
                 values[name] = spec.check(where, name, value, num_epochs)
         return {name: values.get(name) for name in self.parameters}
 
     def _check_forms(
         self, where: str, name: str, spec: "Number | Times", values: dict, num_epochs: float
     ) -> None:
-        relative = spec.form_of
+        relative: Any = spec.form_of
+        # Each of two forms can be derived.
         expected, implied = (
-            _rounded(self.parameters[one].derive(num_epochs, {k: v for k, v in values.items() if k != one}))
+            _rounded(self.parameters[one].derive(num_epochs, {k: v for k, v in values.items() if k != one}))  # type: ignore[union-attr, misc]
             for one in (name, relative)
         )
         # Near its bounds one form tells apart what the other cannot, so either may show that they agree.
@@ -138,7 +140,7 @@ def schedule(
     kind: str = "Others",
     pictures: tuple[dict[str, Any], ...] = ({},),
     **parameters: Parameter,
-):
+) -> Callable[[Callable[..., float]], Factory]:
     """Make a schedule of a formula ``(t, num_epochs, **parameters) -> multiplier``: decorates it.
 
     In this package the schedule is found by the formula's name, from another one as ``package.module:name``.

@@ -1,5 +1,6 @@
 """Send to MLflow what waits in the journals: python -m lrstudy.sync (``make sync``)."""
 
+from functools import partial
 from pathlib import Path
 
 from lrstudy.errors import StudyError
@@ -36,13 +37,13 @@ def main() -> None:
     try:
         store = Store(uri, root)
         for folder in folders:
-            [(key, run_id)] = send(folder, store, lambda folder=folder: sent.append(folder)).items()
+            [(key, run_id)] = send(folder, store, partial(sent.append, folder)).items()
             journal = Journal(folder, key)
             if run_id in store.deleted or not is_orphan(journal):
                 continue
             if store.client.get_run(run_id).info.status == "RUNNING":
                 journal.end("KILLED")
-                send(folder, store, lambda folder=folder: sent.append(folder))
+                send(folder, store, partial(sent.append, folder))
                 killed += 1
     except StudyError:
         raise

@@ -78,7 +78,7 @@ def minutes(needs: list[Need], records: list[Record]) -> float | None:
     for need in needs:
         settings = need.task["settings"]
         costs = [
-            median(r.history["compute_seconds"]) * r.settings["threads"]
+            median(r.numbers("compute_seconds")) * r.settings["threads"]
             for r in records
             if r.settings["model"] == settings["model"]
             and r.settings["training_share"] == settings["training_share"]

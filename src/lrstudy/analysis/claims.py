@@ -23,7 +23,7 @@ is tested over pairs of rounds, each row by itself.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -180,7 +180,8 @@ class _Part:
 def _tests(spec: dict, comparison: dict, curves: list[dict]) -> tuple[list[_Part], dict[str, list[str]]]:
     """The parts of a claim, and why there are none for which models."""
     deciders = {"turning": _turning, "paired": _paired, "equivalent": _equivalent, "timed": _timed}
-    parts, untested = [], {}
+    parts: list[_Part] = []
+    untested: dict[str, list[str]] = {}
     timed = comparison.get("timing", {}) if spec["decide"] == "timed" else {}
     for model in dict.fromkeys([*comparison["cells"], *timed]):
         schedules, row = comparison["cells"].get(model, {}), spec.get("row")
@@ -209,6 +210,10 @@ def _of_all_looks(
 ) -> float:
     looks = comparison["protocol"]["looks"]
     return p_of_all_looks(p_of, seeds, _planned(comparison), looks, sides, ran)
+
+
+def _of_chosen(p_of: Callable[[np.ndarray], float], values: np.ndarray, chosen: list[int]) -> float:
+    return p_of(values[chosen])
 
 
 def _planned(comparison: dict) -> list[str]:
@@ -373,12 +378,16 @@ def _equivalent(
         mean = float(np.mean(values))
         ran = _ran(spec, model, schedules, [one, other], comparison)
         within = _of_all_looks(
-            lambda chosen, values=values: equivalence_p(values[chosen], margin), seeds, comparison, ran, 1
+            functools.partial(_of_chosen, functools.partial(equivalence_p, margin=margin), values),
+            seeds,
+            comparison,
+            ran,
+            sides=1,
         )
         # The two sides exclude each other: the p of a difference beyond the margin is that of the side seen.
         beyond = math.copysign(1.0, mean) * values - margin
         outside = abs(mean) > margin
-        p = _of_all_looks(lambda chosen, beyond=beyond: signed_rank_p(beyond[chosen]), seeds, comparison, ran)
+        p = _of_all_looks(functools.partial(_of_chosen, signed_rank_p, beyond), seeds, comparison, ran)
         parts.append(
             _Part(
                 model,
@@ -393,11 +402,9 @@ def _equivalent(
                 len(values),
                 p if outside else within,
                 -_lean(beyond) if outside else 1,
-                lambda n, level, values=values, beyond=beyond, outside=outside: (
-                    _chance(beyond, n, level)
-                    if outside
-                    else _chance_within(values, n, _one_sided(n, level, comparison), margin)
-                ),
+                functools.partial(_chance, beyond)
+                if outside
+                else functools.partial(_chance_within_at_looks, values, margin, comparison),
                 [one, other],
                 _keys(schedules, model, [one, other], [metric]),
                 shown=t_interval(values, comparison["protocol"]["confidence"]),
@@ -440,9 +447,9 @@ def _timed(
                 n,
                 signed_rank_p(beyond) if side and enough else 1.0,
                 side if _lean(beyond) > 0 else 0,
-                lambda n, level, values=values, beyond=beyond, side=side: (
-                    _chance(beyond, n, level) if side else _chance_within(values, n, level, margin)
-                ),
+                functools.partial(_chance, beyond)
+                if side
+                else functools.partial(_chance_within, values, margin=margin),
                 [row, *control],
                 [f"timing.{model}.{kind}.{name}.seconds" for name in [row, *control]],
                 equivalence_p(values, margin) if enough else 1.0,
@@ -522,6 +529,13 @@ def _chance_within(values: np.ndarray, num_seeds: int, level: float, margin: flo
     return chance_of_equivalence(
         float(np.mean(values)), float(np.std(values, ddof=1)), num_seeds, level, margin
     )
+
+
+def _chance_within_at_looks(
+    values: np.ndarray, margin: float, comparison: dict, num_seeds: int, level: float
+) -> float:
+    """:func:`_chance_within` at the one-sided level of a planned look."""
+    return _chance_within(values, num_seeds, _one_sided(num_seeds, level, comparison), margin)
 
 
 def _stops(
@@ -771,8 +785,10 @@ def _needed(spec: dict, parts: list[_Part], comparison: dict) -> _Needed:
     timed = spec["decide"] == "timed"
     if looks and not timed:
         levels = dict(zip(looks, bounds(tuple(looks), level), strict=True))
-        reached = set.intersection(*(set(_looks_so_far(comparison, part.ran)) for part in parts))
-        candidates = [look for look in looks if look not in reached]
+        reached = set.intersection(
+            *(set(_looks_so_far(comparison, part.ran)) for part in parts if part.ran is not None)
+        )
+        candidates: Sequence[int] = [look for look in looks if look not in reached]
     else:
         # More than there are: those did not decide. A part that has fewer than MIN_SEEDS decides with these.
         first = max([MIN_SEEDS, *(part.n + 1 for part in parts)])
@@ -827,7 +843,8 @@ def _run(spec: dict, comparison: dict) -> dict[str, Any]:
     command = run_command(spec, comparison["protocol"]["seeds"], comparison["data"])
     if command == spec["run"].get("command"):
         return {"command": command, "core_hours": None}
-    wanted, hours = spec["run"], 0.0
+    wanted = spec["run"]
+    hours: float | None = 0.0
     num_seeds = max(MIN_SEEDS, len(comparison["protocol"]["seeds"]))
     num_rows = len(wanted["rows"]) + len(wanted.get("set", []))
     for schedules in comparison["cells"].values():
@@ -843,7 +860,7 @@ def _run(spec: dict, comparison: dict) -> dict[str, Any]:
             hours = None
             break
         epochs = wanted.get("epochs", max(cell["num_epochs"] for cell in schedules.values()))
-        hours += num_rows * num_seeds * epochs * float(np.mean(seconds)) / 3600
+        hours = hours + num_rows * num_seeds * epochs * float(np.mean(seconds)) / 3600
     return {"command": command, "core_hours": hours}
 
 
@@ -919,7 +936,7 @@ def _needed_words(spec: dict, needed: _Needed, comparison: dict) -> str:
     timed = spec["decide"] == "timed"
     if needed.seeds is None and comparison["protocol"]["looks"] and not timed:
         return ", and the planned looks are over"
-    if needed.seeds is None:
+    if needed.seeds is None or needed.chance is None:
         return f", and not even {MOST_SEEDS} {_counted(spec)} would, if the effects are those seen"
     more = "; timing.rounds is twice that" if timed else " more"
     hours = "" if needed.core_hours is None else f" ({needed.core_hours:.2g} core-hours{more})"

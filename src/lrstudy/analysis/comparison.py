@@ -375,7 +375,7 @@ def ranking(
         "friedman_p": friedman.p,
         "friedman_method": friedman.method,
         "smallest_friedman_p": smallest_friedman_p(*values.shape),
-        "critical_difference": critical_difference(*values.shape, settings.confidence),
+        "critical_difference": critical_difference(len(values), len(names), settings.confidence),
         "groups": [[names[column] for column in group] for group in groups],
     }
 
@@ -572,7 +572,7 @@ def _is_number(value: float | None) -> bool:
 
 def _describe(cell: dict, settings: CompareParams) -> dict:
     training = cell["training"]
-    metrics = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for name, found in metrics_by_seed(cell).items():
         values = [value for value in found.values() if value is not None]
         metrics[name] = {"values": found, "mean": None, "spread": None, "interval": None}
@@ -692,9 +692,8 @@ def _add_differences(
             "interval": t_interval(values, settings.confidence),
         }
         if name == "test/accuracy" and all(seed in found for found in right for seed in pairs):
-            metric[key]["examples_interval"] = seeds_and_examples_interval(
-                *([found[seed] for seed in pairs] for found in right), settings.confidence
-            )
+            ours, theirs = ([found[seed] for seed in pairs] for found in right)
+            metric[key]["examples_interval"] = seeds_and_examples_interval(ours, theirs, settings.confidence)
         if name in TESTED:
             look = len(values) >= MIN_SEEDS and looks_reached(settings.looks, studied, ran)
             metric[key] |= {

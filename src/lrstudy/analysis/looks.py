@@ -53,7 +53,13 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
         scale = math.sqrt(fraction - before)
         now = alpha_spent(fraction, level, sides) / sides
 
-        def excess(bound, points=points, weights=weights, scale=scale, left=now - spent) -> float:
+        def excess(
+            bound: float,
+            points: np.ndarray = points,
+            weights: np.ndarray = weights,
+            scale: float = scale,
+            left: float = now - spent,
+        ) -> float:
             return float(weights @ ndtr((points - bound) / scale)) - left
 
         # An early look may have less to spend, at a low level, than lies beyond nine standard deviations.

@@ -146,11 +146,11 @@ def signed_rank_p(differences: ArrayLike, alternative: Alternative = "two-sided"
     """
     from scipy.stats import rankdata
 
-    differences = _as_on_paper(_vector(differences))
-    differences = differences[differences != 0]
-    ranks = np.rint(2 * rankdata(np.abs(differences))).astype(int)  # doubled, since mean ranks end in .5
+    paired = _as_on_paper(_vector(differences))
+    paired = paired[paired != 0]
+    ranks = np.rint(2 * rankdata(np.abs(paired))).astype(int)  # doubled, since mean ranks end in .5
     null = _signed_rank_distribution(tuple(sorted(ranks.tolist())))
-    observed = ranks[differences > 0].sum()
+    observed = ranks[paired > 0].sum()
     greater = null[observed:].sum()
     if alternative == "greater":
         return float(min(1.0, greater))
@@ -260,7 +260,7 @@ def _chance_of_t_tests(
         ndtr((beyond - side * mean) / error) - ndtr((within - side * mean) / error) for side in (1, -1)
     )
     chance = weights @ np.where(within >= beyond, 1.0, 1.0 - between)
-    return float(min(max(chance, 0.0), 1.0))
+    return float(np.clip(chance, 0.0, 1.0))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -424,7 +424,8 @@ def _rank_sums(
     digits = base ** np.arange(num_schedules, dtype=np.int64)
     reached = np.sort((sums[:, None] + orders).reshape(-1, num_schedules), axis=1)
     _, first, which = np.unique(reached @ digits, return_index=True, return_inverse=True)
-    return reached[first], np.bincount(which, np.repeat(chances / len(orders), len(orders)))
+    summed = np.bincount(which, np.repeat(chances / len(orders), len(orders)))
+    return reached[first], summed.astype(np.float64)  # NumPy says that it only counts; of weights it is so
 
 
 def smallest_friedman_p(num_seeds: int, num_schedules: int) -> float:

@@ -103,11 +103,12 @@ def target(model: str, reference: dict | None, headline: str, settings: CompareP
     else:
         tuning = reference["tuning"]
         values = [_validated(search, metric) for search in tuning["searches"]]
-        if None not in values:
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
             of = f" of {tuning['model']}" if tuning["model"] != model else ""
             return {
                 "metric": metric,
-                "value": sum(values) / len(values),
+                "value": sum(known) / len(known),
                 "source": f"what {name}{of} ended with in its search, a mean over the tuning seeds",
             }
         why = f"{name} diverged in its search"
@@ -175,7 +176,8 @@ def profile(models: Cells, compared: Cells, cost: str, across_dtypes: bool) -> d
     """
     first, *others = models.values() or [{}]
     names = [name for name in first if all(name in schedules for schedules in others)]
-    costs, left_out = [], {}
+    costs: list[list[float]] = []
+    left_out: dict[str, dict[str, dict[str, list[str]]]] = {}
     for model, schedules in models.items():
         values = [schedules[name][cost]["values"] for name in names]
         cells = [compared[model][name] for name in names]

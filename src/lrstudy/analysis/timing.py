@@ -15,7 +15,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,16 +159,17 @@ class _Blocks:
         """Train the next epoch, of another seed's training where the last one has ended; its seconds."""
         from lrstudy.training.loop import train
 
-        def end(record: dict, checkpoint) -> None:
+        def end(record: dict, checkpoint: Callable[[], dict]) -> None:
             raise _BlockEnded(record, checkpoint())
 
         settings = self._settings | {"seed": self._seed}
         try:
             train(settings, *self._splits, self._meta, state=self._state, on_epoch=end)
         except _BlockEnded as ended:
-            record, self._state = ended.args
-        if self._state["status"] != "running":
-            self.num_diverged += self._state["status"] == "diverged"
+            record, state = ended.args
+        self._state = state
+        if state["status"] != "running":
+            self.num_diverged += state["status"] == "diverged"
             self._state, self._seed = None, self._seed + 1
         return record["compute_seconds"]
 

@@ -45,7 +45,10 @@ def read_split(folder: Path | str, split: str) -> dict[str, np.ndarray]:
 def _misfit(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str | None:
     """What is wrong with a split's tensors, or None."""
     count = len(arrays["labels"]) if arrays.get("labels", np.empty(())).ndim else 0
-    shapes = {"labels": (np.int64, (count,)), "index": (np.int64, (count,))}
+    shapes: dict[str, tuple[type[np.integer], tuple[int, ...]]] = {
+        "labels": (np.int64, (count,)),
+        "index": (np.int64, (count,)),
+    }
     if meta["kind"] == "image":
         shapes["images"] = (np.uint8, (count, *meta["image_size"], meta["in_channels"]))
     else:

@@ -6,7 +6,7 @@ its cache. What it lacks is here: one clear error, bounds on what is read, and l
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from lrstudy.data.raw import IMAGE_TYPE, MAX_IMAGE_BYTES, ROWS_AT_ONCE, class_numbers, is_string, one_line
 from lrstudy.errors import StudyError, unknown
-from lrstudy.recipe.dataset import Columns
+from lrstudy.recipe.dataset import Columns, Split
 
 MAX_BYTES = 1 << 32  # of a split, unpacked
 INPUT = {"image": "image", "text": "text"}
@@ -27,8 +27,8 @@ def written_columns(kind: str) -> Columns:
 
 
 def write_table(
-    files: dict[str, list[Path]],
-    targets: dict[str, Path],
+    files: Mapping[Split, list[Path]],
+    targets: Mapping[Split, Path],
     *,
     kind: str,
     columns: Columns,
@@ -118,7 +118,12 @@ def _read_image(path: Path, at: str) -> bytes:
 
 
 def write_images(
-    folders: dict[str, Path], targets: dict[str, Path], *, classes: list[str], cache: Path, where: str
+    folders: Mapping[Split, Path],
+    targets: Mapping[Split, Path],
+    *,
+    classes: list[str],
+    cache: Path,
+    where: str,
 ) -> None:
     """Write the images of folders with a folder for each class as one parquet file for each split.
 

@@ -16,9 +16,10 @@ import numpy as np
 from lrstudy.checked import refused
 from lrstudy.data import SPLITS, read_meta, read_split
 from lrstudy.data.raw import OFFICIAL_SPLITS, content_digests, digest, read_rows
-from lrstudy.data.records import DataMeta, Source
+from lrstudy.data.records import DataMeta, RawSplit, Source
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically
+from lrstudy.recipe.dataset import Split
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # token ids 0 and 1
 
@@ -43,13 +44,15 @@ def preprocess(
     """
     source = _read_source(raw)
     layout = source.layout
-    data, labels, rows = {}, {}, {}
-    for split in OFFICIAL_SPLITS:
-        path, where = raw / f"{split}.parquet", f"{source.label}, {split}"
-        data[split], labels[split], _ = read_rows(path, layout, source.files[split].rows, where)
-        rows[split] = np.arange(len(labels[split]))
-        if limit is not None and limit < len(rows[split]):
-            rows[split] = stratified_choice(labels[split], limit, split_seed)
+    data: dict[Split, np.ndarray | list[str]] = {}
+    labels: dict[Split, np.ndarray] = {}
+    rows: dict[Split, np.ndarray] = {}
+    for part in OFFICIAL_SPLITS:
+        path, where = raw / f"{part}.parquet", f"{source.label}, {part}"
+        data[part], labels[part], _ = read_rows(path, layout, source.files[part].rows, where)
+        rows[part] = np.arange(len(labels[part]))
+        if limit is not None and limit < len(rows[part]):
+            rows[part] = stratified_choice(labels[part], limit, split_seed)
     limited = any(len(rows[split]) < len(labels[split]) for split in OFFICIAL_SPLITS)
     copies = {split: content_digests([data[split][row] for row in rows[split]]) for split in OFFICIAL_SPLITS}
     chosen = validation_choice(
@@ -63,7 +66,7 @@ def preprocess(
         "validation": rows["train"][chosen],
         "test": rows["test"],
     }
-    official = {"train": "train", "validation": "train", "test": "test"}
+    official: dict[str, Split] = {"train": "train", "validation": "train", "test": "test"}
     num_classes = len(layout.class_names)
     counts = {
         split: np.bincount(labels[official[split]][index[split]], minlength=num_classes).tolist()
@@ -79,6 +82,7 @@ def preprocess(
         for split in SPLITS
     }
     tokenizer, shape = None, {}
+    learned: dict[str, Any]
     if layout.kind == "image":
         for split in SPLITS:
             tensors[split]["images"] = data[official[split]][index[split]]
@@ -94,7 +98,7 @@ def preprocess(
     else:
         texts = {split: [data[official[split]][row] for row in index[split]] for split in SPLITS}
         tokenizer = train_tokenizer(texts["train"], vocab_size)
-        lengths = {}
+        lengths: dict[str, np.ndarray] = {}
         for split in SPLITS:
             tensors[split]["tokens"], tensors[split]["offsets"], lengths[split] = encode(
                 tokenizer, texts[split], max_length
@@ -239,7 +243,7 @@ def read_examples(raw: Path, folder: Path, split: str) -> tuple[np.ndarray | lis
     if meta["kind"] == "image":
         return arrays["images"], arrays["labels"]  # pixels are kept as they came
     source = _read_source(raw)
-    official = "test" if split == "test" else "train"
+    official: RawSplit = "test" if split == "test" else "train"
     entry, stage = source.files[official], f"preprocess@{folder.name}"
     if meta.get("raw", {}).get(official) != entry.sha256:
         raise refused(folder, stage, f"made from other files than those in {raw}")

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
-from lrstudy.recipe.dataset import Columns, Layout
+from lrstudy.recipe.dataset import Columns, Layout, Split, image_shape
 
-OFFICIAL_SPLITS = ("train", "test")
+OFFICIAL_SPLITS: tuple[Split, ...] = ("train", "test")
 ARCHIVE_SIZE = 32  # pixels, height and width, of the images in CIFAR's archive
 MAX_FILE_BYTES = 1 << 32  # a raw parquet file, packed or unpacked; the largest official one has about 120 MB
 MAX_PIXEL_BYTES = 1 << 33  # of a split's decoded images: it is held in memory
@@ -131,7 +131,7 @@ def _type(schema: Any, name: str) -> Any:
 def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray, str]:
     from PIL import Image
 
-    (height, width), channels = layout.image_size, layout.channels
+    height, width, channels = image_shape(layout)
     total = len(values) * height * width * channels
     if total > MAX_PIXEL_BYTES:
         raise StudyError(
@@ -153,7 +153,7 @@ def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray,
                     )
                 if not layout.resize and image.size != (width, height):
                     raise ValueError(f"{image.height}x{image.width} pixels")
-                encodings.add(image.format.lower())
+                encodings.add(str(image.format).lower())
                 decoded = image.convert("RGB" if channels == 3 else "L")
                 if decoded.size != (width, height):
                     decoded = decoded.resize((width, height), Image.Resampling.BILINEAR)
@@ -194,11 +194,15 @@ def read_archive(path: Path, members: Iterable[str]) -> tuple[np.ndarray, np.nda
         with tarfile.open(path, "r:gz") as archive:
             for name in members:
                 member = archive.getmember(name)
-                if not member.isreg() or member.size > MAX_MEMBER_BYTES:
+                if (
+                    not member.isreg()
+                    or member.size > MAX_MEMBER_BYTES
+                    or (file := archive.extractfile(member)) is None
+                ):
                     raise StudyError(
                         f"{path.name}: {name} is no plain file of at most {MAX_MEMBER_BYTES:,} bytes."
                     )
-                batch = _ArrayUnpickler(archive.extractfile(member), encoding="bytes").load()
+                batch = _ArrayUnpickler(file, encoding="bytes").load()
                 data, numbers = batch[b"data"], np.asarray(batch[b"labels"], np.int64)
                 if data.dtype != np.uint8 or data.shape != (len(numbers), 3 * ARCHIVE_SIZE**2):
                     raise StudyError(

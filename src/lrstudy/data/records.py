@@ -57,6 +57,7 @@ class DataMeta(Output):
         for name in needed[self.kind]:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing, which data of kind {self.kind} have")
-        if self.kind == "image" and not len(self.mean) == len(self.std) == self.in_channels:
+        channels = {len(self.mean or ()), len(self.std or ()), self.in_channels}
+        if self.kind == "image" and len(channels) > 1:
             raise ValueError(f"mean and std are not of {self.in_channels} channels")
         return self

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lrstudy.data.raw import OFFICIAL_SPLITS, image_table
-from lrstudy.recipe.dataset import Columns, Dataset
+from lrstudy.recipe.dataset import Columns, Dataset, Split, image_shape
 
 VERSION = 1  # of the sample's content: raise it with every change that alters a single example
 SEED = 20  # of colours, shifts, noise and sentences
@@ -78,8 +78,12 @@ FILLER = (
 
 
 NUM_DIGITS = 10
-DIGIT_ROWS = {"train": 1300, "test": 440}  # of ten classes, balanced: the rarest digit has 174 scans
-REVIEW_ROWS = {"train": 2000, "test": 1000}
+# Of ten classes, balanced: the rarest digit has 174 scans.
+DIGIT_ROWS: dict[Split, int] = {
+    "train": 1300,
+    "test": 440,
+}
+REVIEW_ROWS: dict[Split, int] = {"train": 2000, "test": 1000}
 SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "ti", "vo", "wu", "ze")
 TOPIC_WORDS = 12  # of each class
 TOPIC_SENTENCES = ("{word} was in the news today", "they spoke of {word} and {other}", "no end of {word} yet")
@@ -89,7 +93,7 @@ TOPIC_SENTENCES = ("{word} was in the news today", "they spoke of {word} and {ot
 class Sample:
     """A stand-in: both official splits as Arrow tables, their columns, its classes and its title."""
 
-    tables: dict[str, Any]
+    tables: dict[Split, Any]
     columns: Columns
     class_names: list[str]
     title: str
@@ -97,6 +101,8 @@ class Sample:
 
 def make(spec: Dataset) -> Sample:
     """The stand-in that a data set's conf names, in its layout: size, channels and number of classes."""
+    if spec.sample is None:
+        raise ValueError(f"{spec.title} has no stand-in")
     return SAMPLES[spec.sample](spec)
 
 
@@ -107,11 +113,11 @@ def _digits(spec: Dataset) -> Sample:
 
     scans, labels = load_digits(return_X_y=True)  # (1797, 64), ink from 0 to 16
     rng = np.random.default_rng(SEED)
-    (height, width), channels, num_classes = spec.image_size, spec.channels, len(spec.classes)
+    (height, width, channels), num_classes = image_shape(spec), len(spec.classes)
     num_inks = -(-num_classes // NUM_DIGITS)
     columns = Columns(input="img", label="label")
     per_class = {split: rows // NUM_DIGITS // num_inks for split, rows in DIGIT_ROWS.items()}
-    chosen: dict[str, list[tuple[int, int]]] = {split: [] for split in OFFICIAL_SPLITS}
+    chosen: dict[Split, list[tuple[int, int]]] = {split: [] for split in OFFICIAL_SPLITS}
     for digit in range(min(NUM_DIGITS, num_classes)):
         scans_of = rng.permutation(np.flatnonzero(labels == digit))
         for ink in range(num_inks):
@@ -120,18 +126,20 @@ def _digits(spec: Dataset) -> Sample:
                 rows = scans_of[ink * sum(per_class.values()) :][: sum(per_class.values())]
                 chosen["train"].extend((row, number) for row in rows[: per_class["train"]])
                 chosen["test"].extend((row, number) for row in rows[per_class["train"] :])
-    tables = {}
+    tables: dict[Split, Any] = {}
     for split, examples in chosen.items():
         examples = [examples[place] for place in rng.permutation(len(examples))]
         images = np.empty((len(examples), height, width, channels), np.uint8)
         for target, (row, number) in enumerate(examples):
             scan = Image.fromarray((scans[row].reshape(8, 8) * 255 / 16).astype(np.uint8))
-            ink = np.asarray(scan.resize((width, height), Image.Resampling.BILINEAR)) / 255
-            ink = np.roll(ink, rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2), (0, 1))[..., None]
+            drawn = np.asarray(scan.resize((width, height), Image.Resampling.BILINEAR)) / 255
+            shift = tuple(rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2).tolist())
+            drawn = np.roll(drawn, shift, (0, 1))[..., None]
             colour, background = rng.uniform(140, 255, channels), rng.uniform(0, 115, channels)
             if num_inks > 1:
                 colour = _colour(number // NUM_DIGITS / num_inks, channels)
-            image = background + (colour - background) * ink + rng.normal(0, NOISE, (height, width, channels))
+            noise = rng.normal(0, NOISE, (height, width, channels))
+            image = background + (colour - background) * drawn + noise
             images[target] = np.clip(np.rint(image), 0, 255)
         tables[split] = image_table(images, np.array([number for _, number in examples]), columns)
     digits = [str(number % NUM_DIGITS) for number in range(num_classes)]
@@ -151,7 +159,7 @@ def _reviews(spec: Dataset) -> Sample:
     import pyarrow as pa
 
     rng = np.random.default_rng(SEED)
-    tables = {}
+    tables: dict[Split, Any] = {}
     for split, rows in REVIEW_ROWS.items():
         label = rng.permutation(np.repeat([0, 1], rows // 2))
         flipped = _flipped(rng, label, 2)
@@ -178,7 +186,7 @@ def _topics(spec: Dataset) -> Sample:
     while len(invented) < TOPIC_WORDS * num_classes:
         invented["".join(rng.choice(SYLLABLES, 3 if num_classes <= 100 else 4))] = None
     words = np.array(list(invented)).reshape(num_classes, TOPIC_WORDS)
-    tables = {}
+    tables: dict[Split, Any] = {}
     for split, rows in REVIEW_ROWS.items():
         label = rng.permutation(np.repeat(np.arange(num_classes), max(1, rows // num_classes)))
         wrong = _flipped(rng, label, num_classes)

@@ -32,7 +32,18 @@ from lrstudy.data.raw import (
 from lrstudy.data.records import Source
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
-from lrstudy.recipe.dataset import Columns, Dataset, Hub, Images, Layout, Torchvision
+from lrstudy.recipe.dataset import (
+    Archive,
+    Columns,
+    Dataset,
+    Hub,
+    Images,
+    Layout,
+    Split,
+    Table,
+    Torchvision,
+    image_shape,
+)
 
 SOURCES = ("hub", "archive", "sample")
 
@@ -76,15 +87,15 @@ def download(
         if source == "sample":
             found = _stage_sample(name, spec, staged)
         elif source == "archive" and spec.archive:
-            found = _stage_archive(name, spec, staged, folder, partial / name)
+            found = _stage_archive(name, spec, spec.archive, staged, folder, partial / name)
         elif isinstance(spec.origin, Hub) and mirror is not None:
-            found = _stage_mirror(name, spec, staged, mirror)
+            found = _stage_mirror(name, spec, spec.origin, staged, mirror)
         elif isinstance(spec.origin, Hub):
-            found = _stage_hub(name, spec, staged, folder, partial / name, endpoint)
+            found = _stage_hub(name, spec, spec.origin, staged, folder, partial / name, endpoint)
         elif isinstance(spec.origin, Torchvision):
-            found = _stage_torchvision(name, spec, staged, partial / name)
+            found = _stage_torchvision(name, spec, spec.origin, staged, partial / name)
         else:
-            found = _stage_own(name, spec, staged)
+            found = _stage_own(name, spec, spec.origin, staged)
         paths = {s: staged[s] if staged[s].exists() else folder / f"{s}.parquet" for s in OFFICIAL_SPLITS}
         record = _describe(name, spec, paths, found)
         if isinstance(spec.origin, Hub) and found.origin in ("hub", "mirror"):
@@ -105,7 +116,7 @@ class _Found:
     origin: str
     revision: str | None
     layout: Layout
-    rows: dict[str, int] | None
+    rows: dict[Split, int] | None
     official: bool | None = None  # None: as the hashes say
     title: str = ""
 
@@ -123,12 +134,14 @@ def layout_of(spec: Dataset, columns: Columns) -> Layout:
     )
 
 
-def _describe(name: str, spec: Dataset, paths: dict[str, Path], found: _Found) -> dict[str, Any]:
+def _describe(name: str, spec: Dataset, paths: dict[Split, Path], found: _Found) -> dict[str, Any]:
     """Check the content of both splits and return the record for ``source.json``."""
-    files, encodings, contents = {}, set(), {}
+    files: dict[Split, dict[str, Any]] = {}
+    encodings: set[str] = set()
+    contents: dict[Split, set[bytes]] = {}
     for split, path in paths.items():
         where = f"{name} ({found.origin}), {split}"
-        rows = found.rows and found.rows[split]
+        rows = found.rows[split] if found.rows else None
         values, labels, encoding = read_rows(path, found.layout, rows, where)
         encodings.update(encoding.split("+"))
         contents[split] = set(content_digests(values))
@@ -141,24 +154,26 @@ def _describe(name: str, spec: Dataset, paths: dict[str, Path], found: _Found) -
     official = found.official
     if official is None:
         hashes = {split: [entry["sha256"]] for split, entry in files.items()}
-        official = hashes == spec.origin.sha256
+        official = isinstance(spec.origin, Hub) and hashes == spec.origin.sha256
     note = "sample" if found.origin == "sample" else "JPEG copy" if "jpeg" in encodings else "mirror"
     noted = not official and found.origin in ("sample", "mirror", "hub")
-    resized = f", resized to {spec.image_size[0]}x{spec.image_size[1]}" if spec.resize else ""
-    pinned = official and found.origin == "mirror"
+    resized = ", resized to {}x{}".format(*image_shape(spec)) if spec.resize else ""
+    revision = found.revision
+    if isinstance(spec.origin, Hub) and official and found.origin == "mirror":
+        revision = spec.origin.revision
     return {
         "dataset": name,
         "source": found.origin,
         "official": official,
         "label": (found.title or spec.title) + (f" ({note})" if noted else "") + resized,
         "encoding": "+".join(sorted(encodings)),
-        "revision": spec.origin.revision if pinned else found.revision,
+        "revision": revision,
         "layout": found.layout.model_dump(),
         "files": files,
     }
 
 
-def _check_class_names(name: str, spec: Dataset, found: _Found, paths: dict[str, Path]) -> None:
+def _check_class_names(name: str, spec: Dataset, found: _Found, paths: dict[Split, Path]) -> None:
     """Where files name their classes themselves, the names must be those of the conf, in their order."""
     for split, path in paths.items():
         where = f"{name} ({found.origin}), {split}"
@@ -170,7 +185,7 @@ def _check_class_names(name: str, spec: Dataset, found: _Found, paths: dict[str,
             )
 
 
-def _stage_sample(name: str, spec: Dataset, staged: dict[str, Path]) -> _Found:
+def _stage_sample(name: str, spec: Dataset, staged: dict[Split, Path]) -> _Found:
     from lrstudy.data import sample
 
     if spec.sample is None:
@@ -187,10 +202,10 @@ def _stage_sample(name: str, spec: Dataset, staged: dict[str, Path]) -> _Found:
     return _Found("sample", f"version {sample.VERSION}", layout, rows, official=False, title=made.title)
 
 
-def _stage_mirror(name: str, spec: Dataset, staged: dict[str, Path], mirror: Path) -> _Found:
-    by_split: dict[str, list[Path]] = {}
+def _stage_mirror(name: str, spec: Dataset, origin: Hub, staged: dict[Split, Path], mirror: Path) -> _Found:
+    by_split: dict[Split, list[Path]] = {}
     for split in staged:
-        by_split[split] = [mirror / spec.origin.repo / file for file in spec.origin.files[split]]
+        by_split[split] = [mirror / origin.repo / file for file in origin.files[split]]
         for path in by_split[split]:
             if not path.is_file():
                 raise StudyError(
@@ -198,23 +213,29 @@ def _stage_mirror(name: str, spec: Dataset, staged: dict[str, Path], mirror: Pat
                     f"<mirror>/{path.relative_to(mirror)}. Correct the path, or unset the variable."
                 )
             check_size(path, f"{name} (mirror), {split}")
-    official = None if _as_it_is(spec.origin) else _hashes_agree(by_split, spec.origin)
-    return _Found("mirror", None, _stage_files(name, spec, by_split, staged), spec.rows, official)
+    official = None if _as_it_is(origin) else _hashes_agree(by_split, origin)
+    return _Found("mirror", None, _stage_files(name, spec, origin, by_split, staged), spec.rows, official)
 
 
 def _stage_hub(
-    name: str, spec: Dataset, staged: dict[str, Path], folder: Path, partial: Path, endpoint: str | None
+    name: str,
+    spec: Dataset,
+    origin: Hub,
+    staged: dict[Split, Path],
+    folder: Path,
+    partial: Path,
+    endpoint: str | None,
 ) -> _Found:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    origin, as_it_is = spec.origin, _as_it_is(spec.origin)
+    as_it_is = _as_it_is(origin)
     layout = layout_of(spec, origin.columns if as_it_is else written_columns(spec.kind))
     found = _Found("hub", origin.revision, layout, spec.rows, official=True)
     if _is_here(folder, origin.revision, layout):
         return found
     with contextlib.ExitStack() as kept:
-        by_split: dict[str, list[Path]] = {}
+        by_split: dict[Split, list[Path]] = {}
         for split in staged:
             by_split[split] = []
             present = folder / f"{split}.parquet"
@@ -228,7 +249,7 @@ def _stage_hub(
                 expected = expected or _hash_at_the_hub(url, name, partial)
                 getting = fetched(url, partial, f"sha256:{expected}", name, build_hf_headers())
                 by_split[split].append(kept.enter_context(getting))
-        _stage_files(name, spec, by_split, staged)
+        _stage_files(name, spec, origin, by_split, staged)
     return found
 
 
@@ -251,24 +272,26 @@ def _as_it_is(origin: Hub) -> bool:
     return all(len(paths) == 1 and paths[0].endswith(".parquet") for paths in origin.files.values())
 
 
-def _hashes_agree(files: dict[str, list[Path]], origin: Hub) -> bool:
+def _hashes_agree(files: dict[Split, list[Path]], origin: Hub) -> bool:
     found = {split: [digest(path, "sha256") for path in paths] for split, paths in files.items()}
     return found == origin.sha256
 
 
-def _stage_files(name: str, spec: Dataset, files: dict[str, list[Path]], staged: dict[str, Path]) -> Layout:
+def _stage_files(
+    name: str, spec: Dataset, origin: Hub, files: dict[Split, list[Path]], staged: dict[Split, Path]
+) -> Layout:
     """Copy the hub's or a mirror's files, or make one file for each split of them."""
-    if _as_it_is(spec.origin):
+    if _as_it_is(origin):
         for split, paths in files.items():
             for path in paths:
                 _copy(path, staged[split])
-        return layout_of(spec, spec.origin.columns)
+        return layout_of(spec, origin.columns)
     # What was fetched is named by its hash; its format is told by the name it has at the hub.
     with tempfile.TemporaryDirectory(dir=_made(staged["train"].parent)) as scratch:
-        named = {}
+        named: dict[Split, list[Path]] = {}
         for split, paths in files.items():
             named[split] = []
-            for number, (path, file) in enumerate(zip(paths, spec.origin.files[split], strict=True)):
+            for number, (path, file) in enumerate(zip(paths, origin.files[split], strict=True)):
                 link = Path(scratch) / f"{split}-{number}{Path(file).suffix}"
                 link.symlink_to(path.resolve())
                 named[split].append(link)
@@ -276,7 +299,7 @@ def _stage_files(name: str, spec: Dataset, files: dict[str, list[Path]], staged:
             named,
             staged,
             kind=spec.kind,
-            columns=spec.origin.columns,
+            columns=origin.columns,
             classes=spec.classes,
             cache=Path(scratch) / "cache",
             where=name,
@@ -284,8 +307,7 @@ def _stage_files(name: str, spec: Dataset, files: dict[str, list[Path]], staged:
     return layout_of(spec, written_columns(spec.kind))
 
 
-def _stage_own(name: str, spec: Dataset, staged: dict[str, Path]) -> _Found:
-    origin = spec.origin
+def _stage_own(name: str, spec: Dataset, origin: Images | Table, staged: dict[Split, Path]) -> _Found:
     folder, cache = Path(origin.folder).expanduser(), _made(staged["train"].parent) / "cache"
     where = f"{name} ({origin.type})"
     if not folder.is_dir():
@@ -308,7 +330,9 @@ def _stage_own(name: str, spec: Dataset, staged: dict[str, Path]) -> _Found:
     return _Found(origin.type, None, layout, spec.rows, official=False)
 
 
-def _stage_torchvision(name: str, spec: Dataset, staged: dict[str, Path], partial: Path) -> _Found:
+def _stage_torchvision(
+    name: str, spec: Dataset, origin: Torchvision, staged: dict[Split, Path], partial: Path
+) -> _Found:
     import inspect
 
     import torchvision
@@ -317,7 +341,7 @@ def _stage_torchvision(name: str, spec: Dataset, staged: dict[str, Path], partia
         found: inspect.signature(getattr(torchvision.datasets, found).__init__).parameters
         for found in torchvision.datasets.__all__
     }
-    named = spec.origin.name
+    named = origin.name
     usable = [one for one, takes in known.items() if "download" in takes and {"train", "split"} & set(takes)]
     if named not in usable:
         raise unknown(f"{name}: origin.name", named, usable, "a data set of torchvision that is downloaded")
@@ -344,7 +368,7 @@ def _stage_torchvision(name: str, spec: Dataset, staged: dict[str, Path], partia
     return _Found("torchvision", f"torchvision {torchvision.__version__}", layout, spec.rows, official=True)
 
 
-def _is_here(folder: Path, revision: str, layout: Layout) -> bool:
+def _is_here(folder: Path, revision: str | None, layout: Layout) -> bool:
     """Whether ``folder`` already holds, unchanged, what a revision is, to be read in this way.
 
     Whatever else lies there is brought anew.
@@ -359,9 +383,11 @@ def _is_here(folder: Path, revision: str, layout: Layout) -> bool:
         return False
 
 
-def _stage_archive(name: str, spec: Dataset, staged: dict[str, Path], folder: Path, partial: Path) -> _Found:
+def _stage_archive(
+    name: str, spec: Dataset, archive: Archive, staged: dict[Split, Path], folder: Path, partial: Path
+) -> _Found:
     columns = Columns(input="img", label="label")
-    layout, archive = layout_of(spec, columns), spec.archive
+    layout = layout_of(spec, columns)
     found = _Found("archive", f"md5:{archive.md5}", layout, spec.rows, official=True)
     if not _is_here(folder, found.revision, layout):
         with fetched(archive.url, partial, f"md5:{archive.md5}", name) as path:

@@ -135,7 +135,10 @@ def entries(registry: str) -> dict[str, str]:
         for statement in _module(where).statements[own]:
             if (lister := _lister(statement, _module(where), registry)) is not None:
                 given = lister.args[0] if isinstance(lister, ast.Call) and lister.args else None
-                found[given.value if isinstance(given, ast.Constant) else own] = name
+                if isinstance(given, ast.Constant) and isinstance(given.value, str):
+                    found[given.value] = name
+                else:
+                    found[own] = name
     return found
 
 
@@ -160,7 +163,7 @@ def definition_outside(key: str) -> str:
 def source_of(definition: str) -> ast.stmt:
     """The last statement that defines ``module.name``, as it stands in the file, annotations and all."""
     module, _, name = definition.rpartition(".")
-    return [one for one in parse(_file(module)).body if name in _binds(one)][-1]
+    return [one for one in parse(_source_file(module)).body if name in _binds(one)][-1]
 
 
 def resolved(name: str, module: str) -> str | None:
@@ -222,7 +225,7 @@ class _Module:
     def __init__(self, name: str):
         self.name = name
         self.package = name.partition(".")[0]
-        path = _file(name)
+        path = _source_file(name)
         self.place = f"{name}.__init__" if path.name == "__init__.py" else name
         self.statements: dict[str, list[_Statement]] = {}
         self.imports: dict[str, str] = {}
@@ -288,9 +291,19 @@ def _file(module: str) -> Path | None:
     return next((file for file in files if file.exists()), None)
 
 
+def _source_file(module: str) -> Path:
+    """Where a module that is there stands."""
+    if (file := _file(module)) is None:
+        raise KeyError(f"there is no module {module}")
+    return file
+
+
 def _root() -> Path:
     """The package's folder."""
-    return Path(importlib.util.find_spec(PACKAGE).origin).parent
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{PACKAGE} is not installed")
+    return Path(spec.origin).parent
 
 
 # ``package``: the one in which a name stands; of others than that and this package nothing is followed.
@@ -379,9 +392,9 @@ def _meaning(name: str, listed_in: str = "") -> _Meaning:
 
 def _unlisted(statement: _Statement, module: _Module, registry: str) -> _Statement:
     """The statement without its first decorator, if that fills the registry."""
-    if _lister(statement, module, registry) is None:
-        return statement
     tree = statement.tree()
+    if _lister(statement, module, registry) is None or not isinstance(tree, _DEFINITION):
+        return statement
     tree.decorator_list = tree.decorator_list[1:]
     return _Statement(ast.unparse(tree))
 
@@ -461,7 +474,7 @@ class _Bare(ast.NodeTransformer):
                 setattr(node, block, left or ([ast.Pass()] if block == "body" else []))
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         node.returns = None
         self._functions += 1
         self.generic_visit(node)
@@ -480,7 +493,8 @@ class _Bare(ast.NodeTransformer):
             if self._functions:
                 return ast.Pass()
             # A field of a class: that it is there, and where.
-            return ast.Expr(ast.Constant((ast.unparse(node.target),)))
+            named = (ast.unparse(node.target),)
+            return ast.Expr(ast.Constant(named))  # type: ignore[arg-type]  # typeshed leaves tuples out
         return ast.Assign([node.target], node.value, lineno=node.lineno)
 
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
@@ -492,7 +506,7 @@ class _Bare(ast.NodeTransformer):
         node.msg = None
         return node
 
-    def visit_If(self, node: ast.If) -> ast.stmt:
+    def visit_If(self, node: ast.If) -> ast.AST:
         is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         return ast.Pass() if is_for_types and not node.orelse else self.generic_visit(node)
 
@@ -523,13 +537,17 @@ class _Canonical(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         """A dotted name in quotes may be looked up at run time, as an optimizer's class is."""
-        is_name = isinstance(node.value, str) and node.value.startswith((f"{PACKAGE}.", f"{self.package}."))
-        parts = node.value.split(".") if is_name else []
-        if is_name and all(map(str.isidentifier, parts)) and _defined(node.value, self.package):
-            self.refers_to[node.value] = None
+        text = node.value
+        if (
+            isinstance(text, str)
+            and text.startswith((f"{PACKAGE}.", f"{self.package}."))
+            and all(map(str.isidentifier, text.split(".")))
+            and _defined(text, self.package)
+        ):
+            self.refers_to[text] = None
         return node
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         dotted = self._dotted(node)
         return self._named(dotted, node) if dotted else self.generic_visit(node)
 
@@ -542,7 +560,7 @@ class _Canonical(ast.NodeTransformer):
             return f"{before}.{node.attr}"
         return None
 
-    def _named(self, target: str, node: ast.expr) -> ast.expr:
+    def _named(self, target: str, node: ast.Name | ast.Attribute) -> ast.expr:
         if target.split(".")[0] not in (PACKAGE, self.package):
             return ast.Name(target, node.ctx)
         attributes: list[str] = []
@@ -553,7 +571,7 @@ class _Canonical(ast.NodeTransformer):
             attributes.insert(0, last)
         if _defined(target, self.package):
             self.refers_to[target] = None
-        named: ast.expr = ast.Name(target.rpartition(".")[2], ast.Load())
+        named: ast.Name | ast.Attribute = ast.Name(target.rpartition(".")[2], ast.Load())
         for attribute in attributes:
             named = ast.Attribute(named, attribute, ast.Load())
         named.ctx = node.ctx

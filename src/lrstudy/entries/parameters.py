@@ -20,7 +20,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeGuard
 
 from lrstudy.errors import StudyError, unknown
 
@@ -60,7 +60,7 @@ class Number:
     gt: float | None = None
     ge: float | None = None
     lt: float | None = None
-    le: float | str | None = None
+    le: float | Literal["num_epochs"] | None = None
     whole: bool = False
     step: int | None = None
     derive: Callable[[float, dict], float | None] | None = None
@@ -70,7 +70,8 @@ class Number:
     def allowed(self, name: str) -> str:
         """The range in words: ``0 < gamma <= 1``."""
         if self.step is not None:
-            return f"{name} = {', '.join(f'{self.ge + self.step * n:g}' for n in range(3))}, ..."
+            # step counts from ge, so there is one.
+            return f"{name} = {', '.join(f'{self.ge + self.step * n:g}' for n in range(3))}, ..."  # type: ignore[operator]
         low = f"{self.gt:g} < " if self.gt is not None else f"{self.ge:g} <= " if self.ge is not None else ""
         high = self.lt if self.lt is not None else self.le
         sign = "<" if self.lt is not None else "<="
@@ -91,7 +92,7 @@ class Number:
             or (self.lt is not None and not value < self.lt)
             or (le is not None and not value <= le)
             or (self.whole and value != int(value))
-            or (self.step is not None and (value - self.ge) % self.step)
+            or (self.step is not None and (value - self.ge) % self.step)  # type: ignore[operator]  # as above
         ):
             # A schedule runs over what its warmup leaves; whole epochs are counted from the training's first.
             length = f" = {num_epochs:g}{'' if self.whole else ' without warmup'}"
@@ -148,19 +149,19 @@ class Choice:
 class Times:
     """A parameter that is a rising list of times inside the training, as shares of it or in epochs."""
 
-    default: None
+    default: Any
     about: str
     unit: str
     derive: Callable[[float, dict], list[float]]
     derived: str
-    end: float | str = 1
+    end: float | Literal["num_epochs"] = 1
     form_of: str | None = None
 
     def allowed(self, name: str) -> str:
         """The rule in words."""
         return f"0 < each of {name} < {self.end}, rising"
 
-    def check(self, where: str, name: str, value: object, num_epochs: float = math.inf) -> list[float]:
+    def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> list[float]:
         """The value as a list, or an error that states the rule."""
         length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
         rule = f"allowed: a list of numbers, {self.allowed(name)}{length}"
@@ -250,6 +251,6 @@ def checked(
     return values
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a finite real number, which true and false are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    of_ledger = {"metavar": "FOLDER", "help": "another ledger than the workspace's ledger/"}
+    of_ledger: dict[str, Any] = {"metavar": "FOLDER", "help": "another ledger than the workspace's ledger/"}
     parser.add_argument("--ledger", **of_ledger)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -165,8 +165,8 @@ _COLUMNS: dict[str, Callable[[Record], Any]] = {
     "epochs": lambda record: len(record.history["epoch"]),
     "status": _FILTERS["status"],
     "val. loss": lambda record: _number(record.history["validation/loss"][-1]),
-    "test acc.": lambda record: _number(record.test and record.test.last.accuracy),
-    "test macro F1": lambda record: _number(record.test and record.test.last.f1_macro),
+    "test acc.": lambda record: _number(record.test.last.accuracy if record.test else None),
+    "test macro F1": lambda record: _number(record.test.last.f1_macro if record.test else None),
     **{name: _FILTERS[name] for name in ("device", "dtype", "machine")},
     "date": lambda record: _date(record)[:10],
 }
@@ -276,7 +276,7 @@ def show(ledger: Ledger, options: argparse.Namespace) -> None:
     _section("data", flatten(record.data.model_dump()))
     _section("origin", flatten(record.origin.model_dump(exclude={"ended"})))
     _section("code (SHA-256 of its meaning)", record.code)
-    _section("weights (SHA-256)", record.weights or {"-": "not kept"})
+    _section("weights (SHA-256)", dict(record.weights.items()) or {"-": "not kept"})
     print("\ntest")
     if record.test is None:
         print("  not measured on test data yet")

@@ -13,13 +13,16 @@ from lrstudy.files import write_json
 from lrstudy.ledger.record import Origin, printable
 from lrstudy.recipe.identity import Code, content_hash
 
+Part = Literal["loop", "schedule", "controller", "optimizer", "network"]
+"""Of the code that a training uses."""
+
 
 class Pair(BaseModel):
     """Two meanings of one part of the code (of the entry ``name``, or the loop) that compute the same."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    part: Literal["loop", "schedule", "controller", "optimizer", "network"]
+    part: Part
     name: str
     old: Sha256
     new: Sha256
@@ -62,7 +65,7 @@ class Classes:
     def canonical(self, code: Code) -> Code:
         """Each part as the one that was proven equal to no older one."""
         return {
-            part: min(self._of(part, meaning), key=lambda one, part=part: ((part, one) in self._newer, one))
+            part: min(((part, one) in self._newer, one) for one in self._of(part, meaning))[1]
             for part, meaning in code.items()
         }
 

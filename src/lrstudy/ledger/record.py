@@ -16,7 +16,7 @@ import stat
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,7 +27,7 @@ from lrstudy.recipe.identity import training_identity
 from lrstudy.training.evaluation import NO_SCORES
 from lrstudy.training.measures import AVERAGES, balanced_accuracy
 
-FORMAT = 1
+FORMAT: Final = 1
 SUFFIX = ".json.gz"
 MAX_BYTES = 1_000_000  # of a file, ten times what a training of many epochs takes
 MAX_TEXT = 16_000_000  # unpacked
@@ -116,7 +116,7 @@ class Scores(_Strict):
         given = [value is not None for value in self.model_dump().values()]
         if any(given) != all(given):
             raise ValueError("accuracy, f1, f1_macro, loss and confusion must stand together")
-        if self.confusion is not None:
+        if self.confusion is not None and self.accuracy is not None and self.f1_macro is not None:
             if any(len(row) != len(self.confusion) for row in self.confusion):
                 raise ValueError("confusion is not square")
             correct = sum(row[label] for label, row in enumerate(self.confusion))
@@ -176,7 +176,7 @@ class Test(_Strict):
                 raise ValueError(
                     f"right says an accuracy of {self.is_right(weights).mean():.6f}, {weights} {said:.6f}"
                 )
-        if self.right is not None:
+        if self.right is not None and self.last.loss is not None:
             losses = self.example_losses()
             if not np.isfinite(losses).all() or (losses < 0).any():
                 raise ValueError("losses are not all finite numbers of at least 0")
@@ -219,7 +219,7 @@ class Record(_Strict):
     history: dict[str, list[Value]]
     final: dict[str, Value]
     interventions: list[dict[str, Any]]
-    weights: dict[Literal[WEIGHTS], Sha256]
+    weights: dict[Literal["last", "best", "ema", "tail_average"], Sha256]  # WEIGHTS
     test: Test | None
 
     @model_validator(mode="after")
@@ -248,7 +248,7 @@ class Record(_Strict):
             for name, series in self.history.items():
                 if any(value is None or not math.isfinite(value) for value in series):
                     raise ValueError(f"it finished with {name} that is no finite number")
-            losses = self.history["validation/loss"]
+            losses = self.numbers("validation/loss")
             if self.best_epoch != 1 + losses.index(min(losses)):
                 raise ValueError(f"best_epoch {self.best_epoch} has not the lowest validation/loss")
             if missing := [name for name in ALWAYS_IN_FINAL if name not in self.final]:
@@ -279,6 +279,20 @@ class Record(_Strict):
     def dtype(self) -> str:
         """The type of its matrix products."""
         return self.settings["precision"]
+
+    @property
+    def measured(self) -> Test:
+        """What test data said, of a record that has it."""
+        if self.test is None:
+            raise ValueError(f"{self.name}: not measured on test data")
+        return self.test
+
+    def numbers(self, name: str) -> list[float]:
+        """The history of a quantity that is a number in every epoch."""
+        series = [value for value in self.history[name] if value is not None]
+        if len(series) < len(self.history[name]):
+            raise ValueError(f"{self.name}: {name} is no number in every epoch")
+        return series
 
     def outcome(self) -> dict[str, Any]:
         """The same as a training's own ``outcome.json`` says it, but for the single updates."""
@@ -358,7 +372,7 @@ def test_of(found: Mapping[str, Mapping[str, Any]], num_examples: int) -> Test:
     )
 
 
-test_of.__test__ = False  # no test of pytest's
+test_of.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 # --- Packing ------------------------------------------------------------------------------------------------
@@ -459,7 +473,8 @@ def read_record(path: Path) -> Record:
         is_link, is_folder = stat.S_ISLNK(found.st_mode), stat.S_ISDIR(found.st_mode)
         what = "a link" if is_link else "a folder" if is_folder else "no file"
         raise _damaged(path, f"{what}, not the file of a record")
-    if identity_in(path.name) is None:
+    identity = identity_in(path.name)
+    if identity is None:
         raise _damaged(path, f"the name is not <identity>-<digest>{SUFFIX}")
     if found.st_size > MAX_BYTES:
         raise _damaged(path, f"{found.st_size:,} bytes; a record has at most {MAX_BYTES:,}")
@@ -475,7 +490,7 @@ def read_record(path: Path) -> Record:
     if not isinstance(content, dict):
         raise _damaged(path, f"a {type(content).__name__}, not a record")
     its_format = content.get("format")
-    if type(its_format) is int and its_format > FORMAT and path.name == _name(identity_in(path.name), text):
+    if type(its_format) is int and its_format > FORMAT and path.name == _name(identity, text):
         raise NewerRecord(
             f"{printable(path, 4096)}: not readable by this version: format {printable(its_format, 20)}, and "
             f"it reads format {FORMAT}; update lrstudy (`git pull`, then `make setup`)."

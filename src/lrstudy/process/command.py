@@ -31,11 +31,18 @@ def run_stage(main: Callable[[], None], *, warm: Literal["no", "ahead", "join", 
         elif warm == "ahead":
             start_ahead()
         else:
-            module = sys.modules["__main__"].__spec__.name
-            status = run_warm(module, sys.argv[1:], start=warm == "start")
+            status = run_warm(_module(), sys.argv[1:], start=warm == "start")
             if status is not None:
                 sys.exit(status)
     sys.exit(exit_status(main))
+
+
+def _module() -> str:
+    """The module that this process runs, as ``python -m`` was given it."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        raise RuntimeError(f"{sys.argv[0]}: a stage is run as a module, `python -m lrstudy.stages...`")
+    return spec.name
 
 
 def _use_this_checkout() -> None:
@@ -47,6 +54,5 @@ def _use_this_checkout() -> None:
     here = Path("src").resolve()
     loaded = Path(__file__).resolve().parents[2]
     if (here / "lrstudy").is_dir() and here != loaded and os.environ.get("PYTHONPATH") != str(here):
-        module = sys.modules["__main__"].__spec__.name
         environment = os.environ | {"PYTHONPATH": str(here)}
-        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], environment)
+        os.execve(sys.executable, [sys.executable, "-m", _module(), *sys.argv[1:]], environment)

@@ -10,20 +10,24 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 from lrstudy.errors import StudyError
 
-Cluster = Mapping[str, float | None]
+if TYPE_CHECKING:
+    from lrstudy.recipe.config import Cluster
+
+T = TypeVar("T")
 
 _SENT_TO_STAGES = (signal.SIGINT, signal.SIGTERM)
 _SAME_EVERYWHERE = ("torch", "numpy")  # what a result may depend on; Ray compares Python and itself
 
 
-def num_workers(threads: int, device: str = "cpu", cluster: Cluster | None = None) -> int:
+def num_workers(threads: int, device: str = "cpu", cluster: "Cluster | None" = None) -> int:
     """How many tasks run at a time: on a CPU the processors that this process may use, ``threads`` for each.
 
     On an accelerator one, since a run of the paper's size fills it; small runs can share it with
@@ -78,7 +82,7 @@ def has_accelerator() -> bool:
 
 
 @contextlib.contextmanager
-def workers_ready(threads: int, device: str = "cpu", cluster: Cluster | None = None) -> Iterator[None]:
+def workers_ready(threads: int, device: str = "cpu", cluster: "Cluster | None" = None) -> Iterator[None]:
     """Fork the workers for every :func:`run_all` inside now, where this process has torch to give to them.
 
     Forked workers need not import it again. But a process may be forked only while no other thread of it
@@ -103,12 +107,12 @@ def workers_ready(threads: int, device: str = "cpu", cluster: Cluster | None = N
 
 
 def run_all(
-    function: Callable[[dict], object],
+    function: Callable[[dict], T],
     tasks: Iterable[dict],
     threads: int,
     device: str = "cpu",
-    cluster: Cluster | None = None,
-) -> Iterator[object]:
+    cluster: "Cluster | None" = None,
+) -> Iterator[T]:
     """Yield ``function(task)`` for every task as it ends, in any order.
 
     Each runs in a worker process: one of :func:`workers_ready`, else a fresh one. A single worker is this
@@ -194,7 +198,7 @@ class _ForkedWorkers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.processes = [child for child in active_children() if child not in others]
 
-    def run(self, function: Callable[[dict], object], tasks: list[dict], workers: int) -> Iterator[object]:
+    def run(self, function: Callable[[dict], T], tasks: list[dict], workers: int) -> Iterator[T]:
         from concurrent.futures import FIRST_COMPLETED, wait
 
         at_once = in_first_round(len(tasks), workers) if self.spare else workers
@@ -260,7 +264,7 @@ def _connect() -> ModuleType:
     return ray
 
 
-def _demands(cluster: Cluster, threads: int) -> dict[str, float]:
+def _demands(cluster: "Cluster", threads: int) -> dict[str, float]:
     """What a task takes of a machine, in Ray's names and units."""
     return {
         "CPU": cluster["num_cpus"] or threads,
@@ -291,8 +295,8 @@ def _room(ray: ModuleType, demands: dict[str, float]) -> int:
 
 
 def _on_cluster(
-    function: Callable[[dict], object], tasks: list[dict], cluster: Cluster, threads: int
-) -> Iterator[object]:
+    function: Callable[[dict], T], tasks: list[dict], cluster: "Cluster", threads: int
+) -> Iterator[T]:
     import tempfile
     from importlib.metadata import version
 

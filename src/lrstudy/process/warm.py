@@ -178,7 +178,7 @@ def _be_the_stage(connection: socket.socket) -> None:
         for target, descriptor in enumerate(descriptors):
             os.dup2(descriptor, target)
             os.close(descriptor)
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # typeshed knows it as any TextIO
         os.setsid()  # a group of its own, so that an interrupt reaches its workers too
         os.chdir(request["folder"])
         os.environ.clear()

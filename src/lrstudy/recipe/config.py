@@ -10,10 +10,11 @@ import itertools
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, ClassVar, Literal, TypedDict, TypeGuard, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -110,6 +111,13 @@ class FloatRange(_Section):
     log: bool = False
     int_: bool = Field(False, alias="int")
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """``low`` and ``high`` as numbers: of a range in which a cell's length stands for ``num_epochs``."""
+        if self.low == "num_epochs" or self.high == "num_epochs":
+            raise ValueError("num_epochs stands for no number here; take Cell.search_space()")
+        return self.low, self.high
+
 
 class Choices(_Section):
     """One of a list."""
@@ -175,6 +183,15 @@ class ControllerParams(_OpenSection):
 ScheduleRow.model_rebuild()  # it names the class above
 
 
+class Cluster(TypedDict):
+    """What a task takes of a machine of a Ray cluster, and how often it runs again."""
+
+    num_cpus: float | None  # None: as many as its threads
+    num_gpus: float
+    memory_gib: float
+    max_retries: int
+
+
 class LocalParams(_Section):
     """Trainings run in worker processes of this machine."""
 
@@ -199,9 +216,14 @@ class RayParams(_Section):
         return amount
 
     @property
-    def cluster(self) -> dict:
+    def cluster(self) -> Cluster:
         """The resources, as :func:`lrstudy.process.parallel.run_all` takes them."""
-        return self.model_dump(exclude={"backend"})
+        return Cluster(
+            num_cpus=self.num_cpus,
+            num_gpus=self.num_gpus,
+            memory_gib=self.memory_gib,
+            max_retries=self.max_retries,
+        )
 
 
 ParallelParams = Annotated[LocalParams | RayParams, Field(discriminator="backend")]
@@ -331,7 +353,7 @@ class Params(_Section):
     known_datasets: list[str]  # all that have a conf file
 
     @property
-    def workers(self) -> tuple[int, str, dict | None]:
+    def workers(self) -> tuple[int, str, Cluster | None]:
         """Where trainings run, for :mod:`lrstudy.process.parallel`: threads, device, what of a cluster."""
         return self.train.threads, self.train.device, self.parallel.cluster
 
@@ -386,7 +408,7 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     except ValidationError as error:
         raise StudyError(_explain(error, content, where)) from None
     # Folders, stages, runs and tables are called by these names.
-    names = {
+    names: dict[str, Iterable[str]] = {
         "model": params.model,
         "schedule": params.schedule,
         "dataset": params.dataset,
@@ -445,7 +467,7 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         )
     for name, model in params.model.items():
         if model.tuned_as is not None:
-            _check_tuned_as(name, model, params, where)
+            _check_tuned_as(name, model, model.tuned_as, params, where)
     return params
 
 
@@ -470,9 +492,9 @@ def _check_theory(params: Params, where: str) -> None:
                 )
 
 
-def _check_tuned_as(name: str, model: ModelParams, params: Params, where: str) -> None:
+def _check_tuned_as(name: str, model: ModelParams, base: str, params: Params, where: str) -> None:
     """Refuse a row whose values no other row's search can find: that must be the same but for the length."""
-    at, base = f"{where}: model.{name}.tuned_as", model.tuned_as
+    at = f"{where}: model.{name}.tuned_as"
     if base not in params.model:
         raise StudyError(
             f"{at}: '{base}' is not among the models of this study ({', '.join(params.model)}), so nothing "
@@ -552,7 +574,7 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
 
     A key that nobody knows comes first: it may be what is missing elsewhere.
     """
-    problems = _of_the_nearest([_Problem.of(found) for found in error.errors()])
+    problems = _of_the_nearest([_Problem.of(dict(found)) for found in error.errors()])
     for problem in problems:
         if key := problem.unknown_key():
             *section, _ = problem.path if problem.kind == "extra_forbidden" else (*problem.path[:-1], key)
@@ -633,7 +655,7 @@ def _of_the_nearest(problems: list[_Problem]) -> list[_Problem]:
 _PLAIN = {"float", "str", "literal['num_epochs']"}  # kinds that are no sections
 
 
-def _is_section(kind: object) -> bool:
+def _is_section(kind: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 

@@ -161,6 +161,14 @@ class Dataset(_BothSplits):
         return f"test/{self.headline}"
 
 
+def image_shape(of: "Dataset | Layout") -> tuple[int, int, int]:
+    """Height, width and channels of the images; data of kind image have all three."""
+    if of.image_size is None or of.channels is None:
+        raise ValueError(f"data of kind {of.kind} have no shape of images")
+    height, width = of.image_size
+    return height, width, of.channels
+
+
 class Layout(_Section):
     """How the rows of a raw split are to be read; source.json has it."""
 

@@ -10,7 +10,7 @@ signature (:mod:`lrstudy.recipe.networks` reads it there, without torch); those 
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,14 +25,16 @@ PADDING, UNKNOWN = 0, 1
 """Token ids, as ``preprocess`` gives them."""
 
 
+_Network = TypeVar("_Network", bound=Callable[..., nn.Module])
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {}
 """Every network of this package by name."""
 
 
-def network(name: str):
+def network(name: str) -> Callable[[_Network], _Network]:
     """List a class or function under this name; it is called with sizes by name and gives the network."""
 
-    def register(make: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def register(make: _Network) -> _Network:
         ARCHITECTURES[name] = make
         return make
 

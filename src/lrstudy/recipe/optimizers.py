@@ -41,9 +41,9 @@ def _coefficient(default: float, *, zero: bool = True) -> Number:
 
 
 _BASE_LR = Number(gt=0)
-_DECAY = {"weight_decay": Number(0.0, ge=0)}
-_BETAS = {"beta1": _coefficient(0.9), "beta2": _coefficient(0.999)}
-_EPS = {"eps": Number(1e-8, gt=0)}
+_DECAY: dict[str, Parameter] = {"weight_decay": Number(0.0, ge=0)}
+_BETAS: dict[str, Parameter] = {"beta1": _coefficient(0.9), "beta2": _coefficient(0.999)}
+_EPS: dict[str, Parameter] = {"eps": Number(1e-8, gt=0)}
 # One call per list of tensors instead of one per tensor. Seen equal to torch's reference loop bit
 # for bit on a CPU for all of them but NAdam (last bit); the fused kernels are not.
 _FOREACH = {"foreach": True}
@@ -70,7 +70,7 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
     ),
     "rmsprop": OptimizerSpec(
         "torch.optim.RMSprop",
-        {"alpha": _coefficient(0.99), "momentum": _coefficient(0.0), "centered": Flag(False)} | _EPS | _DECAY,
+        {"alpha": _coefficient(0.99), "momentum": _coefficient(0.0), "centered": Flag(False)} | _EPS | _DECAY,  # type: ignore[arg-type]  # mypy: values are object
         _FOREACH,
     ),
     "adadelta": OptimizerSpec(
@@ -99,7 +99,7 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
     ),
     "prodigy": OptimizerSpec(
         "prodigyopt.Prodigy",
-        {
+        {  # type: ignore[arg-type]  # mypy: values of two kinds are object
             "d_coef": Number(1.0, gt=0),
             "use_bias_correction": Flag(False),
             "safeguard_warmup": Flag(False),
@@ -139,7 +139,7 @@ def find(name: str) -> OptimizerSpec:
     return OptimizerSpec(name.replace(":", "."), options)
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> dict[str, float | bool]:
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of the optimizer ``name``: the given ones checked, the others at their defaults.
 
     Raises:
@@ -155,7 +155,7 @@ def make_optimizer(
     name: str,
     parameters: torch.nn.Module | Iterable[torch.Tensor],
     base_lr: float,
-    **options: float | bool,
+    **options: Any,
 ) -> torch.optim.Optimizer:
     """The optimizer ``name`` on a model (or on parameters), ready to step.
 
@@ -197,8 +197,8 @@ def _parameter_groups(
     parameters: torch.nn.Module | Iterable[torch.Tensor], weight_decay: float
 ) -> list[dict[str, Any]]:
     if callable(getattr(parameters, "parameters", None)):
-        parameters = parameters.parameters()
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+        parameters = parameters.parameters()  # type: ignore[union-attr]  # only a module has that method
+    trained = [parameter for parameter in parameters if parameter.requires_grad]  # type: ignore[union-attr]  # a module's, by now
     if weight_decay == 0:
         return [{"params": trained, "weight_decay": 0.0}]
     groups = [
@@ -228,7 +228,7 @@ def evaluation_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         return
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     training_weights = snapshot(weights)
-    optimizer.eval()
+    optimizer.eval()  # type: ignore[attr-defined]  # the schedule-free ones have it
     try:
         yield
     finally:

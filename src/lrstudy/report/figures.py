@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from lrstudy.errors import StudyError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """x and y of one line, equally long."""
@@ -29,7 +31,7 @@ FORMATS = (".png", ".pdf", ".svg")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _DASHES = ((), (4, 1.5), (1, 1.2), (6, 1.5, 1, 1.5))
 
-_STYLE = {
+_STYLE: "dict[RcKeyType, Any]" = {
     "font.family": "sans-serif",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -261,7 +263,9 @@ def difference_figure(
     return figure
 
 
-def budget_figure(panels: Mapping[str, Mapping[str, Curve]]) -> "Figure":
+def budget_figure(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[int], Sequence[float]]]],
+) -> "Figure":
     """What the best of so many trials is expected to have, one panel per model, one line per schedule.
 
     Args:
@@ -365,13 +369,13 @@ def _grid(titles: Sequence[str], height: float) -> "tuple[Figure, Sequence[Axes]
         spare.remove()
     for panel, title in zip(panels, titles, strict=False):
         panel.set_title(textwrap.fill(title, max(16, 72 // columns)), loc="left")
-    return figure, panels[: len(titles)]
+    return figure, list(panels[: len(titles)])
 
 
 def _label_left(panels: "Sequence[Axes]", label: str) -> None:
     """What the y axis says, once a row."""
     for panel in panels:
-        if panel.get_subplotspec().is_first_col():
+        if (place := panel.get_subplotspec()) is not None and place.is_first_col():
             panel.set_ylabel(label)
 
 
@@ -379,7 +383,7 @@ def _panels(titles: Mapping[str, str]) -> "tuple[Figure, Sequence[Axes]]":
     figure, panels = _grid(list(titles.values()), 2.4)
     for panel in panels:
         panel.set_xlabel("epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.locator_params(axis="x", integer=True)
     return figure, panels
 
 
@@ -397,11 +401,11 @@ def _draw_curve(
 
 def _legend_above(figure: "Figure", panels: "Sequence[Axes]") -> None:
     """One legend for all panels, each label once."""
-    found = {}
+    found: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     # Inches of an entry's line and of its letters, which are no wider: more columns would be cut off.
     widest = 0.5 + 0.06 * max(map(len, found), default=0)
     columns = max(1, min(6, len(found), int(TEXT_WIDTH / widest)))
-    figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)
+    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)

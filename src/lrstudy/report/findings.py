@@ -54,8 +54,9 @@ def findings(comparison: dict) -> list[str]:
     reference, claim = comparison["protocol"]["reference"], claim_of(comparison)
     if claim is None:
         return []
+    against = claim_of(comparison, AVERAGED_CLAIM)
     parts = {part["model"]: part for part in claim["parts"]}
-    rivals = {part["model"]: part for part in claim_of(comparison, AVERAGED_CLAIM)["parts"]}
+    rivals = {part["model"]: part for part in (against["parts"] if against else ())}
     why = {model: reason for reason, models in claim["untested"].items() for model in models}
     said = []
     for model, schedules in comparison["cells"].items():

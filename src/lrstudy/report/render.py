@@ -2,8 +2,13 @@
 
 import html
 import re
+from typing import TYPE_CHECKING
 
 from lrstudy.report.sections import document, identities_in
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
 
 
 def render_markdown(comparison: dict) -> str:
@@ -28,7 +33,7 @@ def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]
     )
 
 
-def _environment(autoescape: bool):
+def _environment(autoescape: bool) -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -40,7 +45,7 @@ def _environment(autoescape: bool):
     )
 
 
-def _marks(text: str):
+def _marks(text: str) -> "Markup":
     """``code`` and **strong** marks as HTML; all else escaped."""
     from markupsafe import Markup
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from lrstudy.analysis.looks import alpha_spent
@@ -312,7 +313,7 @@ def _table(comparison: dict, model: str) -> Table:
         "parameters",
     ]
     rows += [
-        [found["schedule"], state_words(found), *[""] * (len(header) - 2)]
+        [found["schedule"], state_words(found) or "", *[""] * (len(header) - 2)]
         for name, found in comparison["progress"].items()
         if name in comparison["missing"] and found["model"] == model
     ]
@@ -820,7 +821,7 @@ def _search(comparison: dict) -> Iterator[Section]:
                     [
                         schedule,
                         term["term"],
-                        by_search(cells[schedule], lambda search, term=term: _chosen(term, search)),
+                        by_search(cells[schedule], partial(_chosen, term)),
                         range_words(term["as_good"]),
                         *(change_words(known.get(side)) for side in ("half", "double")),
                     ]

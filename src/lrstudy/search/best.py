@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from lrstudy.ledger import Record
 from lrstudy.recipe.cells import Cell, default_values
@@ -107,22 +108,23 @@ def judge(records: list[Record]) -> tuple[float, dict]:
     diverged = [record for record in records if record.status == "diverged"]
     histories = [record.history for record in records]
     losses = [
-        None if record.status == "diverged" else record.history["validation/loss"][-1] for record in records
+        None if record.status == "diverged" else record.numbers("validation/loss")[-1] for record in records
     ]
-    known = {
+    known: dict[str, Any] = {
         "status": "diverged" if diverged else "finished",
         "losses": losses,
         "epochs": sum(len(history["epoch"]) for history in histories),
-        "seconds": sum(sum(history["compute_seconds"]) for history in histories),
-        "ended": int(max(history["time"][-1] for history in histories) * 1000),
+        "seconds": sum(sum(record.numbers("compute_seconds")) for record in records),
+        "ended": int(max(record.numbers("time")[-1] for record in records) * 1000),
         "identities": [record.identity for record in records],
     }
     if diverged:
         known["reason"] = f"the loss was not finite in epoch {len(diverged[0].history['epoch'])}"
         return math.inf, known
     known["validation"] = {
-        name.removeprefix("validation/"): sum(history[name][-1] for history in histories) / len(histories)
+        name.removeprefix("validation/"): sum(record.numbers(name)[-1] for record in records) / len(records)
         for name in histories[0]
         if name.startswith("validation/") and not name.startswith("validation/loss")
     }
-    return sum(losses) / len(losses), known
+    ended = [loss for loss in losses if loss is not None]
+    return sum(ended) / len(ended), known

@@ -8,10 +8,14 @@ which the finalists' further seeds tell.
 import itertools
 import math
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lrstudy.recipe.config import Choices, FloatRange
+
+if TYPE_CHECKING:
+    from sklearn.gaussian_process import GaussianProcessRegressor
 
 Space = dict[str, FloatRange | Choices]
 
@@ -64,7 +68,7 @@ def _in_its_terms(name: str, value: object, as_good: list | dict | None) -> dict
 
 
 def _ends(where: FloatRange | Choices) -> list:
-    return where.choices if isinstance(where, Choices) else [where.low, where.high]
+    return where.choices if isinstance(where, Choices) else list(where.bounds)
 
 
 def _combinations(as_good: dict[str, list | dict]) -> Iterable[dict]:
@@ -73,7 +77,7 @@ def _combinations(as_good: dict[str, list | dict]) -> Iterable[dict]:
     return (dict(zip(as_good, combination, strict=True)) for combination in itertools.product(*ends))
 
 
-def noise_between_seeds(trials: list[dict], of=float) -> dict | None:
+def noise_between_seeds(trials: list[dict], of: Callable[[float], float] = float) -> dict | None:
     """The spread of the loss between seeds at the same values, pooled over the trials with several seeds.
 
     sqrt(sum_i sum_s (y_is - mean_i)^2 / sum_i (n_i - 1)) over trials i and their n_i > 1 seeds s. Where some
@@ -130,7 +134,7 @@ def within_the_noise(trials: list[dict], space: Space, best: dict) -> dict:
     lowest = min(trial["search"]["objective"] for trial in worked)
     error = noise["standard_deviation"] / math.sqrt(len(worked[0]["search"]["losses"]))
     as_good = [trial for trial in worked if trial["search"]["objective"] <= lowest + error]
-    found = {}
+    found: dict[str, list | dict] = {}
     for name in best["values"]:
         values = [trial["values"][name] for trial in [*as_good, best]]
         if isinstance(where := space[name], Choices):
@@ -213,7 +217,7 @@ def largest_rise(found: dict) -> dict | None:
 
 
 def _is_logarithmic(where: FloatRange) -> bool:
-    return where.low > 0
+    return where.bounds[0] > 0
 
 
 def _coordinates(values: dict, space: Space) -> list[float]:
@@ -224,11 +228,12 @@ def _coordinates(values: dict, space: Space) -> list[float]:
         elif _is_logarithmic(where):
             found.append(math.log2(values[name]))
         else:
-            found.append(4.0 * (values[name] - where.low) / ((where.high - where.low) or 1.0))
+            low, high = where.bounds
+            found.append(4.0 * (values[name] - low) / ((high - low) or 1.0))
     return found
 
 
-def _logarithm(losses: np.ndarray | float) -> np.ndarray:
+def _logarithm(losses: Any) -> Any:
     """Log of losses, of which one may be 0: that has no logarithm, and what is sure of everything has it."""
     return np.log(np.maximum(losses, np.finfo(float).eps))
 
@@ -240,7 +245,7 @@ def _noise_of_a_trial(trials: list[dict]) -> float:
     return noise["standard_deviation"] ** 2 / len(worked["search"]["losses"]) if noise else 0.0
 
 
-def _fit(inputs: np.ndarray, targets: np.ndarray, noise: float):
+def _fit(inputs: np.ndarray, targets: np.ndarray, noise: float) -> "GaussianProcessRegressor":
     from warnings import catch_warnings, simplefilter
 
     from sklearn.exceptions import ConvergenceWarning

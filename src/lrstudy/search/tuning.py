@@ -32,7 +32,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrstudy.errors import StudyError
 from lrstudy.files import locked
@@ -42,6 +42,9 @@ from lrstudy.tracking.store import describe, in_workspace, server_name
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
 Evaluate = Callable[[str, list[tuple[int, dict]]], list[tuple[float, dict]]]
 """(phase, [(trial number, values)]) -> [(objective, what is known of the trial)], in that order.
@@ -145,14 +148,14 @@ def tune(
     folder = root / "checkpoints" / cell.name / f"tuning-{key[:16]}"
     with _Worker(cell.name, folder, storage, at_once) as me:
         steps = search_steps(cell, tune_params, search, stored)
-        finished = None
         with contextlib.suppress(StopIteration):
+            phase, wanted = next(steps)
             while True:
-                phase, wanted = steps.send(finished)
                 finished = me.complete(study_of(phase), wanted, space, functools.partial(evaluate, phase))
                 for number, trial in finished.items():
                     known = {k: v for k, v in trial.user_attrs.items() if k not in ("number", "worker")}
-                    add_result(results, phase, number, dict(trial.params), trial.value, known)
+                    add_result(results, phase, number, dict(trial.params), _objective(trial), known)
+                phase, wanted = steps.send(finished)
     return [results[number] for number in sorted(results)]
 
 
@@ -169,6 +172,13 @@ def add_result(
     if all(part["objective"] is not None for part in found):
         losses = [loss for part in found for loss in part["losses"]]
         trial["objective"] = sum(losses) / len(losses)
+
+
+def _objective(trial: "optuna.trial.FrozenTrial") -> float:
+    """What a finished trial came to."""
+    if trial.value is None:
+        raise ValueError(f"trial {trial.number} has not finished")
+    return trial.value
 
 
 Steps = Generator[tuple[str, dict[int, dict]], "dict[int, optuna.trial.FrozenTrial]", None]
@@ -210,7 +220,7 @@ def search_steps(
             finished |= yield SEARCH, batch
         if exhausted:
             break
-    ranked = sorted((t.value, number) for number, t in finished.items() if math.isfinite(t.value))
+    ranked = sorted((_objective(t), number) for number, t in finished.items() if math.isfinite(_objective(t)))
     finalists = sorted(number for _, number in ranked[: tune_params.finalists])
     if finalists and tune_params.confirm_seeds:
         yield CONFIRMATION, {number: dict(finished[number].params) for number in finalists}
@@ -247,7 +257,7 @@ def budget(trials: list[dict], num_quasi_random: int) -> list[dict]:
     replacement there).
     """
 
-    def metrics(trial: dict) -> dict[str, float | None]:
+    def metrics(trial: dict) -> dict[str, Any]:
         known = trial[SEARCH]
         return {"loss": known["objective"], **(known.get("validation") or {})}
 
@@ -267,9 +277,10 @@ def budget(trials: list[dict], num_quasi_random: int) -> list[dict]:
             chances = [(chance, min(defaults, trial, key=order)) for chance, trial in found]
         row: dict = {"num_trials": size}
         for name in metrics(defaults) | (metrics(others[0]) if others else {}):
-            values = [(chance, metrics(trial).get(name)) for chance, trial in chances]
             diverged = any(trial[SEARCH]["objective"] is None for _, trial in chances)
-            row[name] = None if diverged else math.fsum(chance * value for chance, value in values)
+            row[name] = (
+                None if diverged else math.fsum(chance * metrics(trial)[name] for chance, trial in chances)
+            )
         rows.append(row)
     return rows
 
@@ -309,7 +320,7 @@ class _Worker:
         self,
         study: "optuna.Study",
         wanted: dict[int, dict],
-        space: dict[str, "optuna.distributions.BaseDistribution"],
+        space: dict[str, "Distribution"],
         train: Callable[[list[tuple[int, dict]]], list[tuple[float, dict]]],
     ) -> dict[int, "optuna.trial.FrozenTrial"]:
         """Have every wanted trial (number -> values) finished, by this worker or by others; returns them."""
@@ -327,7 +338,7 @@ class _Worker:
                             create_trial(
                                 state=TrialState.WAITING,
                                 params=values,
-                                distributions=space,
+                                distributions=dict(space),
                                 user_attrs={"number": number},
                             )
                         )
@@ -351,7 +362,7 @@ class _Worker:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        mine = []
+        mine: list[optuna.trial.FrozenTrial] = []
         for trial in trials:
             if len(mine) == self.at_once:
                 break
@@ -541,7 +552,7 @@ def moves(cell: Cell, values: dict) -> bool:
 def _quasi_random(
     tried: list[dict],
     number: int,
-    space: dict[str, "optuna.distributions.BaseDistribution"],
+    space: dict[str, "Distribution"],
     sampler_seed: int,
     cell: Cell,
 ) -> dict | None:
@@ -561,8 +572,8 @@ def _quasi_random(
         values = {name: _at(share, where) for share, (name, where) in zip(point, space.items(), strict=False)}
         if values not in tried and moves(cell, values):
             return values
-    listed = [_all_of(where) for where in space.values()]
-    if any(one is None for one in listed):
+    listed = [some for where in space.values() if (some := _all_of(where)) is not None]
+    if len(listed) < len(space):
         return None
     base_lr = _at(shared[0], space["base_lr"])
     left = [
@@ -591,7 +602,7 @@ def _points(seed: int, count: int, dimensions: int) -> list[tuple[float, ...]]:
         return list(map(tuple, qmc.Sobol(dimensions, scramble=True, seed=seed).random(count).tolist()))
 
 
-def _at(share: float, where: "optuna.distributions.BaseDistribution") -> object:
+def _at(share: float, where: "Distribution") -> object:
     """The value at this share, 0 <= share < 1, of a range (of its logarithm with ``log``) or of a list."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -607,7 +618,7 @@ def _at(share: float, where: "optuna.distributions.BaseDistribution") -> object:
     return min(max(math.floor(value + 0.5), where.low), where.high) if whole else _rounded(value, where)
 
 
-def _all_of(where: "optuna.distributions.BaseDistribution") -> list | None:
+def _all_of(where: "Distribution") -> list | None:
     """All values of a list or of whole numbers; None where there are infinitely many."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -629,7 +640,7 @@ def _by_tpe(
     beside: list[dict],
     tried: list[dict],
     number: int,
-    space: dict[str, "optuna.distributions.BaseDistribution"],
+    space: dict[str, "Distribution"],
     sampler_seed: int,
     cell: Cell,
 ) -> dict | None:
@@ -651,9 +662,10 @@ def _by_tpe(
         study = optuna.create_study(sampler=sampler)
         study.add_trials(before)
         study.add_trials(
-            create_trial(state=TrialState.RUNNING, params=values, distributions=space) for values in beside
+            create_trial(state=TrialState.RUNNING, params=values, distributions=dict(space))
+            for values in beside
         )
-        values = {name: _rounded(value, space[name]) for name, value in study.ask(space).params.items()}
+        values = {name: _rounded(value, space[name]) for name, value in study.ask(dict(space)).params.items()}
         if values not in tried and moves(cell, values):
             return values
     return None
@@ -684,12 +696,15 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     study = optuna.create_study()
     for trial in trials:
         if (objective := trial[SEARCH]["objective"]) is not None:
-            study.add_trial(create_trial(params=trial["values"], distributions=space, value=objective))
+            study.add_trial(create_trial(params=trial["values"], distributions=dict(space), value=objective))
     if len(study.trials) < 3:
         return []
     from optuna.visualization import matplotlib as plots  # a second
 
-    drawn = {"optimization_history": plots.plot_optimization_history, "slice": plots.plot_slice}
+    drawn: dict[str, Callable[..., Any]] = {
+        "optimization_history": plots.plot_optimization_history,
+        "slice": plots.plot_slice,
+    }
     if len(space) > 1:
         drawn["param_importances"] = plots.plot_param_importances
     folder.mkdir(parents=True, exist_ok=True)
@@ -710,7 +725,7 @@ def draw(trials: list[dict], cell: Cell, folder: Path) -> list[Path]:
     return paths
 
 
-def distributions(cell: Cell) -> dict[str, "optuna.distributions.BaseDistribution"]:
+def distributions(cell: Cell) -> dict[str, "Distribution"]:
     """The cell's search space as Optuna has it.
 
     Raises:
@@ -723,14 +738,15 @@ def distributions(cell: Cell) -> dict[str, "optuna.distributions.BaseDistributio
     return found
 
 
-def check_inside(name: str, value: object, where: FloatRange | Choices, cell: Cell) -> None:
+def check_inside(name: str, value: Any, where: FloatRange | Choices, cell: Cell) -> None:
     """Refuse a default outside of where it is searched."""
     if isinstance(where, Choices):
         inside, allowed = value in where.choices, f"one of {where.choices}"
     else:
         whole = not where.int_ or value == int(value)
-        inside = whole and where.low <= value <= where.high
-        allowed = f"{'a whole number ' if where.int_ else ''}from {where.low:g} to {where.high:g}"
+        low, high = where.bounds
+        inside = whole and low <= value <= high
+        allowed = f"{'a whole number ' if where.int_ else ''}from {low:g} to {high:g}"
     if not inside:
         raise StudyError(
             f"conf: {cell.name}: the default {name} = {value!r} lies outside its search space ({allowed}); "
@@ -738,19 +754,18 @@ def check_inside(name: str, value: object, where: FloatRange | Choices, cell: Ce
         )
 
 
-def _distribution(
-    name: str, where: FloatRange | Choices, cell: Cell
-) -> "optuna.distributions.BaseDistribution":
+def _distribution(name: str, where: FloatRange | Choices, cell: Cell) -> "Distribution":
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(where, Choices):
         return CategoricalDistribution(where.choices)
+    lowest, highest = where.bounds
     if not where.int_:
-        return FloatDistribution(where.low, where.high, log=where.log)
-    low, high = math.ceil(where.low), math.floor(where.high)
+        return FloatDistribution(lowest, highest, log=where.log)
+    low, high = math.ceil(lowest), math.floor(highest)
     if low > high or (where.log and low < 1):
         raise StudyError(
             f"conf: {cell.name}: search.{name} has no whole number{' above 0' if where.log else ''} from "
-            f"{where.low:g} to {where.high:g}; widen it."
+            f"{lowest:g} to {highest:g}; widen it."
         )
     return IntDistribution(low, high, log=where.log)

@@ -18,7 +18,14 @@ from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.cells import Cell, make_cell, num_epochs_of
-from lrstudy.recipe.config import Params, ScheduleRow, load_params, workspace_root
+from lrstudy.recipe.config import (
+    LateDecayParams,
+    LevelSetsParams,
+    Params,
+    ScheduleRow,
+    load_params,
+    workspace_root,
+)
 from lrstudy.recipe.identity import LOOP, Code, code_behind, content_hash, training_code
 from lrstudy.study.workspace import ledger_folder
 from lrstudy.theory.paths import path_cell
@@ -114,6 +121,7 @@ def _trained_by(cell: Cell, ledger: Ledger) -> str:
 
 def theory_cells(params: Params, stage: str) -> list[Cell]:
     """What a theory stage trains; nothing for the other stages."""
+    asked: LateDecayParams | LevelSetsParams
     if stage == "late_decay":
         asked, rows = params.theory.late_decay, {"static": ScheduleRow(), "late_decay": ScheduleRow()}
     elif stage == "level_sets":

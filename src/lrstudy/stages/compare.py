@@ -6,6 +6,7 @@ left in reports/. Writes reports/comparison.json and curves.csv, and metrics.jso
 
 import hashlib
 import sys
+from typing import Any
 
 from lrstudy.analysis.claims import claims
 from lrstudy.analysis.comparison import compare, curves
@@ -53,7 +54,7 @@ def main() -> None:
             f"({', '.join(params.schedule)}): no differences are computed",
             file=sys.stderr,
         )
-    comparison = {
+    comparison: dict[str, Any] = {
         "data": data,
         "references": references(data),
         "protocol": {

@@ -7,6 +7,8 @@ example; what is there already is taken from it, and needs no weights.
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from lrstudy.checked import read_tensors, refused
 from lrstudy.data import read_meta
@@ -43,7 +45,7 @@ def main() -> None:
     for seed, record in records.items():
         if record is not None:
             print(f"{model}-{schedule} seed {seed}: test results are in the ledger", file=sys.stderr)
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {
             "seed": seed,
             "folder": str(trained / f"seed-{seed}"),
@@ -59,14 +61,15 @@ def main() -> None:
         if records[seed] is None
     ]
     _need_weights(f"{model}-{schedule}", training, [task["seed"] for task in tasks])
+    measured = {seed: record for seed, record in records.items() if record is not None}
     with Sender(root) as sender:
         for journal in (cell, *journals):
             sender.follow(journal.folder)
         for seed, test in run_all(evaluate_seed, tasks, *params.workers):
             record = trained_with(ledger, training.seeds[seed], trained / f"seed-{seed}")
-            records[seed] = record.with_test(test)
-            ledger.add(records[seed])
-        scores = {seed: scores_of(record) for seed, record in records.items()}
+            measured[seed] = record.with_test(test)
+            ledger.add(measured[seed])
+        scores = {seed: scores_of(measured[seed]) for seed in records}
         report_to_tracker(cell, journals, scores, np)
         tags = {"model": model, "schedule": schedule, "dataset": meta["dataset"], "data": meta["label"]}
         models = {task["seed"]: task["model"] for task in tasks}
@@ -74,10 +77,8 @@ def main() -> None:
             journal.dataset("test", meta)
             if models.get(seed):
                 journal.model(models[seed], tags | {"seed": seed})
-    data = {key: meta[key] for key in DESCRIBED}
-    Evaluation(data=data, training=training, scores=scores).write(
-        evaluate_folder(model, schedule) / "metrics.json"
-    )
+    found = {"data": {key: meta[key] for key in DESCRIBED}, "training": training, "scores": scores}
+    Evaluation.model_validate(found).write(evaluate_folder(model, schedule) / "metrics.json")
 
 
 def evaluated(ledger: Ledger, seed: str, run: SeedRun) -> Record | None:
@@ -127,7 +128,7 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
     settings = task["settings"]
     meta = read_meta(task["data"])
     arrays = read_split(task["data"], "test")
-    found = {}
+    found: dict[str, dict] = {}
     files = {weights: Path(task["folder"]) / f"{weights}.safetensors" for weights in task["weights"]}
     for weights in task["weights"]:
         values = read_tensors(files[weights], task["made_by"], "torch")
@@ -150,7 +151,7 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
     return task["seed"], test_of(found, len(arrays["labels"]))
 
 
-def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np) -> None:
+def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np: ModuleType) -> None:
     """Add the test metrics to each seed's run, and their means to the cell's."""
     when = int(time.time() * 1000)
     sums: dict[str, list[float]] = {}

@@ -75,8 +75,8 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
             )
         if bought := budgets(comparison):
             drawn["budget"] = budget_figure({titles[model]: found for model, found in bought.items()})
-        if panels := profiles(comparison):
-            drawn["time_to_target"] = profile_figure(panels)
+        if lines := profiles(comparison):
+            drawn["time_to_target"] = profile_figure(lines)
         if ranked := ranks(comparison):
             drawn["ranks"] = rank_figure({titles[model]: found for model, found in ranked.items()})
         return [
@@ -94,7 +94,7 @@ def bring_theory(comparison: dict) -> list[Path]:
     Raises:
         StudyError: reports/ has other numbers, or the figures are in neither place.
     """
-    figures = []
+    figures: list[Path] = []
     for experiment, names in comparison["theory"]["figures"].items():
         source, numbers = THEORY / experiment, REPORTS / f"{experiment}.json"
         there = {name: REPORTS / "figures" / theory_figure(experiment, name) for name in names}

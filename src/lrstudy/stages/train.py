@@ -70,7 +70,8 @@ def main() -> None:
     journals = {}
     for seed, task in tasks.items():
         journals[seed] = Journal(task["folder"], task["key"])
-        first = known[seed] and known[seed].outcome()["epochs"][0]
+        recorded = known[seed]
+        first = recorded.outcome()["epochs"][0] if recorded else None
         journals[seed].create(
             f"{cell.name} seed {seed}",
             tags | {"kind": "seed", "seed": str(seed)},
@@ -80,8 +81,8 @@ def main() -> None:
         )
         for split in ("train", "validation"):
             journals[seed].dataset(split, meta)
-        if known[seed]:
-            print(f"{task['label']}: in the ledger, {told(known[seed])}", file=sys.stderr, flush=True)
+        if recorded:
+            print(f"{task['label']}: in the ledger, {told(recorded)}", file=sys.stderr, flush=True)
         elif said := begun_otherwise(journals[seed].folder):
             print(f"{task['label']}: {said}", flush=True)
     with Sender(root) as sender, under_way(parent, *journals.values()):

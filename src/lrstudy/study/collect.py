@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lrstudy.data import read_meta
 from lrstudy.ledger import Record, preference
@@ -96,7 +97,7 @@ def plan(
     """
     found = Plan(cell, params.dataset[cell.dataset].metric)
 
-    def need(name: str, values: dict, seed: int, of: Plan = found, **options: object) -> Need:
+    def need(name: str, values: dict, seed: int, of: Plan = found, **options: Any) -> Need:
         label = f"{of.cell.name} {name}"
         settings = of.cell.settings(values)
         task = training_task(of.cell, params, settings, seed, meta, root, label, auto=auto, **options)
@@ -143,13 +144,11 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = distributions(cell)
-    steps, finished = search_steps(cell, params.tune, search), None
+    steps = search_steps(cell, params.tune, search)
     trials: dict[int, dict] = {}
-    while True:
-        try:
-            phase, wanted = steps.send(finished)
-        except StopIteration:
-            return [trials[number] for number in sorted(trials)], True
+    asked = next(steps, None)
+    while asked is not None:
+        phase, wanted = asked
         finished, complete = {}, True
         for number, values in wanted.items():
             name = trial_name(search, phase, number)
@@ -157,16 +156,22 @@ def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int
                 need(f"{name} seed {seed}", values, seed, role="trial").record
                 for seed in seeds_of(params.tune, phase)
             ]
-            if not all(records):
+            there = [record for record in records if record is not None]
+            if len(there) < len(records):
                 complete = False
                 continue
-            objective, known = judge(records)
+            objective, known = judge(there)
             add_result(trials, phase, number, values, objective, known)
             finished[number] = create_trial(
-                params=values, distributions=space, value=objective, user_attrs={"number": number}
+                params=values, distributions=dict(space), value=objective, user_attrs={"number": number}
             )
         if not complete:
-            return [trials[number] for number in sorted(trials)], False
+            break
+        try:
+            asked = steps.send(finished)
+        except StopIteration:
+            asked = None
+    return [trials[number] for number in sorted(trials)], asked is None
 
 
 def collect(
@@ -205,7 +210,7 @@ def collect(
         here = (data_folder(dataset) / "meta.json").exists()
         first, *others = _candidates(dataset, records, to_train)
 
-        def planned(candidate: tuple, cells=cells) -> dict[str, Plan]:
+        def planned(candidate: tuple, cells: dict[str, Cell] = cells) -> dict[str, Plan]:
             return {
                 name: plan(cell, params, candidate[0], root, find, candidate[1])
                 for name, cell in cells.items()
@@ -307,9 +312,9 @@ def cell_of(found: Plan) -> dict | None:
         "history": [row for seed, record in measured.items() for row in _rows(seed, record)],
         "tuning": found.tuned,
         "right": {
-            str(seed): record.test.is_right()
+            str(seed): record.measured.is_right()
             for seed, record in measured.items()
-            if record.test.right is not None
+            if record.measured.right is not None
         },
     }
 

@@ -1,5 +1,6 @@
 """What one stage writes and another reads: a record each (:mod:`lrstudy.checked`)."""
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -92,12 +93,15 @@ class Training(Output):
     seeds: Annotated[dict[Seed, SeedRun], Field(min_length=1)]
 
 
+Weights = Annotated[str, Field(pattern=f"^({'|'.join(WEIGHTS)})$")]
+
+
 class Evaluation(Output):
     """artifacts/evaluate/<model>/<schedule>/metrics.json: what test data say of a cell's trainings."""
 
     data: Data
     training: Training
-    scores: Annotated[dict[Seed, dict[Literal[WEIGHTS], Scores]], Field(min_length=1)]
+    scores: Annotated[dict[Seed, dict[Weights, Scores]], Field(min_length=1)]
 
 
 class Reference(Output):
@@ -290,8 +294,8 @@ class ComparedRow(TimedRow):
 class ComparedTiming(Timing):
     """A model's timing with its ratios."""
 
-    schedules: dict[Name, ComparedRow]
-    optimizers: dict[Name, ComparedRow]
+    schedules: dict[Name, ComparedRow]  # type: ignore[assignment]  # narrower, and frozen
+    optimizers: dict[Name, ComparedRow]  # type: ignore[assignment]
 
 
 class Target(Record):
@@ -466,7 +470,8 @@ class Comparison(Output):
             if not schedules:
                 raise ValueError(f"cells.{model} has no cell")
             for schedule, cell in schedules.items():
-                for name, known in {"data": self.data, "protocol.headline": headline}.items():
+                known_by: dict[str, Collection[str]] = {"data": self.data, "protocol.headline": headline}
+                for name, known in known_by.items():
                     if cell.dataset not in known:
                         raise ValueError(
                             f"{name} has no {cell.dataset}, the data of cells.{model}.{schedule}"

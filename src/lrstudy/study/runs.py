@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +128,7 @@ def train_run(task: dict) -> str:
             if trained is None or (again and not trained.weights):
                 _train(folder, task)
                 trained = _record(folder, task)
-            if again:
+            if record is not None:
                 _keep_again(trained, record, task)
             else:
                 _ledger_of(task).add(trained)
@@ -201,6 +202,8 @@ def _record(folder: Path, task: dict) -> "Record":
     from lrstudy.recipe.identity import training_definitions
 
     outcome = read_outcome(folder)
+    if outcome is None:
+        raise RuntimeError(f"{task['label']}: the training ended without an outcome")
     ledger = _ledger_of(task)
     for definitions in training_definitions(task["settings"]).values():
         ledger.note_code(digest(definitions), definitions)
@@ -304,7 +307,7 @@ def _train(folder: Path, task: dict) -> None:
     for record in done:
         keep(record)
 
-    def on_epoch(record: dict, checkpoint) -> None:
+    def on_epoch(record: dict, checkpoint: Callable[[], dict]) -> None:
         _write_checkpoint(folder, checkpoint() | {"key": task["key"]})
         keep(record)
         _say(task["label"], progress_line(record, settings["num_epochs"]))
@@ -319,8 +322,10 @@ def _train(folder: Path, task: dict) -> None:
         from safetensors.torch import save
 
         # A run that diverged in its first epoch has no best weights: its last ones stand in.
-        best = progress.best_weights or progress.last_weights
-        kept = {"last": progress.last_weights, "best": best, **progress.average_weights}
+        last = progress.last_weights
+        if last is None:
+            raise RuntimeError(f"{task['label']}: the training ended without weights")
+        kept = {"last": last, "best": progress.best_weights or last, **progress.average_weights}
         for name, weights in kept.items():
             contiguous = {key: value.contiguous() for key, value in weights.items()}
             content = save(contiguous)

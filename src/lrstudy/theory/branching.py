@@ -46,11 +46,13 @@ def branching(params: Params, model: str, meta: dict, root: Path) -> Branching:
             params,
             model,
             f"branch_{epoch}",
-            ScheduleRow(
-                function="late_decay",
-                start=epoch / num_epochs,
-                shape=asked.shape,
-                min_factor=asked.min_factor,
+            ScheduleRow.model_validate(
+                {
+                    "function": "late_decay",
+                    "start": epoch / num_epochs,
+                    "shape": asked.shape,
+                    "min_factor": asked.min_factor,
+                }
             ),
             num_epochs,
         )

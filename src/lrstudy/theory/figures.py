@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +11,7 @@ from lrstudy.report.figures import PALETTE, TEXT_WIDTH, line_style, new_figure, 
 from lrstudy.theory.landscape import Array
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 
@@ -45,8 +46,16 @@ def toy_figure(steps: Sequence[int], panels: Mapping[str, Mapping[str, list[dict
     return figure
 
 
+class Branches(TypedDict):
+    """One metric of the branches' ends: of every seed and branch, and over the seeds of each branch."""
+
+    values: Array  # (num_seeds, num_branches)
+    mean: list[float]
+    intervals: list[tuple[float, float] | None]
+
+
 def branching_figure(
-    epochs: Sequence[int], panels: Mapping[str, Mapping[str, ArrayLike]], trunk: Mapping[str, Sequence[float]]
+    epochs: Sequence[int], panels: Mapping[str, Branches], trunk: Mapping[str, Sequence[float]]
 ) -> "Figure":
     """Metrics of the branches' ends against the epoch at which they left: seeds, mean and interval.
 
@@ -62,8 +71,9 @@ def branching_figure(
             for values in np.asarray(found["values"]):
                 axes.plot(epochs, values, "-", color="#999999", linewidth=0.6)
             axes.plot(epochs, found["mean"], "o", ms=3.5, label="branches", **line_style(0))
-            if all(interval is not None for interval in found["intervals"]):
-                low, high = np.transpose(found["intervals"])
+            intervals = [interval for interval in found["intervals"] if interval is not None]
+            if len(intervals) == len(epochs):
+                low, high = np.transpose(intervals)
                 axes.fill_between(epochs, low, high, color=PALETTE[0], alpha=0.15, linewidth=0)
             axes.axhline(np.mean(trunk[label]), label="trunk, never decayed", **line_style(1))
             axes.set_xticks(epochs)
@@ -79,7 +89,7 @@ def plane_figure(
     y: Array,
     surfaces: Mapping[str, Array],
     paths: Mapping[str, Array],
-    axis_labels: tuple[str, str],
+    axis_labels: Sequence[str],
 ) -> "Figure":
     """Losses on a plane as filled contours, a panel each, with trajectories drawn in.
 
@@ -136,7 +146,7 @@ def lines_figure(
         rows = -(-len(panels) // columns)
         figure = new_figure(TEXT_WIDTH, 0.4 + 2.1 * rows)
         grid = figure.subplots(rows, columns, squeeze=False)
-        handles = {}
+        handles: dict[str, Artist] = {}
         for axes, (title, lines) in zip(grid.flat, panels.items(), strict=False):
             for label, (x, y) in lines.items():
                 drawn = axes.plot(x, y, marker="o", ms=2.2, label=label, **line_style(labels.index(label)))
@@ -145,16 +155,16 @@ def lines_figure(
             if logarithmic and shown.min() > 0 and shown.max() > 20 * shown.min():
                 axes.set_yscale("log")
             elif (shown == shown.round()).all():  # counts
-                axes.yaxis.get_major_locator().set_params(integer=True)
+                axes.locator_params(axis="y", integer=True)
             axes.set_title(title, loc="left")
             axes.set_xlabel(x_label)
             if x_label == "epoch":
-                axes.xaxis.get_major_locator().set_params(integer=True)
+                axes.locator_params(axis="x", integer=True)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
         for axes in grid[:, 0]:
             axes.set_ylabel(y_label)
         figure.legend(
-            handles.values(), handles.keys(), loc="outside upper center", ncols=min(6, len(handles))
+            list(handles.values()), list(handles), loc="outside upper center", ncols=min(6, len(handles))
         )
     return figure

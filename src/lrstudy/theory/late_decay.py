@@ -6,6 +6,7 @@ reports/late_decay.json and figures. Test data are measured here and decide noth
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,18 +45,18 @@ def experiment(params: Params, root: Path) -> None:
     if missing:
         print(f"late_decay: not among the study's models, left out: {', '.join(missing)}", file=sys.stderr)
     with Sender(root) as sender:
-        result = {"toy": run_toy(params, root, sender), "models": {}, "missing": missing}
+        found: dict[str, Any] = {"toy": run_toy(params, root, sender), "models": {}, "missing": missing}
         for model in asked:
             if model not in missing:
-                result["models"][model] = run_model(params, model, root, sender)
-    for one in (result["toy"], *result["models"].values()):
+                found["models"][model] = run_model(params, model, root, sender)
+    for one in (found["toy"], *found["models"].values()):
         one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
     result = {
         "preset": params.preset,
         "seeds": params.theory.seeds,
         "confidence": params.compare.confidence,
-        "claims": claims(result, params.compare.confidence),
-        **result,
+        "claims": claims(found, params.compare.confidence),
+        **found,
     }
     leave("late_decay", result)
     for claim in result["claims"]:
@@ -144,8 +145,8 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     follow(sender, parent)
     train_all(params, experiment, parent, tags, sender)
 
-    outcomes = {place(*at): known_outcome(task) for *at, task in experiment.paths()}
-    finished = [path for path in experiment.paths() if is_finished(outcomes[place(*path[:2])])]
+    outcomes = {place(seed, epoch): known_outcome(task) for seed, epoch, task in experiment.paths()}
+    finished = [path for path in experiment.paths() if is_finished(outcomes[place(path[0], path[1])])]
     tests = measure_all(
         f"late_decay {model} test metrics",
         measurements.test_metrics,
@@ -169,7 +170,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
 
     def last(name: str, epoch: int | None) -> list[float | None]:
         ends = [outcomes[place(seed, epoch)] for seed in params.theory.seeds]
-        return [end["epochs"][-1][name] if is_finished(end) else None for end in ends]
+        return [end["epochs"][-1][name] if end and is_finished(end) else None for end in ends]
 
     ends = {(path["seed"], path["branch_epoch"]): path["epochs"][-1] for path in along}
 
@@ -235,7 +236,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             y,
             {"training loss": losses["train"], "test loss": losses["test"]},
             paths,
-            tuple(f"principal direction {n} ({100 * s:.1f}%)" for n, s in enumerate(plane.explained, 1)),
+            [f"principal direction {n} ({100 * s:.1f}%)" for n, s in enumerate(plane.explained, 1)],
         )
     files = [
         file
@@ -379,7 +380,7 @@ def seconds(experiment: Branching, outcomes: dict[str, dict | None]) -> dict:
     return {"trained": shared, "without_sharing": alone}
 
 
-def draw_branches(result: dict):
+def draw_branches(result: dict) -> "figures.Figure":
     """The branches' ends against the epoch at which they left."""
     metric = result["metric"]
     names = {
@@ -388,7 +389,7 @@ def draw_branches(result: dict):
         "train/loss": "training loss",
         "gap": "test less training loss",
     }
-    shown = {}
+    shown: dict[str, figures.Branches] = {}
     for name, label in names.items():
         cells = [result["branches"][str(epoch)][name] for epoch in result["branch_epochs"]]
         shown[label] = {

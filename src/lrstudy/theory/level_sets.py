@@ -8,6 +8,7 @@ nothing.
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def experiment(params: Params, root: Path) -> None:
         models = {model: run_model(params, model, root, sender) for model in asked if model not in missing}
     for one in models.values():
         one["run_id"] = sender.run_ids.get(one["key"])  # known when all is sent
-    result = {
+    result: dict[str, Any] = {
         "preset": params.preset,
         "seeds": params.theory.seeds,
         "confidence": params.compare.confidence,
@@ -177,7 +178,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
         for name in cells
     }
     joined = join_all(params, model, root, list(cells), solved, num_epochs)
-    result = {
+    result: dict[str, Any] = {
         "data": {key: meta[key] for key in ("dataset", "label", "official", "fingerprint", "num_examples")},
         "metric": metric,
         "num_epochs": num_epochs,
@@ -212,10 +213,10 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
             y,
             {"training loss": losses["train"], "test loss": losses["test"]},
             paths,
-            tuple(
+            [
                 f"principal direction {n} ({100 * s:.1f}%)"
                 for n, s in enumerate(result["plane"]["explained"], 1)
-            ),
+            ],
         )
         drawn[f"components_{model}"] = figures.lines_figure(
             {
@@ -502,7 +503,7 @@ def named(schedule: str, seed: int) -> str:
     return f"{schedule} seed {seed}"
 
 
-def draw_paths(joined: list[dict], num_batches: int):
+def draw_paths(joined: list[dict], num_batches: int) -> "figures.Figure":
     """The first pair of either kind: the family of losses along each path."""
     panels = {}
     for kind in ("seeds", "schedules"):

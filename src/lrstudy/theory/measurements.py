@@ -3,10 +3,17 @@
 Every task has ``settings`` and ``data`` (as a training's task), and ``num_examples``.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy.theory import connectivity, landscape
+
+if TYPE_CHECKING:
+    import torch
+
+    from lrstudy.theory.network import Network
 
 
 def at_epochs(task: dict) -> dict:
@@ -177,7 +184,7 @@ def join(task: dict) -> dict:
     return found
 
 
-def climb(network, start, end) -> list:
+def climb(network: "Network", start: "torch.Tensor", end: "torch.Tensor") -> list:
     """The corners of :func:`lrstudy.theory.connectivity.over_the_top` for a network's training loss."""
     import torch
 
@@ -194,13 +201,13 @@ def climb(network, start, end) -> list:
         start,
         end,
         classifier=(matrix, bias),
-        bias_gradients=tuple(gradients),
+        bias_gradients=(gradients[0], gradients[1]),
         largest_logit=largest,
         class_shares=shares,
     )
 
 
-def _network(task: dict, num_batches: int = 1):
+def _network(task: dict, num_batches: int = 1) -> "Network":
     import torch
 
     from lrstudy.theory.network import Network
@@ -209,7 +216,7 @@ def _network(task: dict, num_batches: int = 1):
     return Network(task["settings"], task["data"], num_examples=task["num_examples"], num_batches=num_batches)
 
 
-def _load(network, file: str):
+def _load(network: "Network", file: str) -> "torch.Tensor":
     from safetensors.torch import load_file
 
     return network.vector(load_file(file))

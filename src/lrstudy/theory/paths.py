@@ -8,6 +8,7 @@ while it is under way and ``outcome.json`` afterwards, as :mod:`lrstudy.study.ru
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lrstudy.errors import StudyError
@@ -136,7 +137,7 @@ def _train(folder: Path, task: dict) -> None:
     for record in state["epochs"] if state else []:
         keep(record)
 
-    def on_epoch(record: dict, checkpoint) -> None:
+    def on_epoch(record: dict, checkpoint: Callable[[], dict]) -> None:
         state, epoch = checkpoint(), record["epoch"]
         weights = {
             name: value.detach().to("cpu", copy=True).contiguous() for name, value in state["model"].items()

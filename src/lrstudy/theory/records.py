@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def parent_journal(
 
 def log_once(journal: Journal, values: dict[str, list[tuple[int, float]]]) -> None:
     """Log metrics (name -> step, value) unless the same ones are there: the stage may run again."""
-    new = [[name, value, step] for name, series in values.items() for step, value in series]
+    new: list[list[Any]] = [[name, value, step] for name, series in values.items() for step, value in series]
     logged = [
         [[name, value, step] for name, value, step, _ in event["values"]]
         for event in journal.events()

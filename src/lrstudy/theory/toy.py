@@ -44,13 +44,13 @@ class Problems:
 
 def draw_problems(num_examples: int, dimension: int, seeds: Sequence[int]) -> Problems:
     """The problems of ``seeds``; num_examples below dimension, so that the labels can be interpolated."""
-    inputs, teachers = [], []
+    drawn, teachers = [], []
     for seed in seeds:
         rng = np.random.default_rng([seed, _STREAMS["problem"]])
-        inputs.append(rng.standard_normal((num_examples, dimension)))
-        teacher = rng.standard_normal(dimension)
-        teachers.append(teacher / np.linalg.norm(teacher))
-    inputs, teacher = np.array(inputs), np.array(teachers)
+        drawn.append(rng.standard_normal((num_examples, dimension)))
+        one = rng.standard_normal(dimension)
+        teachers.append(one / np.linalg.norm(one))
+    inputs, teacher = np.array(drawn), np.array(teachers)
     labels = np.einsum("rnd,rd->rn", inputs, teacher)
     minimum = np.einsum("rdn,rn->rd", np.linalg.pinv(inputs), labels)
     return Problems(inputs, labels, teacher, minimum)

@@ -146,7 +146,7 @@ class Journal:
 
 def flatten(settings: dict, prefix: str = "") -> dict[str, object]:
     """Nested settings as ``section.key``: value, as MLflow's parameters want them."""
-    flat = {}
+    flat: dict[str, object] = {}
     for key, value in settings.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")

@@ -17,10 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lrstudy.files import locked, write_json
 from lrstudy.tracking.journal import Journal
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
 
 EXPERIMENT = "lrstudy"
 KEY_TAG = "lrstudy.key"
@@ -264,7 +268,7 @@ class Store:
                 raise
         return True
 
-    def find(self, key: str):
+    def find(self, key: str) -> "Run | None":
         """The run that was created for ``key``, or None; rather one that was not deleted."""
         from mlflow.entities import ViewType
 
@@ -279,7 +283,7 @@ class Store:
         """Do what ``event`` says to the run; returns the run's id."""
         return getattr(self, f"_{event['event']}")(event, run_id)
 
-    def _note(self, run) -> None:
+    def _note(self, run: "Run") -> None:
         self._seen.add(run.info.run_id)
         if run.info.lifecycle_stage == "deleted":
             self.deleted.add(run.info.run_id)
@@ -379,12 +383,13 @@ class Store:
                 described.save(folder / "MLmodel")
                 self.client.log_model_artifacts(model.model_id, str(folder))
             run = self.client.get_run(run_id)
-            if not any(output.model_id == model.model_id for output in run.outputs.model_outputs):
+            outputs = run.outputs.model_outputs if run.outputs else []
+            if not any(output.model_id == model.model_id for output in outputs):
                 self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return run_id
 
-    def logged_model(self, run_id: str):
+    def logged_model(self, run_id: str) -> "LoggedModel | None":
         """The model that the run logged, or None."""
         found = self.client.search_logged_models(
             [self.experiment_id], f"source_run_id = '{run_id}'", max_results=1
@@ -396,7 +401,7 @@ class Store:
 
         run = self.find(event["of"])
         model = self.logged_model(run.info.run_id) if run else None
-        if model is None:
+        if run is None or model is None:
             print(
                 f"warning: MLflow has no model of the run with the key {event['of']}; "
                 f"{event['name']} gets no new champion",
@@ -442,6 +447,6 @@ def _as_global_store(uri: str) -> Iterator[None]:
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(None)
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # None is its own default again
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before

@@ -124,7 +124,7 @@ def test_weights(
     return {"logits": logits, **measure(logits, arrays["labels"])}
 
 
-test_weights.__test__ = False  # no test of pytest's
+test_weights.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> dict:

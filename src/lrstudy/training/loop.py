@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def prepare(settings: dict, data: str) -> tuple[Split, Split, dict]:
     torch.set_flush_denormal(True)
     device = choose_device(settings["device"])
     meta = read_meta(data)
-    training = take_share(read_split(data, "train"), settings["training_share"])
+    training: Any = take_share(read_split(data, "train"), settings["training_share"])
     training = make_split(training, meta, device, settings["augment"])
     return training, make_split(read_split(data, "validation"), meta, device), meta
 
@@ -201,10 +202,11 @@ def train(
             gradient_norms[index] = gradient_norm
             predicted.append(logits.detach().argmax(dim=1))
             labels_seen.append(labels)
-        effective_step = update_ratio(before, weights)
+        effective_step = update_ratio(before, weights)  # type: ignore[arg-type]  # the last step left it
 
-        record = {"epoch": epoch + 1}
-        losses, gradient_norms = losses.cpu().double().numpy(), gradient_norms.cpu().double().numpy()
+        record: dict[str, Any] = {"epoch": epoch + 1}
+        # From here on arrays.
+        losses, gradient_norms = losses.cpu().double().numpy(), gradient_norms.cpu().double().numpy()  # type: ignore[assignment]
         running = accuracy_and_f1(
             torch.cat(labels_seen).cpu().numpy(), torch.cat(predicted).cpu().numpy(), meta["num_classes"]
         )
@@ -272,7 +274,7 @@ def _copy(model: nn.Module) -> Weights:
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
 
 
-def _some_inputs(training: Split, num_batches: int = 50):
+def _some_inputs(training: Split, num_batches: int = 50) -> Iterator[tuple[Tensor, ...]]:
     """The inputs of the first batches in order, to estimate batch-norm statistics from."""
     for number, (inputs, _, _) in enumerate(training.evaluation_batches(128)):
         if number == num_batches:

@@ -28,6 +28,9 @@ class ImageClassifier(nn.Module):
         mean, std: of each channel of the training split, pixels scaled to [0, 1].
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, network: nn.Module, mean: list[float], std: list[float]):
         super().__init__()
         self.network = network
