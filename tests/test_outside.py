@@ -405,8 +405,11 @@ def test_a_cell_joins_code_of_another_package(stranger):
 
 
 def test_a_worker_that_starts_anew_finds_the_package(stranger, monkeypatch):
+    from joblib.externals.loky import get_reusable_executor
+
     from lrstudy.process.parallel import run_all
 
+    get_reusable_executor().shutdown(wait=True)  # workers of an earlier test
     monkeypatch.setenv("LRSTUDY_WORKERS", "2")
     tasks = [{"name": "stranger.rates:knee", "t": t} for t in (6, 8)]
     assert sorted(run_all(value_of, tasks, 1)) == pytest.approx([0.4, 0.8])
