@@ -5,7 +5,6 @@ example; what is there already is taken from it, and needs no weights.
 """
 
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +19,7 @@ from lrstudy.process.parallel import run_all
 from lrstudy.recipe.config import load_params, workspace_root
 from lrstudy.stages import cell_arguments
 from lrstudy.study.collect import scores_of
+from lrstudy.study.journals import log_once
 from lrstudy.study.outputs import Evaluation, SeedRun, Training
 from lrstudy.study.runs import find_weights
 from lrstudy.study.tasks import DESCRIBED
@@ -153,17 +153,16 @@ def evaluate_seed(task: dict) -> tuple[str, Test]:
 
 def report_to_tracker(cell: Journal, seeds: list[Journal], scores: dict, np: ModuleType) -> None:
     """Add the test metrics to each seed's run, and their means to the cell's."""
-    when = int(time.time() * 1000)
     sums: dict[str, list[float]] = {}
     for journal, found in zip(seeds, scores.values(), strict=True):
-        values = []
+        values = {}
         for weights, prefix in TEST_PREFIX.items():
             for name in SCORES:
                 if found[weights][name] is not None:
-                    values.append((f"{prefix}/{name}", found[weights][name], 0, when))
+                    values[f"{prefix}/{name}"] = [(0, found[weights][name])]
                     sums.setdefault(f"{prefix}/{name}", []).append(found[weights][name])
-        _once(journal, values)
-    _once(cell, [(name, float(np.mean(values)), 0, when) for name, values in sums.items()])
+        log_once(journal, values)
+    log_once(cell, {name: [(0, float(np.mean(values)))] for name, values in sums.items()})
 
 
 def _journals(training: Training, root: Path) -> list[Journal]:
@@ -177,14 +176,6 @@ def _journals(training: Training, root: Path) -> list[Journal]:
         journals[-1].create(f"{name} seed {seed}", {"kind": "seed", "seed": seed}, parent=cell_key)
     journals[0].create(name, {"kind": "cell"})
     return journals
-
-
-def _once(journal: Journal, values: list[tuple[str, float, int, int]]) -> None:
-    """Log test metrics unless the same ones are there already (the stage ran again)."""
-    logged = [event["values"] for event in journal.events() if event["event"] == "metrics"]
-    new = [[name, value] for name, value, *_ in values]
-    if not any([[name, value] for name, value, *_ in event] == new for event in logged):
-        journal.metrics(values)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from lrstudy.files import is_locked, locked
 from lrstudy.recipe.cells import Cell
@@ -87,6 +89,19 @@ def mean_curves(histories: list[list[dict]]) -> list[tuple[str, float, int, int]
         for name in _CURVES:
             values.append((name, sum(r[name] for r in records) / len(records), records[0]["epoch"], when))
     return values
+
+
+def log_once(journal: Journal, values: dict[str, list[tuple[int, float]]]) -> None:
+    """Log metrics (name -> step, value) unless the same ones are there: the stage may run again."""
+    new: list[list[Any]] = [[name, value, step] for name, series in values.items() for step, value in series]
+    logged = [
+        [[name, value, step] for name, value, step, _ in event["values"]]
+        for event in journal.events()
+        if event["event"] == "metrics"
+    ]
+    if new and new not in logged:
+        when = int(time.time() * 1000)
+        journal.metrics([(name, value, step, when) for name, value, step in new])
 
 
 def finish(journal: Journal, status: str, ended: float | None = None) -> None:

@@ -14,7 +14,7 @@ from lrstudy.data import read_meta
 from lrstudy.ledger.record import SCORES
 from lrstudy.process.parallel import run_all
 from lrstudy.recipe.config import Params
-from lrstudy.study.journals import common_tags, finish
+from lrstudy.study.journals import common_tags, finish, log_once
 from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements, toy
 from lrstudy.theory.branching import Branching, branching, cost, late_minus_early, trend
@@ -25,7 +25,6 @@ from lrstudy.theory.records import (
     FOLDER,
     follow,
     leave,
-    log_once,
     measure_all,
     measuring,
     parent_journal,

@@ -18,7 +18,7 @@ from lrstudy.process.parallel import run_all
 from lrstudy.recipe.cells import Cell, default_values, num_epochs_of
 from lrstudy.recipe.config import Params
 from lrstudy.search.tuning import best_trial
-from lrstudy.study.journals import common_tags, finish
+from lrstudy.study.journals import common_tags, finish, log_once
 from lrstudy.study.trials import run_search, search_identity
 from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements
@@ -31,7 +31,6 @@ from lrstudy.theory.records import (
     FOLDER,
     follow,
     leave,
-    log_once,
     measure_all,
     measuring,
     parent_journal,

@@ -3,10 +3,8 @@
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,19 +43,6 @@ def parent_journal(
     journal = Journal(folder, key)
     journal.create(name, tags | {"kind": "theory"}, identity, description=description)
     return journal
-
-
-def log_once(journal: Journal, values: dict[str, list[tuple[int, float]]]) -> None:
-    """Log metrics (name -> step, value) unless the same ones are there: the stage may run again."""
-    new: list[list[Any]] = [[name, value, step] for name, series in values.items() for step, value in series]
-    logged = [
-        [[name, value, step] for name, value, step, _ in event["values"]]
-        for event in journal.events()
-        if event["event"] == "metrics"
-    ]
-    if new and new not in logged:
-        when = int(time.time() * 1000)
-        journal.metrics([(name, value, step, when) for name, value, step in new])
 
 
 def publish(journal: Journal, files: list[Path], folder: Path, status: str = "finished") -> list[str]:
