@@ -358,7 +358,10 @@ BROKEN_IMAGES = {
         replaced(IMAGE_TABLES["train"], label=pa.array([None, *LABELS.tolist()[1:]], pa.int64())),
         "1 rows have no label",
     ),
-    "not an image": (with_image(b"\x89PNG no"), "image 7 is no 32x32 image in PNG, JPEG"),
+    "not an image": (
+        with_image(b"\x89PNG no"),
+        r"image 7 is no 32x32 image in PNG, JPEG, BMP, WEBP \(cannot identify image file\)\.",
+    ),
     "no bytes": (with_image(b""), "image 7 is no 32x32 image"),
     "cut PNG": (with_image(encoded((32, 32), "PNG")[:-30]), "image 7 is no 32x32 image"),
     "cut JPEG": (with_image(encoded((32, 32), "JPEG")[:-80]), "image 7 is no 32x32 image"),

@@ -307,6 +307,37 @@ def test_a_controller_is_a_subclass(stranger):
         find_controller("stranger.rates:knee")
 
 
+def step(name: str) -> None:
+    import torch
+
+    model = torch.nn.Linear(2, 2)
+    model.weight.grad, model.bias.grad = torch.ones(2, 2), torch.ones(2)
+    make_optimizer(name, model, 0.1).step()
+
+
+def end_epoch(name: str) -> None:
+    make_controller(name).after_epoch(epoch=1, train_loss=1.0, validation_loss=1.0, gradient_norm=1.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "call", "message"),
+    [
+        ("optim", OPTIM.replace("self.param_groups:", "self.param_group:"), lambda: step("stranger.optim:Sign"),
+         r"^stranger\.optim:Sign: step\(\) raised AttributeError: .*param_group.*optim\.py, line \d+\)\.$"),
+        ("control", CONTROL.replace("self.factor *=", "self.facto *="), lambda: end_epoch("stranger.control:Halve"),
+         r"^stranger\.control:Halve: after_epoch\(\) raised AttributeError: .*facto.*control\.py, line \d+\)\.$"),
+        ("control", CONTROL.replace("self.factor *=", "self.factor = -"), lambda: end_epoch("stranger.control:Halve"),
+         r"^stranger\.control:Halve: after_epoch\(\) set factor to -0\.5; allowed: a number from 0"),
+        ("control", CONTROL.replace("self.factor *=", "self.factor = float('nan') *"), lambda: end_epoch("stranger.control:Halve"),
+         r"set factor to nan; allowed"),
+    ],
+)  # fmt: skip
+def test_what_the_loop_calls_of_a_package_says_whose_mistake_it_is(stranger, module, source, call, message):
+    stranger(**{module: source})
+    with pytest.raises(StudyError, match=message):
+        call()
+
+
 # -------------------------------------------------------------------------------------------------------- identity
 
 
@@ -346,6 +377,38 @@ def test_what_a_package_computes_is_part_of_a_training_and_of_no_other(stranger)
         stranger(rates=RATES, shapes=SHAPES, nets=NETS, optim=OPTIM, control=CONTROL)
 
 
+PATCHES = {
+    "setattr": {"nets": NETS + "\nsetattr(Wide, 'forward', lambda self, images: 2 * self.out(images.mean(dim=(2, 3))))\n"},
+    "a call": {"nets": NETS + "\ndef patch(a_class):\n    a_class.scale = 2\n\n\npatch(Wide)\n"},
+    "a loop": {"nets": NETS + "\nfor name in ('scale',):\n    setattr(Wide, name, 2)\n"},
+    "exec": {"nets": NETS + "\nexec('Wide.scale = 3')\n"},
+    "another library": {"nets": NETS + "\nnn.Linear.reset_parameters = lambda self: None\n"},
+    "the package": {"__init__": "from torch import nn\nnn.Linear.reset_parameters = lambda self: None\n"},
+    "a module that is only imported": {
+        "nets": "import stranger.patch\n" + NETS, "patch": "import torch\ntorch.set_default_dtype(torch.float64)\n",
+    },
+    "a module that a module imports": {
+        "nets": "from . import middle\n" + NETS, "middle": "from .patch import torch\n", "patch": "import torch\ntorch.manual_seed(3)\n",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("modules", PATCHES.values(), ids=PATCHES)
+def test_what_a_package_does_when_it_is_imported_is_part_of_what_it_computes(stranger, modules):
+    before = training_code(chosen())["network"]
+    stranger(**modules)
+    assert training_code(chosen())["network"] != before
+
+
+def test_names_that_a_package_defines_and_nobody_uses_are_no_part_of_it(stranger):
+    before = training_code(chosen())["network"]
+    stranger(
+        nets=NETS + "\nUNUSED = [nn.Linear, 3]\nversion: str = '2'\n",
+        __init__='"""A package."""\n__all__ = ["nets"]\n',
+    )
+    assert training_code(chosen())["network"] == before
+
+
 def test_code_is_known_without_importing_it_and_whatever_way_it_is_imported(stranger):
     before = training_code(chosen())["schedule"]
     for way, call in (
@@ -354,7 +417,7 @@ def test_code_is_known_without_importing_it_and_whatever_way_it_is_imported(stra
         stranger(rates=RATES.replace("from stranger.shapes import line", way).replace("line(", call))
         assert training_code(chosen())["schedule"] == before
     stranger(rates=RATES + "\nraise RuntimeError('imported')\n")
-    assert training_code(chosen())["schedule"] == before
+    assert training_code(chosen())["schedule"] != before  # and nothing was raised
     stranger(__init__="from .rates import knee\n", rates=RATES)
     assert training_code(chosen(schedule={"function": "stranger:knee"}))["schedule"] == before
 

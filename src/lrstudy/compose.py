@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from lrstudy.errors import StudyError
 from lrstudy.recipe.config import load_params
 
 _HEADER = """\
@@ -30,10 +31,13 @@ def main() -> None:
     root = Path.cwd()
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     try:
         compose(root, root / "params.yaml", parser.parse_args().override)
-    except (HydraException, OmegaConfBaseException) as error:
+    except StudyError:
+        raise
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         sys.exit(f"error: {error}")
 
 

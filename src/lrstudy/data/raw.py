@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pickle
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -160,8 +161,9 @@ def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray,
                 images[row] = np.asarray(decoded).reshape(height, width, channels)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             wanted = "" if layout.resize else f"{height}x{width} "
+            reason = re.sub(r" <_io\.BytesIO[^>]*>", "", one_line(error))  # another address every time
             raise StudyError(
-                f"{where}: image {row} is no {wanted}image in {', '.join(FORMATS)} ({one_line(error)})."
+                f"{where}: image {row} is no {wanted}image in {', '.join(FORMATS)} ({reason})."
             ) from error
     return images, "+".join(sorted(encodings))
 

@@ -11,7 +11,8 @@ a move to another file changes nothing, and what is not referred to plays no par
 Found out from the source files alone: nothing is imported or run. What cannot be seen in the source is not
 followed: names that are put together at run time, and other packages, whose versions are recorded instead.
 From code of another package that the configuration names (:mod:`lrstudy.entries.outside`) that package is
-followed, too.
+followed, too; and since what it does when it is imported may change what others compute, so are its modules'
+statements that do more than to define names.
 """
 
 import ast
@@ -102,7 +103,9 @@ def entry(registry: str, key: str, *, stop: Collection[str] = ()) -> frozenset[D
         StudyError: there is no such entry, or its definition cannot be found from the registry's module.
     """
     if is_outside(key):
-        return reached([definition_outside(key)], stop=stop, listed_in=registry)
+        imported = _imported_with(key.partition(":")[0])
+        run = [f"{module}.{_AT_IMPORT}" for module in imported if _module(module).at_import]
+        return reached([definition_outside(key), *run], stop=stop, listed_in=registry)
     if (literal := _literal(registry)) is None:
         if (definition := entries(registry).get(key)) is None:
             raise _no_entry(registry, key)
@@ -229,6 +232,8 @@ class _Module:
         self.place = f"{name}.__init__" if path.name == "__init__.py" else name
         self.statements: dict[str, list[_Statement]] = {}
         self.imports: dict[str, str] = {}
+        self.imported: set[str] = set()  # names of which some are modules
+        self.at_import: list[_Statement] = []  # what does more than to define names
         for node in parse(path).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 self._import(node)
@@ -244,10 +249,15 @@ class _Module:
                 if isinstance(inner, ast.Import | ast.ImportFrom):
                     self._import(inner)
         statement = _Statement(ast.unparse(node))
+        if not _only_defines(node):
+            self.at_import.append(statement)
         for bound in _binds(node):
             self.statements.setdefault(bound, []).append(statement)
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> None:
+        if isinstance(node, ast.Import):
+            self.imported |= {alias.name for alias in node.names}
+        self.imported |= set(_bound_by(node, self.place).values())
         for bound, target in _bound_by(node, self.place).items():
             known = self.imports.setdefault(bound, target)
             followed = {PACKAGE, self.package}
@@ -347,6 +357,33 @@ def _bound_by(statement: ast.Import | ast.ImportFrom, here: str) -> dict[str, st
     return {alias.asname or alias.name: f"{module}.{alias.name}" for alias in statement.names}
 
 
+def _only_defines(statement: ast.stmt) -> bool:
+    """Whether all that a statement does is to give names of its module a value, or nothing at all."""
+    if isinstance(statement, ast.Assign):
+        return all(isinstance(target, ast.Name) for target in statement.targets)
+    if isinstance(statement, ast.Expr):
+        return isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.Pass)
+
+
+_AT_IMPORT = "<import>"
+"""In the place of a definition's name: what a module does when it is imported besides defining names."""
+
+
+def _imported_with(module: str) -> list[str]:
+    """The modules of its package that are imported where ``module`` is, itself among them."""
+    package = module.partition(".")[0]
+    found: dict[str, None] = {}
+    waiting = [module]
+    while waiting:
+        parts = waiting.pop().split(".")
+        for name in (".".join(parts[:count]) for count in range(1, len(parts) + 1)):
+            if parts[0] == package and name not in found and _is_module(name, package):
+                found[name] = None
+                waiting += sorted(_module(name).imported)
+    return list(found)
+
+
 def _binds(statement: ast.stmt) -> set[str]:
     """The module-level names that a statement binds or changes, as in ``x = 1``, ``x[0] = 1``, ``x.f()``."""
     bound = set()
@@ -381,6 +418,8 @@ class _Meaning:
 def _meaning(name: str, listed_in: str = "") -> _Meaning:
     module_name, _, own_name = name.rpartition(".")
     module = _module(module_name)
+    if own_name == _AT_IMPORT:
+        return _meaning_of(module.at_import, module)
     if own_name not in module.statements:
         raise KeyError(f"{module_name} does not define {own_name}")
     statements = module.statements[own_name]

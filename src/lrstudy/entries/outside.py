@@ -7,12 +7,14 @@ training's identity like this package's own code: :mod:`lrstudy.entries.meaning`
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.util
+import math
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,39 @@ def load(name: str, noun: str) -> Any:
     if not hasattr(module, attribute):
         names = [one for one in vars(module) if not one.startswith("_")]
         raise unknown(f"{name}", attribute, names, f"a name of {module.__file__}, so {noun}")
-    return getattr(module, attribute)
+    return _guarded(getattr(module, attribute), name, noun)
+
+
+# What the loop calls of an object that code of another package has made.
+_CALLED = {"a controller": ("before_step", "after_epoch"), "an optimizer": ("step",)}
+
+
+def _guarded(found: Any, name: str, noun: str) -> Any:
+    """``found``; where the loop calls its methods, a subclass in which their errors say whose they are."""
+    if not isinstance(found, type):
+        return found
+    methods = {
+        method: _told_method(function, name, method, noun)
+        for method in _CALLED.get(noun, ())
+        if (function := getattr(found, method, None)) is not None
+    }
+    return type(found.__name__, (found,), methods | {"__module__": found.__module__}) if methods else found
+
+
+def _told_method(function: Callable, name: str, method: str, noun: str) -> Callable:
+    @functools.wraps(function)
+    def told(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with told_whose(name, f"{method}()"):
+            given = function(self, *args, **kwargs)
+        factor = self.factor if noun == "a controller" else 1.0
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+            raise StudyError(
+                f"{name}: {method}() set factor to {factor!r}; allowed: a number from 0, since it multiplies "
+                "the learning rate."
+            )
+        return given
+
+    return told
 
 
 @contextlib.contextmanager

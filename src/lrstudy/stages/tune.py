@@ -200,7 +200,10 @@ def _in_words(num_trials: int, searched: list[list[dict]], winners: list[dict], 
         )
         of = f" of search {search + 1}" if len(winners) > 1 else ""
         count = len(searched[search])
-        yield f"best of {count} trials{of}: {values} ({found['cost']['trainings']} trainings in all)"
+        if winner["objective"] is None:
+            yield f"every one of {count} trials{of} diverged; the first one's values are taken: {values}"
+        else:
+            yield f"best of {count} trials{of}: {values} ({found['cost']['trainings']} trainings in all)"
         if found["searches"][search]["exhausted"]:
             yield (
                 f"{count} of {num_trials} trials{of}, for there are no more: all else in the search space "
