@@ -196,7 +196,7 @@ def make_study(folder: Path, *overrides: str) -> Path:
     write_json(data / "meta.json", meta | {"dataset": "imdb", "label": "tiny reviews", "official": False})
     write_json(
         folder / "artifacts/tuned/lstm/exponential/best.json",
-        {"model": "lstm", "schedule": "exponential", "source": "defaults", "values": {}},
+        {"model": "lstm", "schedule": "exponential", "source": "defaults", "values": {"base_lr": 0.003}},
     )
     return folder
 
