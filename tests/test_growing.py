@@ -200,7 +200,10 @@ def edit(copy: Copy, module: str, old: str, new: str) -> None:
 def test_dvc_finds_stale_what_the_code_of_its_trainings_makes_stale(first, tmp_path):
     clone = Clone(first, tmp_path / "clone")
     clone.run("dvc", "exp", "run", *STUDY, "-S", "schedule=[static,cosine]")
-    for module in ("training", "batches", "schedules", "evaluation", "models", "optimizers", "controllers"):
+    for module in (
+        "training/loop", "training/batches", "training/evaluation", "recipe/models", "recipe/optimizers",
+        "schedules", "controllers",
+    ):  # fmt: skip
         path = clone.folder / f"src/lrstudy/{module}.py"
         path.write_text(path.read_text() + "\n# A remark.\n")
     assert changed_stages(clone) == set()
@@ -209,5 +212,5 @@ def test_dvc_finds_stale_what_the_code_of_its_trainings_makes_stale(first, tmp_p
     assert changed_stages(clone) == cells | {"timing@lstm"}
     printed = clone.run(sys.executable, "-m", "lrstudy.why", "lstm-cosine")
     assert "the code of the schedule (`cosine`)" in printed
-    edit(clone, "training", "lr = base_lr * controller.factor", "lr = base_lr / controller.factor")
+    edit(clone, "training/loop", "lr = base_lr * controller.factor", "lr = base_lr / controller.factor")
     assert changed_stages(clone) >= cells | {cell.replace("cosine", "static") for cell in cells}
