@@ -167,7 +167,7 @@ def test_copies_of_the_same_code_share_a_process_and_each_stage_has_its_own(tmp_
     """As temporary experiments do: the copy that started the process is gone when the other one asks it."""
     for name in ("one", "two"):
         folder = tmp_path / name
-        shutil.copytree(Path(warm.__file__).parent, folder / "src/lrstudy")
+        shutil.copytree(Path(warm.__file__).parents[1], folder / "src/lrstudy")
         shutil.copy(Path(__file__).parents[1] / "params.yaml", folder)
         (folder / "a_stage.py").write_text(WHERE.replace("NAME", name))
         environment = os.environ | {"PYTHONPATH": str(folder / "src"), "TMPDIR": str(short_tmp)}
