@@ -1,4 +1,4 @@
-"""What the study answers: the paper's gaps filled, and each claim taken to a verdict.
+"""What the study answers: each claim taken to a verdict.
 
 Pure functions of what the compare stage has in hand. The claims are data (claims.yaml); here are the few ways
 to decide one. docs/protocol.md is the protocol in words.
@@ -1079,6 +1079,3 @@ def _differing(left_out: dict[str, dict]) -> list[str]:
     return [
         named.get(name, name) for name in dict.fromkeys(name for why in left_out.values() for name in why)
     ]
-
-
-# The paper's gaps.
