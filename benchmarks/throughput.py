@@ -244,7 +244,8 @@ def run(job: dict) -> dict:
     """One training in this process: its records, the examples of an epoch, this process' peak memory."""
     import torch
 
-    from lrstudy.training.batches import num_steps, take_share
+    from lrstudy.training.batches import take_share
+    from lrstudy.training.measures import num_steps
 
     settings, meta = job["settings"], read_meta(job["data"])
     torch.set_num_threads(settings["threads"])

@@ -10,7 +10,7 @@ from lrstudy.ledger import Ledger
 from lrstudy.ledger.record import WEIGHTS, Data, Labels, test_of
 from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import Params
-from lrstudy.study.collect import Need, plan
+from lrstudy.study.plan import Need, plan
 from lrstudy.training.evaluation import measure
 
 AUTO = ("cpu", "float32")

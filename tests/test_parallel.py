@@ -13,13 +13,11 @@ from pathlib import Path
 
 import joblib
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lrstudy.errors import StudyError
 from lrstudy.process import parallel
 from lrstudy.process.exits import sigterm_as_exception
-from lrstudy.process.parallel import in_first_round, num_workers, run_all, workers_ready
+from lrstudy.process.parallel import Pool, num_workers, run_all, workers_ready
 from lrstudy.study.runs import read_outcome, train_run
 from tiny_data import settings, task, write_dataset
 
@@ -191,43 +189,32 @@ def test_a_number_of_workers_that_is_none_is_named(monkeypatch, asked):
         num_workers(1)
 
 
-@pytest.mark.parametrize(("workers", "tasks", "at_once"), [(2, 1, 1), (2, 2, 2), (2, 3, 3), (2, 4, 2), (2, 5, 3), (3, 4, 4), (3, 5, 3), (4, 6, 6), (4, 7, 4), (8, 9, 9), (8, 3, 3), (1, 5, 1)])  # fmt: skip
-def test_a_last_round_that_is_half_full_at_most_joins_the_first(workers, tasks, at_once):
-    assert in_first_round(tasks, workers) == at_once
+def test_a_pool_takes_tasks_as_they_come(ready, monkeypatch):
+    """What ends first may bring further tasks; what fails is told with its task, and the others go on."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2")
+    found, failed = {}, []
+    with ready(), Pool(1) as pool:
+        for number in range(3):
+            pool.submit(worker_and_square, {"number": number, "fails": 2})
+        while pool.running:
+            ended = pool.next()
+            if ended.error:
+                failed.append((ended.task["number"], str(ended.error)))
+            else:
+                _, number, found[number] = ended.result
+                if number < 3:
+                    pool.submit(worker_and_square, {"number": number + 10})
+    assert found == {0: 0, 1: 1, 10: 100, 11: 121}
+    assert failed == [(2, "task 2 is wrong")]
 
 
-@given(tasks=st.integers(1, 200), workers=st.integers(1, 64))
-def test_the_first_round_leaves_whole_rounds_and_never_takes_half_as_many_again(tasks, workers):
-    first = in_first_round(tasks, workers)
-    assert min(tasks, workers) <= first <= min(tasks, workers + workers // 2)
-    if first > workers:
-        assert (tasks - first) % workers == 0
-
-
-here = barriers = None  # shared with the workers, which are forked
-
-
-def meet(task: dict) -> tuple[int, int]:
-    """How many run at this moment; not before as many as it says are here."""
-    with here.get_lock():
-        here.value += 1
-    barriers[task["meets"]].wait(60)
-    found = here.value
-    barriers[task["meets"]].wait(60)
-    with here.get_lock():
-        here.value -= 1
-    return task["number"], found
-
-
-def test_five_tasks_on_two_processors_run_three_then_two_at_a_time(can_fork, no_answer, monkeypatch):
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    context = multiprocessing.get_context("fork")
-    monkeypatch.setattr(sys.modules[__name__], "here", context.Value("i", 0))
-    monkeypatch.setattr(sys.modules[__name__], "barriers", {n: context.Barrier(n) for n in (2, 3)})
-    tasks = [{"number": n, "meets": 3 if n < 3 else 2} for n in range(5)]
-    with workers_ready(1):
-        found = dict(run_all(meet, tasks, threads=1))
-    assert found == {0: 3, 1: 3, 2: 3, 3: 2, 4: 2}
+def test_a_pool_starts_no_more_workers_than_tasks(monkeypatch):
+    monkeypatch.setenv("LRSTUDY_WORKERS", "2000")
+    with Pool(1, most=3) as pool:
+        assert pool.room == 3
+        for number in range(3):
+            pool.submit(worker_and_square, {"number": number})
+        assert len({pool.next().result[0] for _ in range(3)}) <= 3
 
 
 @pytest.mark.slow

@@ -77,10 +77,11 @@ def test_the_rooms_are_those_of_the_map():
     ("library", "importers"),
     [
         ("mlflow", {"tracking/store", "training/serving", "process/warm", "doctor"}),
-        ("optuna", {"search/tuning", "study/collect", "study/trials", "process/warm"}),
+        ("optuna", {"search/tuning", "study/plan", "process/warm"}),
         ("ray", {"process/parallel", "doctor"}),
         ("joblib", {"process/parallel"}),
         ("jinja2", {"report/render"}),
+        ("rich", {"study/view"}),
         ("matplotlib", {"report/figures", "theory/figures"}),
         ("datasets", {"data/intake"}),
         ("torchvision", {"data/sources", "recipe/models"}),

@@ -15,8 +15,9 @@ from lrstudy.data import read_meta
 from lrstudy.ledger import Ledger
 from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import load_params
-from lrstudy.study.collect import cell_of, collect, of_training, plan
+from lrstudy.study.collect import cell_of, collect, of_training
 from lrstudy.study.outputs import Best
+from lrstudy.study.plan import plan
 from lrstudy.study.tasks import DESCRIBED
 from lrstudy.study.workspace import data_folder
 from tiny_data import write_dataset

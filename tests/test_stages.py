@@ -27,14 +27,17 @@ from lrstudy.recipe.models import make_model
 from lrstudy.report.sections import document
 from lrstudy.stages import evaluate as evaluate_stage
 from lrstudy.stages.compare import theory
-from lrstudy.stages.evaluate import evaluate_seed, evaluated, trained_with
+from lrstudy.stages.evaluate import evaluated
 from lrstudy.stages.publish import champions
 from lrstudy.stages.report import bring_theory
-from lrstudy.stages.train import history_rows, log_record, place_weights
+from lrstudy.stages.train import history_rows, place_weights
+from lrstudy.study.measuring import measure, measure_run, measuring_task
 from lrstudy.study.outputs import HISTORY, SeedRun, Tracked, Training
 from lrstudy.study.runs import find_record, metric_values, train_run
+from lrstudy.study.tracked import tell_training
 from lrstudy.theory.records import leave
 from lrstudy.tracking.journal import Journal
+from lrstudy.training import evaluation as training_evaluation
 from lrstudy.training.batches import make_split
 from lrstudy.training.evaluation import NO_SCORES, cross_entropy, predict, test_weights
 
@@ -104,7 +107,7 @@ def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trai
     for epoch in known.outcome()["epochs"][:trained_here]:  # a training tells them itself, update by update
         journal.metrics([*metric_values(epoch), ("step/lr", 0.1, 0, 0)])
     for _ in range(2):  # and the stage may run again
-        log_record(journal, known)
+        tell_training(journal, known)
     told = journal.events()
     losses = [
         (epoch, value)
@@ -131,14 +134,11 @@ def test_mlflow_is_told_of_a_training_once_wherever_it_took_place(tmp_path, trai
 # --- evaluate: from the ledger, or from weights ---
 
 
-def evaluation(
-    task: dict, folder: Path | str | None = None, model: Path | None = None, weights=WEIGHTS
-) -> dict:
+def evaluation(task: dict, folder: Path | str | None = None, weights=WEIGHTS) -> dict:
     """The task that measures a training's weights on test data."""
     return {
-        "seed": "1", "folder": str(folder or task["folder"]), "made_by": "train@lstm-cosine",
-        "data": task["data"], "settings": task["settings"], "model": model and str(model),
-        "weights": weights,
+        "folder": str(folder or task["folder"]), "made_by": "train@lstm-cosine",
+        "data": task["data"], "settings": task["settings"], "weights": weights,
     }  # fmt: skip
 
 
@@ -154,17 +154,16 @@ def test_the_best_epochs_weights_are_predicted_with_only_if_they_are_other_ones(
         save_file(model.state_dict(), tmp_path / f"{name}.safetensors")
     calls = []
     monkeypatch.setattr(
-        evaluate_stage, "test_weights", lambda *given: calls.append(given) or test_weights(*given)
+        training_evaluation, "test_weights", lambda *given: calls.append(given) or test_weights(*given)
     )
-    seed, found = evaluate_seed(evaluation(task, tmp_path, weights=("last", "best")))
+    found = measure(evaluation(task, tmp_path, weights=("last", "best")))
     assert len(calls) == (1 if same else 2)
     assert (found.best.loss == found.last.loss) == same
-    assert (seed, found.num_examples) == ("1", tiny_data.SIZES["test"])
+    assert found.num_examples == tiny_data.SIZES["test"]
 
 
-def test_what_is_recorded_of_test_data_is_what_the_weights_say_example_by_example(trained, tmp_path):
-    _, found = evaluate_seed(evaluation(trained, model=tmp_path / "model"))
-    assert (tmp_path / "model/MLmodel").exists()
+def test_what_is_recorded_of_test_data_is_what_the_weights_say_example_by_example(trained):
+    found = measure(evaluation(trained))
     splits, meta = tiny_data.dataset("text")
     labels = splits["test"]["labels"]
     cpu = torch.device("cpu")
@@ -195,7 +194,7 @@ def test_each_kind_of_weights_is_scored_from_its_own_file(tmp_path, one_thread):
             torch.manual_seed(seed)
             model = make_model(task["settings"]["model"], read_meta(data))
             save_file(model.state_dict(), tmp_path / folder / f"{name}.safetensors")
-    (_, a), (_, b) = (evaluate_seed(evaluation(task, tmp_path / folder)) for folder in ("a", "b"))
+    a, b = (measure(evaluation(task, tmp_path / folder)) for folder in ("a", "b"))
     assert [getattr(a, name) for name in WEIGHTS] == [getattr(b, name) for name in WEIGHTS[::-1]]
     assert len({getattr(a, name).loss for name in WEIGHTS}) == len(WEIGHTS)
     assert not np.array_equal(a.example_losses(), b.example_losses())
@@ -210,7 +209,7 @@ def test_weights_that_are_no_numbers_have_no_scores(trained):
         if name == "last":
             weights = {key: torch.full_like(value, math.nan) for key, value in weights.items()}
         save_file(weights, path)
-    _, found = evaluate_seed(evaluation(trained))
+    found = measure(evaluation(trained))
     assert found.last.model_dump() == NO_SCORES
     assert (found.right, found.losses) == (None, None)
     assert found.best.accuracy is not None
@@ -233,7 +232,7 @@ def test_what_the_ledger_knows_of_test_data_is_taken_and_the_rest_is_to_be_measu
     ledger, run = Ledger(trained["ledger"]), seed_run(trained["key"])
     assert evaluated(ledger, "1", run) is None
     record = find_record(trained)
-    _, test = evaluate_seed(evaluation(trained))
+    test = measure(evaluation(trained))
     ledger.add(record.with_test(test))
     assert evaluated(ledger, "1", run) == record.with_test(test)
     assert len(list(ledger.paths())) == 1  # in place of the one that said less
@@ -243,36 +242,47 @@ def test_what_the_ledger_knows_of_test_data_is_taken_and_the_rest_is_to_be_measu
 
 def test_test_results_go_to_the_record_that_the_weights_are_of(trained, tmp_path):
     """Another machine's record of the same training, older and thus preferred, says nothing of these weights."""
-    ledger, run = Ledger(trained["ledger"]), seed_run(trained["key"])
+    ledger = Ledger(trained["ledger"])
     mine = find_record(trained)
     origin = mine.origin.model_copy(update={"machine": "0123abcd", "ended": 1.0})
     other = mine.model_copy(update={"origin": origin, "weights": {"last": "1" * 64, "best": "2" * 64}})
     ledger.add(other)
     assert find_record(trained) == other
-    assert trained_with(ledger, run, Path(trained["folder"])) == mine
-    with pytest.raises(
-        StudyError, match=r"nowhere: not the weights of the training .* `dvc repro --force -s`"
-    ):
-        trained_with(ledger, run, tmp_path / "nowhere")
+    folders = [tmp_path / "nowhere", Path(trained["folder"])]
+    task = measuring_task(trained, trained["data"], "train@lstm-cosine", folders)
+    assert measure_run(task) == trained["folder"]
+    measured, unmeasured = ledger.all_of(*trained["identities"])
+    assert (measured.weights, measured.test) == (mine.weights, measure(task))
+    assert unmeasured == other
+    assert measuring_task(trained, trained["data"], "train@lstm-cosine", folders[:1]) is None
 
 
-def test_a_training_without_test_results_or_weights_is_not_done_again_unasked():
+def test_a_training_without_test_results_or_weights_is_not_done_again_unasked(tmp_path):
     """One line says which, and what brings them."""
+    records = {
+        seed: tiny_data.record([0.5], chosen=tiny_data.settings(seed=int(seed))) for seed in ("1", "2", "3")
+    }
+    ledger = Ledger(tmp_path / "ledger")
+    for record in records.values():
+        ledger.add(record)
     training = Training(
         model="lstm", schedule="cosine", dataset="imdb", tuned="tuned", searches=1, settings={},
         cell=Tracked(key="cell-" + "c" * 64, run_id=None),
-        seeds={seed: seed_run(seed * 64, weights=seed == "1") for seed in ("1", "2", "3")},
+        seeds={seed: seed_run(one.identity, weights=seed == "1") for seed, one in records.items()},
     )  # fmt: skip
-    evaluate_stage._need_weights("lstm-cosine", training, ["1"])
     with pytest.raises(StudyError) as error:
-        evaluate_stage._need_weights("lstm-cosine", training, ["1", "2", "3"])
+        evaluate_stage._task(ledger, training, "2", tmp_path)
     said = str(error.value)
     assert said.startswith(
         "lstm-cosine: trained and not measured on test data yet, and without weights here: seed 2, 3."
     )
-    assert f"`python -m lrstudy.ledger retrain {'2' * 16} {'3' * 16}`" in said
+    without = " ".join(records[seed].identity[:16] for seed in ("2", "3"))
+    assert f"`python -m lrstudy.ledger retrain {without}`" in said
     assert "`dvc pull`" in said
-    assert "1" * 16 not in said
+    with pytest.raises(
+        StudyError, match=r"seed-1: not the weights of the training .* `dvc repro --force -s`"
+    ):
+        evaluate_stage._task(ledger, training, "1", tmp_path)
 
 
 # --- the theory ---
@@ -345,7 +355,7 @@ def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it
 
     def refused(why: str) -> None:
         with pytest.raises(StudyError) as error:
-            evaluate_seed(evaluation(trained, folder))
+            measure(evaluation(trained, folder))
         assert str(error.value).startswith(f"{path}: {why}")
         assert re.search("`dvc repro (--force -s )?train@lstm-cosine` makes it", str(error.value))
 
@@ -356,7 +366,7 @@ def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it
     save_file(torch.nn.Linear(3, 1).state_dict(), path)
     refused("the weights of another model (")
     path.write_bytes(whole)
-    assert evaluate_seed(evaluation(trained, folder))[0] == "1"
+    assert measure(evaluation(trained, folder)).num_examples == tiny_data.SIZES["test"]
 
 
 def test_the_weights_of_a_training_that_another_row_asked_for_first_are_found(trained, tmp_path):

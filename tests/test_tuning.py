@@ -6,16 +6,11 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
-import signal
 import sqlite3
-import threading
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import hypothesis
 import pytest
@@ -32,6 +27,8 @@ from lrstudy.search.best import cost, judge, together
 from lrstudy.search.tuning import (
     CONFIRMATION,
     SEARCH,
+    Trials,
+    add_result,
     best_trial,
     budget,
     differences,
@@ -39,10 +36,10 @@ from lrstudy.search.tuning import (
     earlier_studies,
     most_trainings,
     moves,
+    search_steps,
     seeds_of,
     storage_uri,
     study_name,
-    tune,
 )
 from tiny_data import record, settings
 
@@ -96,14 +93,6 @@ def _fast():
 @pytest.fixture(autouse=True)
 def _storage(database, monkeypatch):
     monkeypatch.setenv("LRSTUDY_OPTUNA_STORAGE", database)
-    monkeypatch.setattr(tuning, "_POLL_SECONDS", 0.01)
-    pause, polls = threading.Event(), itertools.count()
-
-    def sleep(seconds: float) -> None:
-        assert next(polls) < 10 * PATIENCE, "a worker waits for what nobody trains"
-        pause.wait(seconds)
-
-    monkeypatch.setattr(tuning, "time", SimpleNamespace(sleep=sleep))
 
 
 def another_key() -> str:
@@ -177,20 +166,43 @@ def params(
     )
 
 
+def tune(
+    cell: Cell,
+    search: TuneParams,
+    trainings: Trainings,
+    number: int = 0,
+    told: Callable[[dict], dict] = lambda finished: finished,
+) -> list[dict]:
+    """The trials of a search, each batch trained when the search asks for it; ``told`` what came of it."""
+    from optuna.trial import create_trial
+
+    space, results = tuning.distributions(cell), {}
+    steps = search_steps(cell, search, number)
+    step = next(steps, None)
+    while step is not None:
+        phase, wanted = step
+        finished = {}
+        outcomes = trainings(phase, list(wanted.items()))
+        for (trial, values), (objective, known) in zip(wanted.items(), outcomes, strict=True):
+            add_result(results, phase, trial, values, objective, known)
+            value = objective if math.isfinite(objective) else math.inf
+            finished[trial] = create_trial(params=values, distributions=dict(space), value=value)
+        try:
+            step = steps.send(told(finished))
+        except StopIteration:
+            step = None
+    return [results[trial] for trial in sorted(results)]
+
+
 def values_of(trials: list[dict]) -> list[dict]:
     return [trial["values"] for trial in trials]
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, database) -> dict[str, list[dict]]:
-    """What one worker finds that nothing disturbs: six trials by batch size, or confirmed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LRSTUDY_OPTUNA_STORAGE", database)
-        root = tmp_path_factory.mktemp("uninterrupted")
-        return {
-            name: tune(make(), settings, f"{next(NUMBERS):016d}", root, Trainings())
-            for name, settings in {"2": params(6, 2), "4": params(6, 4), "confirmed": CONFIRMED}.items()
-        }
+def uninterrupted() -> dict[str, list[dict]]:
+    """What a search finds: six trials by batch size, or confirmed."""
+    searches = {"2": params(6, 2), "4": params(6, 4), "confirmed": CONFIRMED}
+    return {name: tune(make(), settings, Trainings()) for name, settings in searches.items()}
 
 
 CONFIRMED = params(6, 4, finalists=3, confirm_seeds=(102, 103))
@@ -200,23 +212,18 @@ PHASES = (SEARCH, CONFIRMATION)
 # --- the trials ---
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "at_once", "calls"),
-    [(1, 3, [1] * 6), (4, 3, [3, 1, 2]), (6, 8, [6])],
-)
-def test_there_are_as_many_trials_as_asked_for_at_most_at_once_together(
-    tmp_path, key, batch_size, at_once, calls
-):
+@pytest.mark.parametrize(("batch_size", "calls"), [(1, [1] * 6), (4, [4, 2]), (6, [6])])
+def test_there_are_as_many_trials_as_asked_for_a_batch_at_a_time(batch_size, calls):
     """A batch is complete before the next one, which its results decide, begins."""
     trainings = Trainings()
-    trials = tune(make(), params(6, batch_size), key, tmp_path, trainings, at_once=at_once)
+    trials = tune(make(), params(6, batch_size), trainings)
     assert [trial["number"] for trial in trials] == list(range(6))
     assert trainings.numbers() == list(range(6))
     assert [len(numbers) for _, numbers in trainings.calls] == calls
 
 
-def test_the_first_trial_is_the_defaults_and_all_lie_within_their_ranges(tmp_path, key):
-    trials = tune(make(), params(8, 8), key, tmp_path, Trainings(), at_once=8)
+def test_the_first_trial_is_the_defaults_and_all_lie_within_their_ranges():
+    trials = tune(make(), params(8, 8), Trainings())
     assert trials[0]["values"] == default_values(make())
     assert trials[0]["values"]["base_lr"] == 0.1
     assert isinstance(trials[0]["values"]["step_size"], int)
@@ -243,16 +250,16 @@ def test_the_first_trial_is_the_defaults_and_all_lie_within_their_ranges(tmp_pat
     assert sum(values["base_lr"] < 0.1 for values in values_of(trials[1:])) >= 3
 
 
-def test_choices_are_chosen_from_and_keep_their_values(tmp_path, key):
-    trials = tune(make("cosine"), params(8, 8), key, tmp_path, Trainings(), at_once=8)
+def test_choices_are_chosen_from_and_keep_their_values():
+    trials = tune(make("cosine"), params(8, 8), Trainings())
     chosen = [values["min_factor"] for values in values_of(trials)]
     assert chosen[0] == 0.0
     assert set(chosen) <= {0.0, 0.01, 0.1}
     assert len(set(chosen)) > 1
 
 
-def test_the_sampler_seed_decides_the_trials(tmp_path, key, uninterrupted):
-    other = tune(make(), params(6, 4, sampler_seed=1), key, tmp_path, Trainings())
+def test_the_sampler_seed_decides_the_trials(uninterrupted):
+    other = tune(make(), params(6, 4, sampler_seed=1), Trainings())
     first = uninterrupted["4"]
     assert first[0] == other[0]  # the defaults
     assert all(
@@ -260,13 +267,13 @@ def test_the_sampler_seed_decides_the_trials(tmp_path, key, uninterrupted):
     )
 
 
-def test_the_search_learns_from_earlier_batches(tmp_path, key, uninterrupted):
+def test_the_search_learns_from_earlier_batches(uninterrupted):
     """From the fifth trial on, TPE's first, other results lead to other suggestions; two may agree by chance."""
 
     def opposite(number, values, seed):
         return -loss(values)
 
-    away = values_of(tune(make(), params(6, 4), key, tmp_path, Trainings(opposite)))
+    away = values_of(tune(make(), params(6, 4), Trainings(opposite)))
     towards = values_of(uninterrupted["4"])
     assert towards[:4] == away[:4]
     assert towards[4] != away[4]
@@ -277,19 +284,16 @@ def test_the_search_learns_from_earlier_batches(tmp_path, key, uninterrupted):
 SCHEDULES = ("step", "cosine", "static")
 
 
-def test_every_schedule_of_a_model_meets_the_same_base_rates(tmp_path, key):
+def test_every_schedule_of_a_model_meets_the_same_base_rates():
     """As many trials of the one as of the other: none wins because it met the better rates."""
     search = params(16, 16, num_quasi_random=16)
     rates = {
-        name: [
-            v["base_lr"] for v in values_of(tune(make(name), search, key, tmp_path, Trainings(), at_once=16))
-        ]
-        for name in SCHEDULES
+        name: [v["base_lr"] for v in values_of(tune(make(name), search, Trainings()))] for name in SCHEDULES
     }
     assert rates["step"] == rates["cosine"] == rates["static"]
     assert len(set(rates["static"])) == 16
     # They come from the sequence and not from what was found.
-    opposite = tune(make(), search, another_key(), tmp_path, Trainings(lambda n, v, s: -loss(v)), at_once=16)
+    opposite = tune(make(), search, Trainings(lambda n, v, s: -loss(v)))
     assert [values["base_lr"] for values in values_of(opposite)] == rates["step"]
 
 
@@ -308,25 +312,23 @@ def test_the_points_are_those_of_optunas_sampler(seed, dimensions):
     assert [tuning._point(seed, index, dimensions) for index in range(5)] == expected
 
 
-def test_the_points_are_spread_evenly(tmp_path, key):
+def test_the_points_are_spread_evenly():
     """Of the first 8 points of the sequence each eighth of every range has one, which chance would not do."""
-    trials = values_of(tune(make(), params(9, 9, num_quasi_random=9), key, tmp_path, Trainings(), at_once=9))[
-        1:
-    ]
+    trials = values_of(tune(make(), params(9, 9, num_quasi_random=9), Trainings()))[1:]
     # base_lr: 3 decades, by its logarithm; gamma: from 0.05 to 0.8
     rates = sorted(int(8 * (math.log10(values["base_lr"]) + 3) / 3) for values in trials)
     factors = sorted(int(8 * (values["gamma"] - 0.05) / 0.75) for values in trials)
     assert rates == factors == list(range(8))
 
 
-def test_after_the_quasi_random_trials_tpe_suggests(tmp_path):
+def test_after_the_quasi_random_trials_tpe_suggests():
     """Before, the base rates are those of every schedule; after, what was found leads each its own way."""
 
     def other_base_rates(num_quasi_random: int) -> list[int]:
         found = []
         for name in ("step", "static"):
             search = params(8, 4, num_quasi_random=num_quasi_random)
-            trials = tune(make(name), search, another_key(), tmp_path, Trainings())
+            trials = tune(make(name), search, Trainings())
             found.append([values["base_lr"] for values in values_of(trials)])
         return [number for number, (a, b) in enumerate(zip(*found, strict=True)) if a != b]
 
@@ -348,21 +350,19 @@ def cosine_with(base_rates: list[float], factors: list[float]) -> Cell:
 
 @pytest.mark.parametrize(("num_quasi_random", "batch_size"), [(1, 4), (2, 1), (16, 1), (16, 4)])
 def test_what_was_tried_is_not_a_trial_and_where_nothing_is_left_the_search_ends(
-    tmp_path, key, num_quasi_random, batch_size
+    num_quasi_random, batch_size
 ):
     """2 x 2 choices and six trials: four of them there are, and no fifth is paid for."""
     cell = cosine_with([0.1, 0.01], [0.0, 0.1])
     trainings = Trainings()
     search = params(6, batch_size, num_quasi_random=num_quasi_random)
-    trials = tune(cell, search, key, tmp_path, trainings)
+    trials = tune(cell, search, trainings)
     assert values_of(trials)[0] == {"base_lr": 0.1, "min_factor": 0.0}
     tried = {(values["base_lr"], values["min_factor"]) for values in values_of(trials)}
     assert tried == {(rate, factor) for rate in (0.1, 0.01) for factor in (0.0, 0.1)}
     assert trainings.numbers() == [0, 1, 2, 3]
-    # It ends so again, and with more trials asked for, too.
-    more = search.model_copy(update={"num_trials": 9})
-    assert tune(cell, more, key, tmp_path, trainings) == trials
-    assert trainings.numbers() == [0, 1, 2, 3]
+    # With more trials asked for, too.
+    assert tune(cell, search.model_copy(update={"num_trials": 9}), Trainings()) == trials
 
 
 @hypothesis.settings(max_examples=30)  # each goes through a whole space
@@ -381,7 +381,7 @@ def test_a_finite_space_is_gone_through_without_repetition(base_rates, factors, 
     assert tuning._quasi_random(tried, len(tried), space, seed, cell) is None
 
 
-def test_a_rate_that_does_not_move_is_not_drawn(tmp_path, key):
+def test_a_rate_that_does_not_move_is_not_drawn():
     """A step at the last epoch's end or of a factor near 1: constant, and nothing that one may call dynamic."""
     still = {
         "gamma": {"low": 0.05, "high": 1.0},
@@ -389,14 +389,14 @@ def test_a_rate_that_does_not_move_is_not_drawn(tmp_path, key):
     }
     cell = make(search=still, step_size=5)
     search = params(24, 12, num_quasi_random=12)
-    trials = values_of(tune(cell, search, key, tmp_path, Trainings(), at_once=12))
+    trials = values_of(tune(cell, search, Trainings()))
     for values in trials:
         assert values["step_size"] < NUM_EPOCHS
         # its last update comes after (10 - 1) // step_size drops
         assert values["gamma"] ** ((NUM_EPOCHS - 1) // values["step_size"]) <= 0.9
     assert len(trials) == 24
     # The base rates are still the model's.
-    rates = values_of(tune(make("static"), search, key, tmp_path, Trainings(), at_once=12))[:12]
+    rates = values_of(tune(make("static"), search, Trainings()))[:12]
     assert [v["base_lr"] for v in trials[:12]] == [v["base_lr"] for v in rates]
 
 
@@ -422,13 +422,11 @@ def test_the_committed_rows_step_of_three_epochs_in_three_does_not_move():
     assert make_schedule("step", 3, gamma=0.1359, step_size=3)(2.999) == 1.0
 
 
-def test_a_search_of_its_own_has_its_own_values_and_the_same_defaults(tmp_path, key):
-    first, second = (
-        tune(make(), params(6, 4), key, tmp_path, Trainings(), search=number) for number in (0, 1)
-    )
+def test_a_search_of_its_own_has_its_own_values_and_the_same_defaults():
+    first, second = (tune(make(), params(6, 4), Trainings(), number) for number in (0, 1))
     assert first[0] == second[0]
     assert all(a != b for a, b in zip(values_of(first[1:]), values_of(second[1:]), strict=True))
-    assert tune(make(), params(6, 4, sampler_seed=1), another_key(), tmp_path, Trainings()) == second
+    assert tune(make(), params(6, 4, sampler_seed=1), Trainings()) == second
 
 
 # --- confirmation ---
@@ -491,12 +489,12 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_which_trials_are_confirmed_and_which_wins(tmp_path, key, name):
+def test_which_trials_are_confirmed_and_which_wins(name):
     *table, winner = TABLES[name]
     by_seed = dict(zip([101, 102, 103], table, strict=True))
     trainings = Trainings(lambda number, values, seed: by_seed[seed][number])
     search = params(6, 6, finalists=3, confirm_seeds=(102, 103))
-    trials = tune(make(), search, key, tmp_path, trainings, at_once=6)
+    trials = tune(make(), search, trainings)
 
     going = [number for number, found in enumerate(by_seed[102]) if found is not None]
     assert trainings.calls == [(SEARCH, list(range(6)))] + ([(CONFIRMATION, going)] if going else [])
@@ -512,7 +510,7 @@ def test_which_trials_are_confirmed_and_which_wins(tmp_path, key, name):
         assert best["objective"] <= trials[0]["objective"]
 
 
-def test_one_lucky_seed_does_not_win(tmp_path, key):
+def test_one_lucky_seed_does_not_win():
     """transformer-step of the first study: another rate was better by 0.0024 with the one tuning seed.
 
     The losses of two other seeds are its own, and for the defaults those of the constant rate.
@@ -522,9 +520,9 @@ def test_one_lucky_seed_does_not_win(tmp_path, key):
         1: {101: 0.36829, 102: 0.39628, 103: 0.41220},
     }
     trainings = Trainings(lambda number, values, seed: found[number][seed])
-    assert best_trial(tune(make(), params(2), key, tmp_path, trainings))["number"] == 1
+    assert best_trial(tune(make(), params(2), trainings))["number"] == 1
     confirmed = params(2, finalists=2, confirm_seeds=(102, 103))
-    assert best_trial(tune(make(), confirmed, another_key(), tmp_path, trainings))["number"] == 0
+    assert best_trial(tune(make(), confirmed, trainings))["number"] == 0
 
 
 def test_the_phases_have_their_seeds():
@@ -551,7 +549,7 @@ def test_studies_of_different_phases_and_searches_are_different():
     [(6, 3, (), 1, 6), (2, 3, (102,), 1, 2 + 2), (6, 3, (102, 103), 2, 2 * (6 + 6))],
 )
 def test_every_schedule_costs_the_same_in_trainings(
-    tmp_path, key, num_trials, finalists, confirm_seeds, searches, trainings
+    num_trials, finalists, confirm_seeds, searches, trainings
 ):
     search = params(
         num_trials, 6, finalists=finalists, confirm_seeds=confirm_seeds, searches=searches, num_quasi_random=4
@@ -560,7 +558,7 @@ def test_every_schedule_costs_the_same_in_trainings(
     for name in SCHEDULES:
         done = Trainings(seeds={SEARCH: [101], CONFIRMATION: list(confirm_seeds)})
         for number in range(searches):
-            tune(make(name), search, key, tmp_path, done, search=number, at_once=6)
+            tune(make(name), search, done, number)
         assert len(done.numbers()) + len(confirm_seeds) * len(done.numbers(CONFIRMATION)) == trainings
 
 
@@ -648,11 +646,31 @@ def test_what_tpe_suggested_is_no_free_draw():
     assert budget(measured(0.5, 0.4, 0.1, 0.1), 2) == budget(measured(0.5, 0.4), 2)
 
 
-# --- killed and continued ---
+# --- gone through again ---
 
 
-class Killed(BaseException):
-    """The process ends here."""
+@pytest.mark.parametrize("settings", ["4", "confirmed"])
+def test_raising_the_number_of_trials_continues_as_if_it_had_been_so_from_the_start(uninterrupted, settings):
+    """Whoever knows what came of the first trials asks for the same ones and for those that are new."""
+    final = {"4": params(6, 4), "confirmed": CONFIRMED}[settings]
+    for num_trials in (1, 2, 5, 6):
+        trials = tune(make(), final.model_copy(update={"num_trials": num_trials}), Trainings())
+        assert values_of(trials) == values_of(uninterrupted[settings][:num_trials])
+    assert trials == uninterrupted[settings]
+
+
+@given(st.randoms())
+@hypothesis.settings(max_examples=10)
+def test_the_order_in_which_trials_end_changes_nothing(uninterrupted, random):
+    def shuffled(finished: dict) -> dict:
+        numbers = list(finished)
+        random.shuffle(numbers)
+        return {number: finished[number] for number in numbers}
+
+    assert tune(make(), CONFIRMED, Trainings(), told=shuffled) == uninterrupted["confirmed"]
+
+
+# --- Optuna's database ---
 
 
 @contextlib.contextmanager
@@ -662,567 +680,93 @@ def connected(database: str):
         connection.commit()
 
 
-def stored_states(database: str, key: str, phase: str = SEARCH) -> dict[int, list[str]]:
-    """By number the states of all trials with it, in the order in which they were stored."""
+def stored(database: str, study: str) -> dict[int, list[tuple[str, float]]]:
+    """By number the states and values of all trials with it."""
     with connected(database) as connection:
         rows = connection.execute(
-            "SELECT value_json, state FROM trials JOIN studies USING (study_id) JOIN trial_user_attributes "
-            "USING (trial_id) WHERE study_name = ? AND key = 'number' ORDER BY trials.number",
-            (study_name("resnet-step", key, phase),),
+            "SELECT value_json, state, COALESCE(value, 'inf') FROM trials JOIN studies USING (study_id) "
+            "JOIN trial_user_attributes USING (trial_id) LEFT JOIN trial_values USING (trial_id) "
+            "WHERE study_name = ? AND key = 'number' ORDER BY trials.number",
+            (study,),
         ).fetchall()
-    found: dict[int, list[str]] = {}
-    for number, state in rows:
-        found.setdefault(int(number), []).append(state)
+    found: dict[int, list[tuple[str, float]]] = {}
+    for number, state, value in rows:
+        found.setdefault(int(number), []).append((state, float(value)))
     return found
 
 
-def each_complete_once(states: dict[int, list[str]]) -> bool:
-    """Of each trial one is complete, and what is stored beside it was given up."""
-    return all(sorted(found) == ["COMPLETE"] + ["FAIL"] * (len(found) - 1) for found in states.values())
+def store(
+    trials: list[dict], root: Path, key: str, cell: Cell | None = None, identity: dict | None = None
+) -> None:
+    database = Trials(cell or make(), key, root, identity or {})
+    for trial in trials:
+        for phase in PHASES:
+            if trial[phase] is not None:
+                known = {name: value for name, value in trial[phase].items() if name != "objective"}
+                objective = trial[phase]["objective"]
+                objective = math.inf if objective is None else objective
+                database.add(0, phase, trial["number"], trial["values"], objective, known)
 
 
-def let_time_pass(database: str, key: str, only: str = "1") -> None:
-    """As if an hour had passed since the heartbeats of the study's trials (those of which ``only`` is true)."""
-    with connected(database) as connection:
-        connection.execute(
-            "UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 hour') WHERE trial_id IN (SELECT "
-            f"trial_id FROM trials JOIN studies USING (study_id) WHERE instr(study_name, ?) > 0 AND {only})",
-            (key,),
-        )
-
-
-WITHOUT_WORKER = "NOT EXISTS (SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = trials.trial_id AND a.key = 'worker')"
-
-
-@pytest.mark.parametrize(
-    ("settings", "phase", "call"),
-    [("2", SEARCH, 0), ("4", SEARCH, 5), ("confirmed", SEARCH, 4), ("confirmed", CONFIRMATION, 1)],
-)
-def test_killed_while_a_trial_trains(tmp_path, key, database, uninterrupted, settings, phase, call):
-    search = {"2": params(6, 2), "4": params(6, 4), "confirmed": CONFIRMED}[settings]
-
-    def dies(where, numbers):
-        if where == phase and len(trainings.numbers(phase)) == call:
-            raise Killed
-
-    trainings = Trainings(before=dies)
-    with pytest.raises(Killed):
-        tune(make(), search, key, tmp_path, trainings)
-    states = stored_states(database, key, phase)
-    assert Counter(itertools.chain(*states.values()))["RUNNING"] == 1
-    trainings.before = lambda where, numbers: None
-    assert tune(make(), search, key, tmp_path, trainings) == uninterrupted[settings]
-    # What was finished was not trained again, and what was under way was taken up as it stood.
-    for each in PHASES:
-        found = trainings.numbers(each)
-        assert sorted(found) == sorted(set(found))
-        states = stored_states(database, key, each)
-        assert set(states) == set(found)
-        assert all(state == ["COMPLETE"] for state in states.values())
-
-
-WRITES = [
-    "create_new_study",
-    "set_study_user_attr",
-    "_create_new_trial",
-    "record_heartbeat",
-    "set_trial_state_values",
-    "set_trial_user_attr",
-]
-
-
-@contextlib.contextmanager
-def killed_before_write(position: int):
-    """The process ends before it writes to Optuna's database for the ``position``-th time; yields the writes."""
-    from optuna.storages import RDBStorage
-
-    written: list[str] = []
-    main = threading.current_thread()
-    with pytest.MonkeyPatch.context() as patch:
-        for name in WRITES:
-            original = getattr(RDBStorage, name)
-
-            def write(self, *arguments, name=name, original=original, **options):
-                if threading.current_thread() is main:  # not the heartbeats that come when they come
-                    if len(written) == position:
-                        raise Killed
-                    written.append(name)
-                return original(self, *arguments, **options)
-
-            patch.setattr(RDBStorage, name, write)
-        yield written
-
-
-def test_killed_between_any_two_writes_to_the_database(tmp_path, database):
-    expected, seen = None, set()
-    for position in itertools.count():
-        key, trainings = f"{next(NUMBERS):016d}", Trainings()
-        try:
-            with killed_before_write(position) as written:
-                found = tune(make(), params(1), key, tmp_path, trainings)
-        except Killed:
-            seen |= set(written)
-            finished = stored_states(database, key).get(0) == ["COMPLETE"]
-            calls = len(trainings.calls)
-            # Died between claiming a trial and signing it: nobody can tell whose it is but by its silence.
-            let_time_pass(database, key, WITHOUT_WORKER)
-            found = tune(make(), params(1), key, tmp_path, trainings)
-            assert len(trainings.calls) == calls + (not finished), position
-            assert each_complete_once(stored_states(database, key)), position
-            expected = expected or found
-            assert found == expected, position
-        else:
-            assert found == expected
-            break
-    assert seen == set(WRITES)
-    # The study, its identity; then store, heartbeat, claim, sign, two attributes, tell.
-    assert position == 9
-
-
-@pytest.mark.parametrize(("name", "time"), [("create_new_study", 1), ("_create_new_trial", 7)])
-def test_killed_where_the_confirmation_begins(tmp_path, key, uninterrupted, name, time):
-    from optuna.storages import RDBStorage
-
-    calls, original = itertools.count(), getattr(RDBStorage, name)
-
-    def dying(self, *arguments, **options):
-        if next(calls) == time:
-            raise Killed
-        return original(self, *arguments, **options)
-
-    trainings = Trainings()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RDBStorage, name, dying)
-        with pytest.raises(Killed):
-            tune(make(), CONFIRMED, key, tmp_path, trainings)
-    assert trainings.numbers(CONFIRMATION) == []
-    assert tune(make(), CONFIRMED, key, tmp_path, trainings) == uninterrupted["confirmed"]
-    assert trainings.numbers() == list(range(6))
-    assert len(trainings.numbers(CONFIRMATION)) == len(set(trainings.numbers(CONFIRMATION))) == 3
-
-
-@pytest.mark.parametrize("settings", ["4", "confirmed"])
-def test_raising_the_number_of_trials_continues_as_if_it_had_been_so_from_the_start(
-    tmp_path, key, uninterrupted, settings
-):
-    final = {"4": params(6, 4), "confirmed": CONFIRMED}[settings]
-    trainings = Trainings()
-    for num_trials in (2, 5, 6):
-        search = final.model_copy(update={"num_trials": num_trials})
-        trials = tune(make(), search, key, tmp_path, trainings)
-        assert values_of(trials) == values_of(uninterrupted[settings][:num_trials])
-    assert trials == uninterrupted[settings]
+def test_the_database_has_every_trial_once_however_often_it_is_told(tmp_path, key, database):
+    objectives = {2: math.inf}
+    trials = tune(make(), CONFIRMED, Trainings(lambda n, v, seed: objectives.get(n, by_loss(n, v, seed))))
+    store(trials[:3], tmp_path, key)
+    for _ in range(2):
+        store(trials, tmp_path, key)
     for phase in PHASES:
-        assert len(trainings.numbers(phase)) == len(set(trainings.numbers(phase)))
-    # Fewer again: the first ones, nothing is trained.
-    trained = list(trainings.calls)
-    fewer = tune(make(), final.model_copy(update={"num_trials": 2}), key, tmp_path, trainings)
-    assert values_of(fewer) == values_of(uninterrupted[settings][:2])
-    assert trainings.calls == trained
+        expected = {
+            trial["number"]: [
+                ("COMPLETE", math.inf if trial[phase]["objective"] is None else trial[phase]["objective"])
+            ]
+            for trial in trials
+            if trial[phase] is not None
+        }
+        assert stored(database, study_name("resnet-step", key, phase)) == expected
 
 
-# --- several workers ---
+def test_optuna_reads_what_was_stored(tmp_path, key, database):
+    import optuna
+
+    trials = tune(make(), params(6, 2), Trainings())
+    store(trials, tmp_path, key)
+    study = optuna.load_study(study_name=study_name("resnet-step", key), storage=database)
+    assert [trial.params for trial in study.trials] == values_of(trials)
+    assert study.best_trial.user_attrs["number"] == best_trial(trials)["number"]
+    assert set(study.trials[0].distributions) == {"base_lr", "gamma", "step_size"}
 
 
-def in_threads(*targets: Callable[[], None]) -> None:
-    """Run all at once; flock tells two open files of one process apart like two processes'."""
-    failures = []
-
-    def run(target: Callable[[], None]) -> None:
-        try:
-            target()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(target,), daemon=True) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    if failures:
-        raise failures[0]
-    assert not any(thread.is_alive() for thread in threads)
+def store_in_a_process(folder: str, key: str, begin) -> None:
+    begin.wait(PATIENCE)
+    store(tune(make(), params(6, 2), Trainings()), Path(folder), key)
 
 
-def test_two_workers_of_one_cell_share_its_trials(tmp_path, key, database, uninterrupted):
-    """Each is held in its first training until the other has one too: both must be at work at once."""
-    both, found = threading.Barrier(2), {}
-    trainings = {}
-
-    def worker(name: str) -> None:
-        def meet(phase, numbers):
-            assert len(numbers) <= 2
-            if not trainings[name].calls:
-                both.wait(PATIENCE)
-
-        trainings[name] = Trainings(before=meet)
-        found[name] = tune(make(), CONFIRMED, key, tmp_path, trainings[name], at_once=2)
-
-    in_threads(lambda: worker("first"), lambda: worker("second"))
-    assert found["first"] == found["second"] == uninterrupted["confirmed"]
-    for phase in PHASES:
-        states = stored_states(database, key, phase)
-        assert all(state == ["COMPLETE"] for state in states.values())
-        both_trained = trainings["first"].numbers(phase) + trainings["second"].numbers(phase)
-        assert sorted(both_trained) == sorted(states)
-
-
-def test_two_cells_may_make_the_database_at_once(tmp_path, monkeypatch):
-    monkeypatch.delenv("LRSTUDY_OPTUNA_STORAGE")
-    both, found = threading.Barrier(2), {}
-
-    def search(schedule: str) -> None:
-        both.wait(PATIENCE)
-        found[schedule] = tune(make(schedule), params(2), "0" * 16, tmp_path, Trainings())
-
-    in_threads(lambda: search("step"), lambda: search("cosine"))
-    assert {name: len(trials) for name, trials in found.items()} == {"step": 2, "cosine": 2}
-    assert (tmp_path / "optuna.db").exists()
-
-
-def work(uri: str, key: str, root: Path, folder: Path, name: str, search: dict, meet, dies_in=0) -> None:
-    """A worker that is a process of its own: leaves what it trained and found in ``folder``.
-
-    ``meet`` is a barrier that its first training waits at; in its ``dies_in``-th training it kills itself.
-    """
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    os.environ["LRSTUDY_OPTUNA_STORAGE"] = uri
-    event.listen(Engine, "connect", without_fsync)
-    tuning._POLL_SECONDS = 0.01
-    trained = folder / f"{name}.trained"
-
-    def log(phase, numbers):
-        if meet is not None and not trained.exists():
-            meet.wait(PATIENCE)
-        with trained.open("a") as file:
-            file.writelines(f"{phase} {number}\n" for number in numbers)
-        if len(trained.read_text().splitlines()) == dies_in:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    trials = tune(make(), TuneParams(**search), key, root, Trainings(before=log))
-    (folder / f"{name}.json").write_text(json.dumps(trials))
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Starts workers side by side: each a fresh process, with none of this one's connections or locks."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["optuna.storages", "lrstudy.search.tuning", "lrstudy.compose", "hypothesis"]
-    )
-
-    def run(*workers: dict, meet: bool = True) -> list[int]:
-        barrier = context.Barrier(len(workers)) if meet else None
-        started = [context.Process(target=work, kwargs=worker | {"meet": barrier}) for worker in workers]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join(PATIENCE)
-            if process.is_alive():
-                process.kill()
-        return [process.exitcode for process in started]
-
-    return run
-
-
-def trained_by(folder: Path, *names: str) -> list[str]:
-    """The lines of what the workers began to train."""
-    return [line for name in names for line in (folder / f"{name}.trained").read_text().splitlines()]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("roots", [("here", "here"), ("here", "there")], ids=["one machine", "two machines"])
-def test_two_processes_find_what_one_finds(tmp_path, key, database, uninterrupted, processes, roots):
-    """Another root is another machine: no lock is shared, only the database."""
-    search = CONFIRMED.model_dump()
-    same = {"uri": database, "key": key, "folder": tmp_path, "search": search}
-    names = ("first", "second")
-    workers = [
-        same | {"name": name, "root": tmp_path / root} for name, root in zip(names, roots, strict=True)
+def test_two_processes_may_make_the_database_at_once(tmp_path, key, monkeypatch):
+    """Two that make the same tables at once broke each other."""
+    database = f"sqlite:///{tmp_path / 'new.db'}"
+    monkeypatch.setenv("LRSTUDY_OPTUNA_STORAGE", database)
+    context = multiprocessing.get_context("fork")
+    begin = context.Barrier(2)
+    processes = [
+        context.Process(target=store_in_a_process, args=(str(tmp_path), f"{key[:-1]}{n}", begin))
+        for n in (0, 1)
     ]
-    assert processes(*workers) == [0, 0]
-    for name in names:
-        assert json.loads((tmp_path / f"{name}.json").read_text()) == uninterrupted["confirmed"]
-    for phase in PHASES:
-        states = stored_states(database, key, phase)
-        assert each_complete_once(states)
-        lines = [line for line in trained_by(tmp_path, *names) if line.startswith(f"{phase} ")]
-        assert set(lines) == {f"{phase} {number}" for number in states}  # none is lost
-        if roots[0] == roots[1]:
-            assert len(lines) == len(set(lines))  # none is trained twice
-            assert all(state == ["COMPLETE"] for state in states.values())
-    assert all(trained_by(tmp_path, name) for name in names)  # both had a part in it
-
-
-@pytest.mark.slow
-def test_a_process_killed_in_mid_training_is_replaced_by_the_next(
-    tmp_path, key, database, uninterrupted, processes
-):
-    worker = {
-        "uri": database,
-        "key": key,
-        "root": tmp_path,
-        "folder": tmp_path,
-        "search": params(6, 2).model_dump(),
-    }
-    assert processes(worker | {"name": "killed", "dies_in": 4}, meet=False) == [-signal.SIGKILL]
-    assert trained_by(tmp_path, "killed") == ["search 0", "search 1", "search 2", "search 3"]
-    assert stored_states(database, key) == {0: ["COMPLETE"], 1: ["COMPLETE"], 2: ["COMPLETE"], 3: ["RUNNING"]}
-    trainings = Trainings()
-    assert tune(make(), params(6, 2), key, tmp_path, trainings) == uninterrupted["2"]
-    assert trainings.numbers() == [3, 4, 5]  # the one under way again, and no finished one
-    assert stored_states(database, key) == {number: ["COMPLETE"] for number in range(6)}
-
-
-@pytest.mark.slow
-def test_the_trials_of_a_worker_killed_beside_another_are_trained_by_the_other(
-    tmp_path, key, database, uninterrupted, processes
-):
-    """Both are at work when one is killed; the other waits for none of its heartbeats."""
-    same = {
-        "uri": database,
-        "key": key,
-        "root": tmp_path,
-        "folder": tmp_path,
-        "search": params(6, 2).model_dump(),
-    }
-    codes = processes(same | {"name": "killed", "dies_in": 1}, same | {"name": "survivor"})
-    assert codes == [-signal.SIGKILL, 0]
-    assert json.loads((tmp_path / "survivor.json").read_text()) == uninterrupted["2"]
-    assert all(state == ["COMPLETE"] for state in stored_states(database, key).values())
-    # The survivor trained all, that of the other among them.
-    assert sorted(trained_by(tmp_path, "survivor")) == [f"search {number}" for number in range(6)]
-    assert len(trained_by(tmp_path, "killed")) == 1
-
-
-def killed_in_training(key: str, root: Path, search: TuneParams, number: int) -> None:
-    """A worker of the machine ``root`` dies while it trains ``number``."""
-
-    def dies(phase, numbers):
-        if number in numbers:
-            raise Killed
-
-    with pytest.raises(Killed):
-        tune(make(), search, key, root, Trainings(before=dies))
-
-
-def test_a_worker_of_another_machine_that_fell_silent_is_replaced(tmp_path, key, database, uninterrupted):
-    killed_in_training(key, tmp_path / "there", params(6, 2), 3)
-    let_time_pass(database, key)
-    trainings = Trainings()
-    assert tune(make(), params(6, 2), key, tmp_path / "here", trainings) == uninterrupted["2"]
-    assert trainings.numbers() == [3, 4, 5]
-    states = stored_states(database, key)
-    assert states.pop(3) == ["FAIL", "COMPLETE"]
-    assert states == {number: ["COMPLETE"] for number in (0, 1, 2, 4, 5)}
-
-
-def test_a_worker_of_another_machine_that_lives_is_waited_for(
-    tmp_path, key, database, uninterrupted, monkeypatch, capsys
-):
-    """It holds trial 1 while the worker here has nothing else to do and looks for it again and again."""
-    begun, go_on, found = threading.Event(), threading.Event(), {}
-    polls = itertools.count(1)
-    here, there = Trainings(), Trainings()
-
-    def sleep(seconds: float) -> None:
-        if next(polls) == 3:
-            assert stored_states(database, key)[1] == ["RUNNING"]
-            go_on.set()
-        threading.Event().wait(seconds)
-
-    def long(phase, numbers):
-        if numbers == [1]:
-            begun.set()
-            assert go_on.wait(PATIENCE)
-
-    there.before = long
-    monkeypatch.setattr(tuning, "time", SimpleNamespace(sleep=sleep))
-
-    def other() -> None:
-        found["there"] = tune(make(), params(6, 2), key, tmp_path / "there", there)
-
-    def this() -> None:
-        assert begun.wait(PATIENCE)
-        found["here"] = tune(make(), params(6, 2), key, tmp_path / "here", here)
-
-    in_threads(other, this)
-    assert found["here"] == found["there"] == uninterrupted["2"]
-    assert {0, 1} <= set(there.numbers())
-    assert not {0, 1} & set(here.numbers())
-    assert each_complete_once(stored_states(database, key))
-    assert "resnet-step: waits for trials that other workers train" in capsys.readouterr().err
-
-
-def test_a_worker_says_that_it_lives_as_long_as_it_trains(tmp_path, key, database, monkeypatch):
-    """Each heartbeat that was made old is followed by a new one, or others would take the trial away."""
-    monkeypatch.setattr(tuning, "_HEARTBEAT_SECONDS", 0.01)
-
-    def long(phase, numbers):
-        for _ in range(2):
-            let_time_pass(database, key)
-            assert becomes(lambda: not silent(database, key))
-
-    trainings = Trainings(before=long)
-    trials = tune(make(), params(1), key, tmp_path, trainings)
-    assert trials[0]["objective"] == by_loss(0, default_values(make()), 101)
-    assert not [thread for thread in threading.enumerate() if "beat" in thread.name]  # ended with it
-
-
-def becomes(condition: Callable[[], bool]) -> bool:
-    """Look until it is so."""
-    pause = threading.Event()
-    return any(condition() or pause.wait(0.01) for _ in range(100 * PATIENCE))
-
-
-def silent(database: str, key: str) -> bool:
-    """Whether the last heartbeat of any trial of the study is old."""
-    with connected(database) as connection:
-        return connection.execute(
-            "SELECT min(heartbeat) < datetime('now', '-1 minute') FROM trial_heartbeats JOIN trials USING "
-            "(trial_id) JOIN studies USING (study_id) WHERE instr(study_name, ?) > 0",
-            (key,),
-        ).fetchone()[0]
-
-
-def test_a_database_that_does_not_answer_for_a_while_ends_neither_training_nor_heartbeats(
-    tmp_path, key, monkeypatch, capsys
-):
-    import optuna
-    from sqlalchemy.exc import OperationalError
-
-    monkeypatch.setattr(tuning, "_HEARTBEAT_SECONDS", 0.01)
-    original, main = optuna.storages.RDBStorage.record_heartbeat, threading.current_thread()
-    beats, again = itertools.count(), threading.Event()
-
-    def record(self, trial_id):
-        if threading.current_thread() is not main:
-            if next(beats) < 3:
-                cause = OperationalError(
-                    "UPDATE trial_heartbeats", {}, Exception("server closed the connection")
-                )
-                raise optuna.exceptions.StorageInternalError("An exception is raised.") from cause
-            again.set()
-        original(self, trial_id)
-
-    monkeypatch.setattr(optuna.storages.RDBStorage, "record_heartbeat", record)
-
-    def long(phase, numbers):
-        assert again.wait(PATIENCE)
-
-    assert len(tune(make(), params(1), key, tmp_path, Trainings(before=long))) == 1
-    said = [line for line in capsys.readouterr().err.splitlines() if "does not answer" in line]
-    assert len(said) == 1
-    assert said[0].startswith("resnet-step: Optuna's database")
-    assert "server closed the connection" in said[0]
-
-
-@contextlib.contextmanager
-def meanwhile(owner: type, name: str, happens: Callable[[], object]):
-    """Just before ``owner.name`` is called for the first time, something else happens, once."""
-    original, done = getattr(owner, name), []
-
-    def call(self, *arguments, **options):
-        if not done:
-            done.append(True)
-            happens()
-        return original(self, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, call)
-        yield
-    assert done
-
-
-def test_another_machine_finished_the_trial_between_looking_and_claiming(
-    tmp_path, key, database, uninterrupted
-):
-    from optuna.storages import RDBStorage
-
-    here, there = Trainings(), Trainings()
-
-    def other() -> None:
-        assert tune(make(), params(4, 2), key, tmp_path / "there", there) == uninterrupted["2"][:4]
-
-    with meanwhile(RDBStorage, "record_heartbeat", other):
-        assert tune(make(), params(4, 2), key, tmp_path / "here", here) == uninterrupted["2"][:4]
-    assert here.numbers() == []
-    assert all(state == ["COMPLETE"] for state in stored_states(database, key).values())
-
-
-def test_another_machine_stored_the_same_trial_meanwhile(tmp_path, key, database, uninterrupted):
-    """The first counts; what was stored as well is given up and never trained."""
-    from optuna.storages import RDBStorage
-
-    here, there = Trainings(), Trainings()
-
-    def other() -> None:
-        tune(make(), params(1, 2), key, tmp_path / "there", there)
-
-    with meanwhile(RDBStorage, "_create_new_trial", other):
-        assert tune(make(), params(4, 2), key, tmp_path / "here", here) == uninterrupted["2"][:4]
-    assert there.numbers() == [0]
-    assert here.numbers() == [1, 2, 3]
-    states = stored_states(database, key)
-    assert states.pop(0) == ["COMPLETE", "FAIL"]
-    assert states == {number: ["COMPLETE"] for number in (1, 2, 3)}
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_another_machine_gave_a_silent_worker_up_meanwhile(tmp_path, key, database, uninterrupted):
-    import optuna
-
-    killed_in_training(key, tmp_path / "there", params(1, 2), 0)
-
-    def other() -> None:
-        let_time_pass(database, key)
-        name = study_name("resnet-step", key)
-        storage = tuning._open_storage(tmp_path)
-        optuna.storages.fail_stale_trials(optuna.load_study(study_name=name, storage=storage))
-
-    trainings = Trainings()
-    with meanwhile(optuna.storages.RDBStorage, "_create_new_trial", other):
-        assert tune(make(), params(4, 2), key, tmp_path / "here", trainings) == uninterrupted["2"][:4]
-    assert sorted(trainings.numbers()) == [0, 1, 2, 3]
-    assert each_complete_once(stored_states(database, key))
-
-
-@pytest.mark.parametrize("when", ["while it trained", "while it told its result"])
-def test_a_worker_that_was_taken_for_dead_and_comes_back_changes_nothing(
-    tmp_path, key, database, uninterrupted, monkeypatch, when
-):
-    """A machine that slept: another one has trained its trial and finished the search before it wakes."""
-    import optuna
-
-    here, there = Trainings(), Trainings()
-
-    def other(*_: object) -> None:
-        let_time_pass(database, key)
-        assert tune(make(), params(4, 2), key, tmp_path / "there", there) == uninterrupted["2"][:4]
-
-    monkeypatch.setattr(tuning._Worker, "_alive", lambda self, trials: contextlib.nullcontext())
-    owner, name = {
-        "while it trained": (Trainings, "_train"),
-        "while it told its result": (optuna.samplers.RandomSampler, "after_trial"),
-    }[when]
-    with meanwhile(owner, name, other):
-        assert tune(make(), params(4, 2), key, tmp_path / "here", here) == uninterrupted["2"][:4]
-    assert here.numbers() == [0]
-    assert there.numbers() == [0, 1, 2, 3]
-    states = stored_states(database, key)
-    assert states.pop(0) == ["FAIL", "COMPLETE"]
-    assert states == {number: ["COMPLETE"] for number in (1, 2, 3)}
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE)
+        assert process.exitcode == 0
+    for n in (0, 1):
+        assert len(stored(database, study_name("resnet-step", f"{key[:-1]}{n}"))) == 6
 
 
 # --- divergence, other studies, mistakes ---
 
 
-def test_a_diverged_trial_is_kept_with_its_reason_and_is_never_the_best(tmp_path, key):
+def test_a_diverged_trial_is_kept_with_its_reason_and_is_never_the_best():
     bad = {1: math.inf, 3: math.nan, 4: -math.inf}
     trainings = Trainings(lambda number, values, seed: bad.get(number, loss(values)))
-    trials = tune(make(), params(6, 2), key, tmp_path, trainings)
+    trials = tune(make(), params(6, 2), trainings)
     assert len(trials) == 6
     for number in bad:
         assert trials[number]["objective"] is None
@@ -1234,14 +778,12 @@ def test_a_diverged_trial_is_kept_with_its_reason_and_is_never_the_best(tmp_path
         }
     worked = {number: loss(trials[number]["values"]) for number in (0, 2, 5)}
     assert best_trial(trials)["number"] == min(worked, key=worked.get)
-    # They are known to Optuna too, as bad ones: it is not asked for more in their place.
-    assert tune(make(), params(6, 2), key, tmp_path, trainings) == trials
-    assert trainings.numbers() == list(range(6))
+    assert trainings.numbers() == list(range(6))  # none in their place
 
 
-def test_a_search_in_which_all_diverge_ends_and_gives_the_defaults(tmp_path, key):
+def test_a_search_in_which_all_diverge_ends_and_gives_the_defaults():
     trainings = Trainings(lambda *_: math.inf)
-    trials = tune(make(), CONFIRMED, key, tmp_path, trainings)
+    trials = tune(make(), CONFIRMED, trainings)
     assert [trial["objective"] for trial in trials] == [None] * 6
     assert trainings.numbers(CONFIRMATION) == []  # nothing to confirm
     assert best_trial(trials)["values"] == default_values(make())
@@ -1263,10 +805,10 @@ def test_a_study_of_something_else_is_one_error_that_says_what_and_how_to_start_
 ):
     import optuna
 
-    search = params(1, confirm_seeds=confirm_seeds)
-    tune(make(), search, key, tmp_path, Trainings(), identity=IDENTITY)
+    trials = tune(make(), params(1, confirm_seeds=confirm_seeds), Trainings())
+    store(trials, tmp_path, key, identity=IDENTITY)
     with pytest.raises(StudyError) as error:
-        tune(make(), search, key, tmp_path, Trainings(None), identity=IDENTITY | changes)
+        store(trials, tmp_path, key, identity=IDENTITY | changes)
     study = study_name("resnet-step", key)
     assert str(error.value) == (
         f"Optuna's study {study} belongs to other {named}; to start afresh, delete it: optuna delete-study "
@@ -1274,17 +816,8 @@ def test_a_study_of_something_else_is_one_error_that_says_what_and_how_to_start_
     )
     for phase in PHASES if confirm_seeds else (SEARCH,):
         optuna.delete_study(study_name=study_name("resnet-step", key, phase), storage=database)
-    trainings = Trainings()
-    tune(make(), search, key, tmp_path, trainings, identity=IDENTITY | changes)
-    assert trainings.numbers() == [0]
-
-
-def test_the_same_identity_goes_on_with_its_study(tmp_path, key, uninterrupted):
-    trainings = Trainings()
-    for num_trials in (1, 4):
-        trials = tune(make(), params(num_trials), key, tmp_path, trainings, identity=dict(IDENTITY))
-    assert trials == uninterrupted["2"][:4]
-    assert trainings.numbers() == list(range(4))
+    store(trials, tmp_path, key, identity=IDENTITY | changes)
+    assert set(stored(database, study)) == {0}
 
 
 def test_differences_are_the_names_of_what_is_not_alike():
@@ -1299,10 +832,10 @@ def test_a_new_search_says_in_what_it_differs_from_the_latest_one(tmp_path, data
     cell, similar = make(name="late"), make(name="late_and_more")
     first, second, third = "a" * 64, "b" * 64, "c" * 64
     assert earlier_studies(cell, first, tmp_path, IDENTITY) is None
-    tune(similar, params(1), first, tmp_path, Trainings(), identity={})
+    store(tune(similar, params(1), Trainings()), tmp_path, first, similar)
     assert earlier_studies(cell, first, tmp_path, IDENTITY) is None
 
-    tune(cell, params(1), first, tmp_path, Trainings(), identity=IDENTITY)
+    store(tune(cell, params(1), Trainings()), tmp_path, first, cell, IDENTITY)
     assert earlier_studies(cell, first, tmp_path, IDENTITY) is None  # it is the same one
     changed = IDENTITY | {"data": "0", "seeds": "0"}
     said = earlier_studies(cell, second, tmp_path, changed)
@@ -1311,7 +844,8 @@ def test_a_new_search_says_in_what_it_differs_from_the_latest_one(tmp_path, data
         f"{'a' * 16}, whose trials stay in {database}"
     )
 
-    tune(cell, params(1, confirm_seeds=[102, 103]), second, tmp_path, Trainings(), identity=changed)
+    confirmed = params(1, confirm_seeds=[102, 103])
+    store(tune(cell, confirmed, Trainings()), tmp_path, second, cell, changed)
     assert earlier_studies(cell, first, tmp_path, IDENTITY) is None
     assert earlier_studies(cell, second, tmp_path, changed) is None
     # The latest: only the seeds are others than there.
@@ -1329,22 +863,20 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize(("schedule", "changes", "message"), OUTSIDE)
-def test_defaults_outside_their_range_are_an_error_before_anything_is_trained(
-    tmp_path, key, schedule, changes, message
-):
+def test_defaults_outside_their_range_are_an_error_before_anything_is_trained(schedule, changes, message):
     with pytest.raises(StudyError) as error:
-        tune(make(schedule, **changes), params(), key, tmp_path, Trainings(None))
+        tune(make(schedule, **changes), params(), Trainings(None))
     assert str(error.value) == f"conf: resnet-{schedule}: {message}; the first trial is the defaults, so " + (
         "widen the one or move the other."
     )
 
 
-def test_an_integer_range_without_a_whole_number_is_an_error(tmp_path, key):
+def test_an_integer_range_without_a_whole_number_is_an_error():
     cell = make(search={"step_size": {"low": 1.2, "high": 1.8, "int": True}}, step_size=1.5)
     with pytest.raises(
         StudyError, match=r"resnet-step: search\.step_size has no whole number from 1\.2 to 1\.8"
     ):
-        tune(cell, params(), key, tmp_path, Trainings())
+        tune(cell, params(), Trainings())
 
 
 @pytest.mark.parametrize(
@@ -1353,7 +885,7 @@ def test_an_integer_range_without_a_whole_number_is_an_error(tmp_path, key):
 def test_a_database_that_cannot_be_opened_is_one_clear_error(tmp_path, key, monkeypatch, uri):
     monkeypatch.setenv("LRSTUDY_OPTUNA_STORAGE", uri)
     for opens in (
-        lambda: tune(make(), params(), key, tmp_path, Trainings()),
+        lambda: store(tune(make(), params(1), Trainings()), tmp_path, key),
         lambda: earlier_studies(make(), key, tmp_path, {}),
     ):
         with pytest.raises(StudyError, match="cannot be opened") as error:

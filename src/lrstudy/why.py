@@ -14,7 +14,8 @@ from lrstudy.errors import unknown
 from lrstudy.ledger import Ledger, Record
 from lrstudy.recipe.config import load_params, workspace_root
 from lrstudy.recipe.identity import entries_of, training_definitions
-from lrstudy.study.collect import Need, Plan, collect
+from lrstudy.study.collect import collect
+from lrstudy.study.plan import Need, Plan
 from lrstudy.study.tasks import told
 from lrstudy.study.workspace import ledger_folder
 from lrstudy.tracking.journal import flatten

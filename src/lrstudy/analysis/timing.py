@@ -97,8 +97,9 @@ def time_rows(task: dict) -> dict[str, Any]:
     import gc
 
     from lrstudy.ledger.machine import origin_here
-    from lrstudy.training.batches import fixed_sample, num_steps
+    from lrstudy.training.batches import fixed_sample
     from lrstudy.training.loop import prepare
+    from lrstudy.training.measures import num_steps
 
     settings = task["settings"]
     one = next(iter(settings.values()))

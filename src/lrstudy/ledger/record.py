@@ -27,7 +27,8 @@ from lrstudy.recipe.identity import training_identity
 from lrstudy.training.evaluation import NO_SCORES
 from lrstudy.training.measures import AVERAGES, balanced_accuracy
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""The newest. Records that share nothing are written in format 1, as they were before others could."""
 SUFFIX = ".json.gz"
 MAX_BYTES = 1_000_000  # of a file, ten times what a training of many epochs takes
 MAX_TEXT = 16_000_000  # unpacked
@@ -194,6 +195,15 @@ class Test(_Strict):
         return unpack_halves(self.losses or "", self.num_examples)
 
 
+class Shared(_Strict):
+    """The training whose first epochs, or all, a training has in common with it and was not done again
+    for.
+    """
+
+    identity: Sha256
+    epochs: Annotated[int, Field(ge=1)]
+
+
 Value = Finite | int | None
 
 
@@ -203,10 +213,11 @@ class Record(_Strict):
     ``history`` has a list per quantity with one value per epoch, in full precision; None where a training
     that diverged had no number. ``final`` is :class:`lrstudy.training.loop.Progress`'s, None where an
     average's logits are no numbers, and empty where the training diverged. ``weights`` are the SHA-256 of its
-    weights' files where they were kept.
+    weights' files where they were kept. ``shared``: the training that its first epochs were taken from, to
+    the bit what they would have been (:mod:`lrstudy.training.prefix`); their seconds are that one's.
     """
 
-    format: Literal[1]
+    format: Literal[1, 2]
     identity: Sha256
     settings: dict[str, Any]
     data: Data
@@ -221,6 +232,7 @@ class Record(_Strict):
     interventions: list[dict[str, Any]]
     weights: dict[Literal["last", "best", "ema", "tail_average"], Sha256]  # WEIGHTS
     test: Test | None
+    shared: Shared | None = None
 
     @model_validator(mode="after")
     def _holds_together(self) -> "Record":
@@ -232,7 +244,11 @@ class Record(_Strict):
             raise ValueError(
                 f"settings, data and code have the identity {known[:16]}..., not {self.identity[:16]}..."
             )
+        if (self.format == 1) != (self.shared is None):
+            raise ValueError("a record of format 2 says what was shared, one of format 1 does not")
         epochs = self.history.get("epoch", [])
+        if self.shared is not None and self.shared.epochs > len(epochs):
+            raise ValueError(f"it shares {self.shared.epochs} of {len(epochs)} epochs")
         if not epochs or epochs != list(range(1, len(epochs) + 1)):
             raise ValueError("history has no epochs from 1 on")
         if missing := [name for name in ALWAYS_IN_HISTORY if name not in self.history]:
@@ -439,7 +455,7 @@ def file_name(record: Record) -> str:
 
 def _text(record: Record) -> bytes:
     return json.dumps(
-        record.model_dump(mode="json"),
+        record.model_dump(mode="json", exclude=None if record.shared else {"shared"}),
         sort_keys=True,
         separators=(",", ":"),
         ensure_ascii=False,
@@ -493,10 +509,10 @@ def read_record(path: Path) -> Record:
     if type(its_format) is int and its_format > FORMAT and path.name == _name(identity, text):
         raise NewerRecord(
             f"{printable(path, 4096)}: not readable by this version: format {printable(its_format, 20)}, and "
-            f"it reads format {FORMAT}; update lrstudy (`git pull`, then `make setup`)."
+            f"it reads up to {FORMAT}; update lrstudy (`git pull`, then `make setup`)."
         )
-    if type(its_format) is not int or its_format != FORMAT:
-        raise _damaged(path, f"format {its_format!r:.40}; this version reads format {FORMAT}")
+    if type(its_format) is not int or its_format < 1:
+        raise _damaged(path, f"format {its_format!r:.40}; this version reads 1 to {FORMAT}")
     try:
         record = Record.model_validate(content)
         canonical = _text(record)

@@ -10,11 +10,13 @@ import platform
 import shutil
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lrstudy.errors import StudyError
 
@@ -37,7 +39,7 @@ def num_workers(threads: int, device: str = "cpu", cluster: "Cluster | None" = N
     Args:
         threads: ``train.threads``.
         device: ``train.device``; ``auto`` counts as an accelerator where a driver for one is installed.
-        cluster: what a task takes of a Ray cluster, see :func:`run_all`; None: this machine.
+        cluster: what a task takes of a Ray cluster, see :class:`Pool`; None: this machine.
     """
     asked = _asked_for()
     if asked is not None:
@@ -59,21 +61,6 @@ def _asked_for() -> int | None:
     return None if asked is None else int(asked)
 
 
-def in_first_round(tasks: int, workers: int) -> int:
-    """How many tasks begin at once where ``workers`` have a processor each: those of a last round, too.
-
-    A last round that is not full leaves processors idle; its tasks cost less as one more for some of the
-    processors from the start. Two processors train five ResNet-8 in the time of 2.5 trainings so (three, then
-    two), one after the other in that of 3 (docs/scaling.md). Not where the last round is more than half full:
-    it would gain little, and every process needs its memory.
-
-    >>> [in_first_round(tasks, 2) for tasks in (1, 2, 3, 4, 5)]
-    [1, 2, 3, 2, 3]
-    """
-    left_over = tasks % workers if tasks > workers else 0
-    return min(tasks, workers) + (left_over if left_over <= workers // 2 else 0)
-
-
 def has_accelerator() -> bool:
     """Whether this machine has a driver for CUDA or is a Mac with MPS, found out without importing torch."""
     if platform.system() == "Darwin":
@@ -83,20 +70,20 @@ def has_accelerator() -> bool:
 
 @contextlib.contextmanager
 def workers_ready(threads: int, device: str = "cpu", cluster: "Cluster | None" = None) -> Iterator[None]:
-    """Fork the workers for every :func:`run_all` inside now, where this process has torch to give to them.
+    """Fork the workers for every :class:`Pool` inside now, where this process has torch to give to them.
 
     Forked workers need not import it again. But a process may be forked only while no other thread of it
     works: the child has a copy of each lock that such a thread holds at that moment (of an import, of a
     database), and nobody who would release it. So enter this before a thread is started, as that which sends
     to MLflow; outside of it nothing is forked. No workers are made for a single one, off Linux, where an
-    accelerator is in play and on a cluster. The arguments are those of :func:`run_all`.
+    accelerator is in play and on a cluster. The arguments are those of :class:`Pool`.
     """
     global _forked
     workers = 0 if cluster is not None else num_workers(threads, device)
     if workers <= 1 or "torch" not in sys.modules or platform.system() != "Linux" or has_accelerator():
         yield
         return
-    _forked = _ForkedWorkers(workers, spare=workers // 2 if _asked_for() is None else 0)
+    _forked = _ForkedWorkers(workers)
     try:
         yield
     except BaseException:
@@ -104,6 +91,80 @@ def workers_ready(threads: int, device: str = "cpu", cluster: "Cluster | None" =
         raise
     finally:
         _end_forked(at_once=False)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task that has ended, with what came of it: a result, or what it raised."""
+
+    task: dict
+    result: Any = None
+    error: Exception | None = None
+
+
+class Pool:
+    """Workers that take tasks as they come, from this machine or a cluster, and say which one has ended.
+
+        with Pool(threads, device, cluster) as pool:
+            pool.submit(function, task)
+            ended = pool.next()
+
+    :attr:`room` tasks run at a time; those that were submitted beyond it wait in the order of their
+    submission. A worker is a process: one of :func:`workers_ready`, else a fresh one, or one on the cluster.
+    A single worker of this machine is this process itself, which runs a task when it is waited for. What
+    ends the block by an exception ends the tasks under way. ``threads`` and ``device`` are those of
+    :func:`num_workers`.
+
+    Args:
+        cluster: run the tasks on the Ray cluster at ``RAY_ADDRESS``. Each takes ``num_cpus`` (None:
+            ``threads``), ``num_gpus`` (a fraction: a share of one) and ``memory_gib`` of a machine. One whose
+            worker or machine dies runs again, on another, at most ``max_retries`` times.
+        most: how many tasks there will be at most, where that is known: no more workers are started.
+
+    Raises:
+        StudyError: the cluster is out of reach or has no machine with that much.
+    """
+
+    def __init__(
+        self, threads: int, device: str = "cpu", cluster: "Cluster | None" = None, most: int | None = None
+    ):
+        self._backend: _Here | _Processes | _OnCluster
+        if cluster is not None:
+            self._backend = _OnCluster(cluster, threads)
+            return
+        workers = num_workers(threads, device)
+        workers = workers if most is None else min(workers, most)
+        self._backend = _Here() if workers <= 1 else _Processes(workers, threads)
+
+    @property
+    def room(self) -> int:
+        """How many tasks run at a time; a cluster's may change."""
+        return self._backend.room
+
+    @property
+    def running(self) -> int:
+        """How many tasks were submitted and have not ended."""
+        return len(self._backend)
+
+    def submit(self, function: Callable[[dict], Any], task: dict) -> None:
+        """Have ``function(task)`` called as soon as a worker is free."""
+        self._backend.submit(function, task)
+
+    def next(self) -> Ended:
+        """Wait until a task has ended, whichever is first; what it raised is told and not raised.
+
+        Raises:
+            StudyError: a worker was killed; a machine sees another folder or has other versions; a task's
+            worker
+                died too often.
+        """
+        return self._backend.next()
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._backend.close(at_once=kind is not None)
 
 
 def run_all(
@@ -115,46 +176,103 @@ def run_all(
 ) -> Iterator[T]:
     """Yield ``function(task)`` for every task as it ends, in any order.
 
-    Each runs in a worker process: one of :func:`workers_ready`, else a fresh one. A single worker is this
-    process itself. :func:`num_workers` run at a time, and with those of :func:`workers_ready` at first
-    :func:`in_first_round`, unless ``LRSTUDY_WORKERS`` says how many. The first exception ends all, an
-    interrupt too. ``threads`` and ``device`` are those of :func:`num_workers`.
-
-    Args:
-        cluster: run the tasks on the Ray cluster at ``RAY_ADDRESS``. Each takes ``num_cpus`` (None:
-            ``threads``), ``num_gpus`` (a fraction: a share of one) and ``memory_gib`` of a machine. One whose
-            worker or machine dies runs again, on another, at most ``max_retries`` times.
-
-    Raises:
-        StudyError: a worker was killed; the cluster is out of reach or has no machine with that much; a
-            machine sees another folder or has other versions; a task's worker died too often.
+    The first exception ends all, an interrupt too. The arguments are those of :class:`Pool`, and what it
+    raises.
     """
     tasks = list(tasks)
-    if cluster is not None:
-        yield from _on_cluster(function, tasks, cluster, threads)
+    if not tasks:
         return
-    workers = min(num_workers(threads, device), len(tasks))
-    if workers <= 1:
-        yield from map(function, tasks)
-        return
-    from concurrent.futures.process import BrokenProcessPool  # joblib's is one too
+    with Pool(threads, device, cluster, most=len(tasks)) as pool:
+        for task in tasks:
+            pool.submit(function, task)
+        for _ in tasks:
+            ended = pool.next()
+            if ended.error is not None:
+                raise ended.error
+            yield ended.result
 
-    try:
-        if _forked is not None:
-            yield from _forked.run(function, tasks, workers)
+
+class _Here:
+    """This process: a task runs when it is waited for."""
+
+    room = 1
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Callable[[dict], Any], dict]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, function: Callable[[dict], Any], task: dict) -> None:
+        self._waiting.append((function, task))
+
+    def next(self) -> Ended:
+        function, task = self._waiting.popleft()
+        try:
+            return Ended(task, function(task))
+        except Exception as error:
+            return Ended(task, error=error)
+
+    def close(self, *, at_once: bool) -> None:
+        self._waiting.clear()
+
+
+class _Processes:
+    """Worker processes of this machine: those of :func:`workers_ready`, else joblib's."""
+
+    def __init__(self, workers: int, threads: int):
+        self.room = workers
+        self._forked = _forked
+        if self._forked is None:
+            from joblib.externals.loky import get_reusable_executor
+
+            # Those of an earlier pool go on, unless this one needs others.
+            self._executor = get_reusable_executor(workers, timeout=60, env={"OMP_NUM_THREADS": str(threads)})
         else:
-            from joblib import Parallel, delayed
+            self._executor = self._forked.pool
+        self._tasks: dict[Future, dict] = {}
+        self._ended: list[Ended] = []
+        self._waiting: deque[tuple[Callable[[dict], Any], dict]] = deque()
 
-            pool = Parallel(
-                n_jobs=workers, backend="loky", return_as="generator_unordered", pre_dispatch="all"
-            )
-            yield from pool(delayed(function)(task) for task in tasks)
-    except BrokenProcessPool as error:
-        raise StudyError(
-            f"a worker process was killed from outside while {workers} or more were at work; a machine that "
-            "is short of memory does that. What was finished is kept: run it again to go on, with a smaller "
-            "LRSTUDY_WORKERS if memory was short (docs/scaling.md)."
-        ) from error
+    def __len__(self) -> int:
+        return len(self._tasks) + len(self._ended) + len(self._waiting)
+
+    def submit(self, function: Callable[[dict], Any], task: dict) -> None:
+        self._waiting.append((function, task))
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._tasks) < self.room:
+            function, task = self._waiting.popleft()
+            self._tasks[self._executor.submit(function, task)] = task
+
+    def next(self) -> Ended:
+        from concurrent.futures import FIRST_COMPLETED, wait
+        from concurrent.futures.process import BrokenProcessPool  # joblib's is one too
+
+        if not self._ended:
+            for future in wait(self._tasks, return_when=FIRST_COMPLETED).done:
+                task = self._tasks.pop(future)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise StudyError(
+                        f"a worker process was killed from outside while {self.room} were at work; a "
+                        "machine that is short of memory does that. What was finished is kept: run it again "
+                        "to go on, with a smaller LRSTUDY_WORKERS if memory was short (docs/scaling.md)."
+                    ) from error
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                self._ended.append(Ended(task, error=error) if error else Ended(task, future.result()))
+            self._begin()
+        return self._ended.pop(0)
+
+    def close(self, *, at_once: bool) -> None:
+        if not at_once:
+            return
+        if self._forked is not None:
+            _end_forked(at_once=True)
+        else:
+            self._executor.shutdown(wait=False, kill_workers=True)
 
 
 def end_with_parent(number: signal.Signals) -> None:
@@ -181,15 +299,14 @@ def _begin_worker() -> None:
 
 
 class _ForkedWorkers:
-    """A pool of processes forked from this one when it is made: the ``spare`` ones are for a first round."""
+    """A pool of processes forked from this one when it is made."""
 
-    def __init__(self, workers: int, spare: int):
+    def __init__(self, workers: int):
         from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import active_children, get_context
 
         others = active_children()  # joblib's, if it was used before
-        self.spare = spare
-        self.pool = ProcessPoolExecutor(workers + spare, get_context("fork"), initializer=_begin_worker)
+        self.pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_begin_worker)
         # A worker begins with the stage's handlers: a signal in that moment would end it with a traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SENT_TO_STAGES)
         try:
@@ -197,23 +314,6 @@ class _ForkedWorkers:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self.processes = [child for child in active_children() if child not in others]
-
-    def run(self, function: Callable[[dict], T], tasks: list[dict], workers: int) -> Iterator[T]:
-        from concurrent.futures import FIRST_COMPLETED, wait
-
-        at_once = in_first_round(len(tasks), workers) if self.spare else workers
-        to_begin = iter(tasks)
-        try:
-            running = {self.pool.submit(function, task) for task in islice(to_begin, at_once)}
-            while running:
-                ended, running = wait(running, return_when=FIRST_COMPLETED)
-                places = max(0, workers - len(running))
-                running |= {self.pool.submit(function, task) for task in islice(to_begin, places)}
-                for one in ended:
-                    yield one.result()
-        except BaseException:
-            _end_forked(at_once=True)
-            raise
 
     def end(self, *, at_once: bool) -> None:
         if at_once:
@@ -294,46 +394,58 @@ def _room(ray: ModuleType, demands: dict[str, float]) -> int:
     return room
 
 
-def _on_cluster(
-    function: Callable[[dict], T], tasks: list[dict], cluster: "Cluster", threads: int
-) -> Iterator[T]:
-    import tempfile
-    from importlib.metadata import version
+class _OnCluster:
+    """Workers of a Ray cluster."""
 
-    ray = _connect()
-    demands = _demands(cluster, threads)
-    _room(ray, demands)
-    start = ray.remote(
-        num_cpus=demands["CPU"],
-        num_gpus=demands["GPU"],
-        memory=demands["memory"],
-        max_retries=cluster["max_retries"],
-    )(_make_worker())
-    with tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd()) as marker:
-        here = {"folder": str(Path.cwd()), "marker": marker.name} | {
+    def __init__(self, cluster: "Cluster", threads: int):
+        import tempfile
+        from importlib.metadata import version
+
+        self._ray = _connect()
+        self._demands = _demands(cluster, threads)
+        self._retries = cluster["max_retries"]
+        self.room = _room(self._ray, self._demands)
+        self._start = self._ray.remote(
+            num_cpus=self._demands["CPU"],
+            num_gpus=self._demands["GPU"],
+            memory=self._demands["memory"],
+            max_retries=self._retries,
+        )(_make_worker())
+        self._marker = tempfile.NamedTemporaryFile(prefix=".shared-", dir=Path.cwd())  # noqa: SIM115  close()
+        self._here = {"folder": str(Path.cwd()), "marker": self._marker.name} | {
             name: version(name) for name in _SAME_EVERYWHERE
         }
-        waiting = {start.remote(ray.cloudpickle.dumps((function, task)), here): task for task in tasks}
+        self._tasks: dict[Any, dict] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def submit(self, function: Callable[[dict], Any], task: dict) -> None:
+        content = self._ray.cloudpickle.dumps((function, task))
+        self._tasks[self._start.remote(content, self._here)] = task
+
+    def next(self) -> Ended:
+        (ended, *_), _ = self._ray.wait(list(self._tasks))
+        task = self._tasks.pop(ended)
         try:
-            while waiting:
-                (ended, *_), _ = ray.wait(list(waiting))
-                task = waiting.pop(ended)
-                try:
-                    problem, result = ray.get(ended)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from error
-                except ray.exceptions.RayError as error:
-                    raise StudyError(
-                        f"parallel: the worker of {task.get('label', 'a task')} died more than "
-                        f"{cluster['max_retries']} times ({str(error).splitlines()[0]}). What it had "
-                        "finished is kept; run the stage again to go on."
-                    ) from None
-                if problem:
-                    raise StudyError(problem)
-                yield result
-        finally:
-            for left in waiting:
-                ray.cancel(left, force=True)
+            problem, result = self._ray.get(ended)
+        except self._ray.exceptions.RayTaskError as error:
+            return Ended(task, error=error.cause)
+        except self._ray.exceptions.RayError as error:
+            raise StudyError(
+                f"parallel: the worker of {task.get('label', 'a task')} died more than "
+                f"{self._retries} times ({str(error).splitlines()[0]}). What it had "
+                "finished is kept; run the stage again to go on."
+            ) from None
+        if problem:
+            raise StudyError(problem)
+        return Ended(task, result)
+
+    def close(self, *, at_once: bool) -> None:
+        for left in self._tasks:
+            self._ray.cancel(left, force=True)
+        self._tasks.clear()
+        self._marker.close()
 
 
 def _make_worker() -> Callable[[bytes, dict], tuple[str, object]]:

@@ -13,22 +13,17 @@ trained again with ``tune.confirm_seeds``, and the mean over all tuning seeds de
 loss is as much luck as merit.
 
 Trials are suggested ``tune.batch_size`` at a time from the results of the batches before, each by a sampler
-seeded with the trial's number, and stored whole. So the search depends neither on the number of workers nor
-on being killed and continued, nor on whether ``num_trials`` was raised later. Workers, here or on machines
-that share the database, claim single trials in it; a dead worker's trials are trained by the others.
+seeded with the trial's number. So the search depends neither on the number of workers and the order in which
+they end, nor on being killed and continued, nor on whether ``num_trials`` was raised later: whoever knows
+what came of its trainings goes through it again and comes to the same.
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import itertools
 import math
 import os
-import sys
-import threading
-import time
-import uuid
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -46,21 +41,11 @@ if TYPE_CHECKING:
 
     Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
 
-Evaluate = Callable[[str, list[tuple[int, dict]]], list[tuple[float, dict]]]
-"""(phase, [(trial number, values)]) -> [(objective, what is known of the trial)], in that order.
-
-What is known has at least ``losses``: one per seed of the phase, None where it diverged.
-"""
-
 SEARCH, CONFIRMATION = "search", "confirmation"
 """The phases: all trials with ``tune.seeds``, then the finalists with ``tune.confirm_seeds``."""
 
 _ATTEMPTS = 32  # candidates drawn for one trial before the search looks for what is left
 _DIMENSIONS = 16  # of the quasi-random points, whatever a schedule needs, so that all share the first
-
-_HEARTBEAT_SECONDS = 30  # how often a worker says that it lives, for workers on other machines
-_GRACE_SECONDS = 150  # a worker that was silent for so long is dead
-_POLL_SECONDS = 1.0  # how often to look whether other workers have finished
 
 
 def storage_uri(root: Path) -> str:
@@ -95,74 +80,16 @@ def most_trainings(tune_params: TuneParams) -> int:
     return tune_params.searches * once
 
 
-def tune(
-    cell: Cell,
-    tune_params: TuneParams,
-    key: str,
-    root: Path,
-    evaluate: Evaluate,
-    *,
-    search: int = 0,
-    identity: dict[str, str] | None = None,
-    at_once: int = 1,
-) -> list[dict]:
-    """Run (or go on with) one of the cell's searches until it has its trials; returns them by number.
-
-    Args:
-        cell: what is tuned.
-        tune_params: number of trials, finalists, seeds, batch size, seed of the sampler.
-        key: identifies what is searched on what data; names the studies together with the cell.
-        root: where the default database and the locks of this machine's workers lie.
-        evaluate: trains what it is given and returns objectives; one that is not finite marks divergence.
-        search: which of ``tune.searches``, from 0.
-        identity: what ``key`` was made of, in words; kept with the study to tell later ones what differs.
-        at_once: how many trials this process claims at a time.
-
-    Returns:
-        Per trial ``number``, ``values``, ``objective`` (the mean over all seeds that it was trained with,
-        None where one diverged), and by phase, ``search`` and ``confirmation`` (None if it is no finalist),
-        its ``objective`` there and what ``evaluate`` said. Fewer than ``num_trials`` if the space has no
-        more.
-
-    Raises:
-        StudyError: the defaults lie outside of the search space, the database cannot be opened, or the study
-            there is another one.
-    """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = distributions(cell)
-    storage = _open_storage(root)
-    studies: dict[str, optuna.Study] = {}
-
-    def study_of(phase: str) -> "optuna.Study":
-        if phase not in studies:
-            name = study_name(cell.name, key, phase, search)
-            studies[phase] = _open_study(name, storage, root, identity or {})
-        return studies[phase]
-
-    def stored() -> dict[int, dict]:
-        return {number: dict(trial.params) for number, trial in _by_number(study_of(SEARCH)).items()}
-
-    results: dict[int, dict] = {}
-    folder = root / "checkpoints" / cell.name / f"tuning-{key[:16]}"
-    with _Worker(cell.name, folder, storage, at_once) as me:
-        steps = search_steps(cell, tune_params, search, stored)
-        with contextlib.suppress(StopIteration):
-            phase, wanted = next(steps)
-            while True:
-                finished = me.complete(study_of(phase), wanted, space, functools.partial(evaluate, phase))
-                for number, trial in finished.items():
-                    known = {k: v for k, v in trial.user_attrs.items() if k not in ("number", "worker")}
-                    add_result(results, phase, number, dict(trial.params), _objective(trial), known)
-                phase, wanted = steps.send(finished)
-    return [results[number] for number in sorted(results)]
-
-
 def add_result(
     results: dict[int, dict], phase: str, number: int, values: dict, objective: float, known: dict
 ) -> None:
-    """Note in ``results``, trials by number as :func:`tune` returns them, what a phase said of a trial."""
+    """Note in ``results``, trials by number, what a phase said of a trial.
+
+    A trial has ``number``, ``values``, ``objective`` (the mean over all seeds that it was trained with, None
+    where one diverged), and by phase, ``search`` and ``confirmation`` (None if it is no finalist), its
+    ``objective`` there and what is ``known`` of it: at least ``losses``, one per seed of the phase, None
+    where it diverged.
+    """
     trial = results.setdefault(
         number, {"number": number, "values": values, "objective": None, SEARCH: None, CONFIRMATION: None}
     )
@@ -184,34 +111,35 @@ def _objective(trial: "optuna.trial.FrozenTrial") -> float:
 Steps = Generator[tuple[str, dict[int, dict]], "dict[int, optuna.trial.FrozenTrial]", None]
 
 
-def search_steps(
-    cell: Cell, tune_params: TuneParams, search: int = 0, stored: Callable[[], dict[int, dict]] = dict
-) -> Steps:
+def search_steps(cell: Cell, tune_params: TuneParams, search: int = 0) -> Steps:
     """The search as a dialogue, whoever trains: it says what is to be trained and is sent what came of it.
 
-    Yields (phase, trial number -> values), and is sent these trials, finished, by number.
+    Yields (phase, trial number -> values), and is sent these trials, finished, by number. An objective that
+    is not finite marks divergence. There are fewer than ``num_trials`` if the space has no more.
 
     Args:
+        cell: what is tuned.
+        tune_params: number of trials, finalists, seeds, batch size, seed of the sampler.
         search: which of ``tune.searches``, from 0: each has a sampler's seed of its own.
-        stored: the values of the trials that were suggested before, by number.
+
+    Raises:
+        StudyError: the defaults lie outside of the search space.
     """
     space, defaults = distributions(cell), default_values(cell)
     num_trials, sampler_seed = tune_params.num_trials, tune_params.sampler_seed + search
     finished: dict[int, optuna.trial.FrozenTrial] = {}
     exhausted = False
     for start in range(0, num_trials, tune_params.batch_size):
-        known = stored()
         batch: dict[int, dict] = {0: defaults} if start == 0 else {}
         before = [finished[number] for number in range(start)]
         for number in range(max(start, 1), min(start + tune_params.batch_size, num_trials)):
-            values = known.get(number)
+            beside = list(batch.values())
+            tried = [dict(trial.params) for trial in before] + beside
+            values = None
+            if number >= tune_params.num_quasi_random:
+                values = _by_tpe(before, beside, tried, number, space, sampler_seed, cell)
             if values is None:
-                beside = list(batch.values())
-                tried = [dict(trial.params) for trial in before] + beside
-                if number >= tune_params.num_quasi_random:
-                    values = _by_tpe(before, beside, tried, number, space, sampler_seed, cell)
-                if values is None:
-                    values = _quasi_random(tried, number, space, sampler_seed, cell)
+                values = _quasi_random(tried, number, space, sampler_seed, cell)
             if values is None:
                 exhausted = True
                 break
@@ -294,174 +222,60 @@ def chances_of_best(count: int, drawn: int) -> list[float]:
     return [math.comb(count - i, drawn - 1) / ways for i in range(1, count - drawn + 2)]
 
 
-class _Worker:
-    """This process among those that search the same cell: which trials it holds, and which ones are orphans.
+class Trials:
+    """Optuna's database of a cell's searches, which its dashboard reads; the study itself does not.
 
-    Workers of this machine hold a lock on a file named after them, which ends with them; on other machines,
-    or with another workspace, a heartbeat in the database says that they live.
+    Args:
+        key: what the searches are of; names the studies together with the cell.
+        identity: what ``key`` was made of, in words; kept with a study to tell later ones what differs.
+
+    Raises:
+        StudyError: the database cannot be opened or written, or the study there is another one.
     """
 
-    def __init__(self, cell: str, folder: Path, storage: "optuna.storages.RDBStorage", at_once: int):
-        self.cell, self.folder, self.storage, self.at_once = cell, folder, storage, at_once
-        self.name = uuid.uuid4().hex
+    def __init__(self, cell: Cell, key: str, root: Path, identity: dict[str, str]):
+        self.cell, self.key, self.root, self.identity = cell, key, root, identity
+        self._space: dict[str, Distribution] = {}
+        self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}
 
-    def __enter__(self) -> "_Worker":
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._life = self._file(self.name).open("a")
-        fcntl.flock(self._life, fcntl.LOCK_EX)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._file(self.name).unlink(missing_ok=True)
-        self._life.close()
-
-    def complete(
-        self,
-        study: "optuna.Study",
-        wanted: dict[int, dict],
-        space: dict[str, "Distribution"],
-        train: Callable[[list[tuple[int, dict]]], list[tuple[float, dict]]],
-    ) -> dict[int, "optuna.trial.FrozenTrial"]:
-        """Have every wanted trial (number -> values) finished, by this worker or by others; returns them."""
+    def add(self, search: int, phase: str, number: int, values: dict, objective: float, known: dict) -> None:
+        """Have a trial that has ended in the database, unless it is there."""
         from optuna.trial import TrialState, create_trial
 
-        waits = False
-        while True:
-            # One at a time on this machine. Workers of two machines may both store a trial: the first counts.
-            with locked(self.folder / "study.lock"):
-                _fail_silent(study)
-                stored = _by_number(study)
-                for number, values in wanted.items():
-                    if number not in stored:
-                        study.add_trial(
-                            create_trial(
-                                state=TrialState.WAITING,
-                                params=values,
-                                distributions=dict(space),
-                                user_attrs={"number": number},
-                            )
-                        )
-                stored = _by_number(study)
-                # Another machine may have given a silent worker's trial up since: it is stored again.
-                mine = self._claim([stored[number] for number in wanted if number in stored])
-            if mine:
-                with self._alive(mine):
-                    found = train([(trial.user_attrs["number"], dict(trial.params)) for trial in mine])
-                for trial, (objective, known) in zip(mine, found, strict=True):
-                    self._tell(study, trial, objective, known)
-                continue
-            if all(number in stored and stored[number].state == TrialState.COMPLETE for number in wanted):
-                return {number: stored[number] for number in wanted}
-            if not waits:
-                print(f"{self.cell}: waits for trials that other workers train", file=sys.stderr)
-                waits = True
-            time.sleep(_POLL_SECONDS)
-
-    def _claim(self, trials: list["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        mine: list[optuna.trial.FrozenTrial] = []
-        for trial in trials:
-            if len(mine) == self.at_once:
-                break
-            # Another machine may have finished it since it was read, or given it up: then it is not for us.
-            with contextlib.suppress(UpdateFinishedTrialError):
-                if trial.state == TrialState.WAITING:
-                    # Before the claim: a worker that dies right after it leaves a heartbeat to be missed.
-                    self.storage.record_heartbeat(trial._trial_id)
-                    taken = self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-                else:
-                    taken = trial.state == TrialState.RUNNING and self._is_orphan(trial)
-                if taken:
-                    self.storage.set_trial_user_attr(trial._trial_id, "worker", self.name)
-                    mine.append(trial)
-        return mine
-
-    def _is_orphan(self, trial: "optuna.trial.FrozenTrial") -> bool:
-        """Whether it was under way in a process of this machine that is gone (or has forgotten it)."""
-        worker = trial.user_attrs.get("worker")
-        if worker is None or worker == self.name:
-            return worker == self.name
-        try:
-            with self._file(worker).open("a+b" if self._file(worker).exists() else "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
-            return False  # elsewhere, or alive
-        return True
-
-    def _tell(
-        self, study: "optuna.Study", trial: "optuna.trial.FrozenTrial", objective: float, known: dict
-    ) -> None:
-        import optuna
-
-        value = objective if math.isfinite(objective) else math.inf
-        # Another worker finishes it instead if it took this one for dead; then it says the same.
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            for attribute, found in known.items():
-                self.storage.set_trial_user_attr(trial._trial_id, attribute, found)
-            study.tell(trial.number, value, skip_if_finished=True)
-
-    @contextlib.contextmanager
-    def _alive(self, trials: list["optuna.trial.FrozenTrial"]) -> Iterator[None]:
-        """Tell the database again and again that these trials are being trained."""
-        over = threading.Event()
-
-        def beat() -> None:
-            from optuna.exceptions import StorageInternalError
-            from sqlalchemy.exc import SQLAlchemyError
-
-            failed = False
-            while True:
-                try:
-                    for trial in trials:
-                        self.storage.record_heartbeat(trial._trial_id)
-                except (SQLAlchemyError, StorageInternalError) as error:
-                    if not failed:
-                        text = describe(error.__cause__ or error, self.storage.url)
-                        print(f"{self.cell}: Optuna's database does not answer ({text})", file=sys.stderr)
-                    failed = True
-                if over.wait(_HEARTBEAT_SECONDS):
-                    return
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-    def _file(self, worker: str) -> Path:
-        return self.folder / f"worker-{worker}.lock"
+        name = study_name(self.cell.name, self.key, phase, search)
+        with _clear_database_errors(self.root):
+            if name not in self._studies:
+                self._space = distributions(self.cell)
+                study = _open_study(name, _open_storage(self.root), self.root, self.identity)
+                there = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+                self._studies[name] = study, {trial.user_attrs.get("number", -1) for trial in there}
+            study, numbers = self._studies[name]
+            if number not in numbers:
+                study.add_trial(
+                    create_trial(
+                        params=values,
+                        distributions=dict(self._space),
+                        value=objective if math.isfinite(objective) else math.inf,
+                        user_attrs={"number": number, **known},
+                    )
+                )
+                numbers.add(number)
 
 
-def _by_number(study: "optuna.Study") -> dict[int, "optuna.trial.FrozenTrial"]:
-    """The trials by our number: of several with the same, the first that has not failed."""
-    from optuna.trial import TrialState
+@contextlib.contextmanager
+def _clear_database_errors(root: Path) -> Iterator[None]:
+    """One message for a database of trials that is full, locked for too long or gone."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
-    found: dict[int, optuna.trial.FrozenTrial] = {}
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state != TrialState.FAIL and "number" in trial.user_attrs:
-            found.setdefault(trial.user_attrs["number"], trial)
-    return found
-
-
-def _fail_silent(study: "optuna.Study") -> None:
-    """Mark trials failed whose worker was silent too long, and those that another machine stored as well."""
-    import optuna
-    from optuna.trial import TrialState
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        optuna.storages.fail_stale_trials(study)
-    first = {trial.number for trial in _by_number(study).values()}
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if trial.number not in first:
-            # Not study.tell(), which takes only trials under way. Another machine may be quicker.
-            with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-                study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        uri = storage_uri(root)
+        raise StudyError(
+            f"Optuna's database {server_name(uri)} failed ({describe(error.__cause__ or error, uri)}); mend "
+            "it, then run it again: finished trials and epochs are kept."
+        ) from error
 
 
 def _open_storage(root: Path) -> "optuna.storages.RDBStorage":
@@ -478,8 +292,6 @@ def _open_storage(root: Path) -> "optuna.storages.RDBStorage":
             return optuna.storages.RDBStorage(
                 uri,
                 engine_kwargs=options,
-                heartbeat_interval=_HEARTBEAT_SECONDS,
-                grace_period=_GRACE_SECONDS,
             )
     except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.StorageInternalError) as error:
         raise StudyError(
@@ -503,7 +315,7 @@ def _open_study(
             storage=storage,
             study_name=name,
             load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(),  # asks nothing: see search_steps
+            sampler=optuna.samplers.RandomSampler(),  # it is asked nothing: see search_steps
         )
         stored = study.user_attrs.get("identity")
         if stored is None and not study.get_trials(deepcopy=False):

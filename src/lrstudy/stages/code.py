@@ -70,7 +70,7 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
                     for row, cell in rows.items()
                 }
         else:
-            trained = theory_cells(params, stage)
+            trained = list(cells.values()) if stage == "trainings" else theory_cells(params, stage)
             files[f"{stage}.json"] = own | {cell.name: _trained_by(cell, ledger) for cell in trained}
     return files
 

@@ -2,176 +2,23 @@
 
 Nothing is trained, and neither data nor weights are opened. The stages ``tune``, ``train`` and ``evaluate``
 put trainings into the ledger; all that is said of a study (``compare``, ``why``) is collected from it here.
-So a study is readable while it is half done, and the same on every machine.
-
-The search is gone through as ``tune`` would, with what the ledger says of its trials; where one is missing,
-what comes after it is not known yet.
+So a study is readable while it is half done, and the same on every machine. What a cell needs is
+:mod:`lrstudy.study.plan`'s.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lrstudy.data import read_meta
-from lrstudy.ledger import Record, preference
+from lrstudy.ledger import Record
 from lrstudy.ledger.record import OF_THE_CLOCK, WEIGHTS
-from lrstudy.recipe.cells import Cell, make_cell, searching_cell, stretched
+from lrstudy.recipe.cells import Cell, make_cell
 from lrstudy.recipe.config import Params
-from lrstudy.study.outputs import Best
-from lrstudy.study.tasks import DESCRIBED, training_task
+from lrstudy.study.plan import Plan, finder, plan
+from lrstudy.study.tasks import DESCRIBED
 from lrstudy.study.workspace import data_folder
-
-Find = Callable[..., Record | None]
-"""The identities of a training -> its record, or None."""
-
-
-@dataclass
-class Need:
-    """A training that a cell needs: its task, and its record if the ledger has one."""
-
-    name: str
-    task: dict
-    record: Record | None
-
-
-@dataclass
-class Plan:
-    """What a cell needs, as far as it is known.
-
-    Attributes:
-        headline: the metric that decides for its data set: ``test/...``.
-        needs: every training once, those of the search first.
-        searches: of each search its trials as far as they are there, as :func:`lrstudy.search.tuning.tune`
-            returns them; none where nothing is searched.
-        tuned: what the searches found, as ``best.json`` has it; None until all their trainings are there, and
-            where the values are those of another cell (``tuned_as``).
-        source: where the values are from, ``best.json``'s; empty until they are known.
-        taken: by seed the values that it takes, and the number of the search that found them.
-        seeds: the cell's own trainings by seed; empty until its values are known.
-        waiting: what is not known yet, and on what it waits.
-    """
-
-    cell: Cell
-    headline: str
-    needs: list[Need] = field(default_factory=list)
-    searches: list[list[dict]] = field(default_factory=list)
-    tuned: dict | None = None
-    source: str = ""
-    taken: dict[int, tuple[dict, int]] = field(default_factory=dict)
-    seeds: dict[int, Need] = field(default_factory=dict)
-    waiting: str = ""
-
-    @property
-    def missing(self) -> list[Need]:
-        """The trainings that the ledger has not."""
-        return [need for need in self.needs if need.record is None]
-
-    @property
-    def measured(self) -> dict[int, Record]:
-        """By seed the trainings that were measured on test data, in the study's order."""
-        return {
-            seed: need.record
-            for seed, need in self.seeds.items()
-            if need.record is not None and need.record.test is not None
-        }
-
-
-def plan(
-    cell: Cell,
-    params: Params,
-    meta: dict,
-    root: Path,
-    find: Find,
-    auto: tuple[str, str] | None = None,
-) -> Plan:
-    """The trainings of a cell's searches and of its seeds.
-
-    Args:
-        meta: what is known of the data, :data:`lrstudy.study.tasks.DESCRIBED`.
-        find: the ledger's; :meth:`lrstudy.ledger.Ledger.find` or :func:`finder`.
-        auto: the device and the dtype that ``auto`` means; None: those of the machine that would train.
-    """
-    found = Plan(cell, params.dataset[cell.dataset].metric)
-
-    def need(name: str, values: dict, seed: int, of: Plan = found, **options: Any) -> Need:
-        label = f"{of.cell.name} {name}"
-        settings = of.cell.settings(values)
-        task = training_task(of.cell, params, settings, seed, meta, root, label, auto=auto, **options)
-        for known in of.needs:
-            if known.task["key"] == task["key"]:
-                return known  # two searches begin with the same trial
-        of.needs.append(Need(name, task, find(*task["identities"])))
-        return of.needs[-1]
-
-    searching = searching_cell(params, cell)
-    # Another cell's search is that cell's need.
-    search_plan = found if searching is cell else Plan(searching, found.headline)
-    complete = True
-    if params.tune.num_trials:
-        # All of them are gone through, whether one waits or not: what each lacks can be trained now.
-        for search in range(params.tune.searches):
-            trials, whole = _replayed(searching, params, partial(need, of=search_plan), search)
-            search_plan.searches.append(trials)
-            complete &= whole
-    if not complete:
-        count = len(params.train.seeds)
-        whose = "the search" if searching is cell else f"the search of {searching.name}"
-        found.waiting = f"{count} training{'s' if count > 1 else ''} with the values that {whose} will find"
-        return found
-    from lrstudy.search.best import what_was_found
-
-    tuned = what_was_found(searching, params.tune, search_plan.searches)
-    found.tuned, best = tuned if searching is cell else None, Best(**tuned)
-    for seed in params.train.seeds:
-        values, search = best.values_for(seed)
-        found.taken[seed] = stretched(values, searching, cell), search
-        found.seeds[seed] = need(f"seed {seed}", found.taken[seed][0], seed)
-    found.source = tuned["source"]
-    return found
-
-
-def _replayed(cell: Cell, params: Params, need: Callable[..., Need], search: int) -> tuple[list[dict], bool]:
-    """The trials of one search that are there, as ``tune`` returns them, and whether that is all of them."""
-    import optuna
-    from optuna.trial import create_trial
-
-    from lrstudy.search.best import judge
-    from lrstudy.search.tuning import add_result, distributions, search_steps, seeds_of, trial_name
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = distributions(cell)
-    steps = search_steps(cell, params.tune, search)
-    trials: dict[int, dict] = {}
-    asked = next(steps, None)
-    while asked is not None:
-        phase, wanted = asked
-        finished, complete = {}, True
-        for number, values in wanted.items():
-            name = trial_name(search, phase, number)
-            records = [
-                need(f"{name} seed {seed}", values, seed, role="trial").record
-                for seed in seeds_of(params.tune, phase)
-            ]
-            there = [record for record in records if record is not None]
-            if len(there) < len(records):
-                complete = False
-                continue
-            objective, known = judge(there)
-            add_result(trials, phase, number, values, objective, known)
-            finished[number] = create_trial(
-                params=values, distributions=dict(space), value=objective, user_attrs={"number": number}
-            )
-        if not complete:
-            break
-        try:
-            asked = steps.send(finished)
-        except StopIteration:
-            asked = None
-    return [trials[number] for number in sorted(trials)], asked is None
 
 
 def collect(
@@ -269,16 +116,6 @@ def _candidates(
     elif len(meanings) != 1:
         meanings.insert(0, None)
     return list(itertools.product(known.values(), meanings))
-
-
-def finder(records: Iterable[Record]) -> Find:
-    """Look trainings up among ``records``, one each, as :meth:`lrstudy.ledger.Ledger.find` does in files."""
-    by_identity = {record.identity: record for record in records}
-
-    def find(*identities: str) -> Record | None:
-        return min((by_identity[i] for i in identities if i in by_identity), key=preference, default=None)
-
-    return find
 
 
 def cell_of(found: Plan) -> dict | None:

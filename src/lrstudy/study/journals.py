@@ -92,16 +92,24 @@ def mean_curves(histories: list[list[dict]]) -> list[tuple[str, float, int, int]
 
 
 def log_once(journal: Journal, values: dict[str, list[tuple[int, float]]]) -> None:
-    """Log metrics (name -> step, value) unless the same ones are there: the stage may run again."""
-    new: list[list[Any]] = [[name, value, step] for name, series in values.items() for step, value in series]
+    """Log metrics (name -> step, value), as of now, unless the same ones are there."""
+    when = int(time.time() * 1000)
+    metrics_once(
+        journal,
+        [(name, value, step, when) for name, series in values.items() for step, value in series],
+    )
+
+
+def metrics_once(journal: Journal, values: list[tuple[str, float, int, int]]) -> None:
+    """Log (name, value, step, milliseconds) each, unless the same ones are there, whatever their time."""
+    new: list[list[Any]] = [[name, value, step] for name, value, step, _ in values]
     logged = [
         [[name, value, step] for name, value, step, _ in event["values"]]
         for event in journal.events()
         if event["event"] == "metrics"
     ]
     if new and new not in logged:
-        when = int(time.time() * 1000)
-        journal.metrics([(name, value, step, when) for name, value, step in new])
+        journal.metrics(values)
 
 
 def finish(journal: Journal, status: str, ended: float | None = None) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lrstudy.errors import StudyError
-from lrstudy.files import locked, write_atomically, write_json
+from lrstudy.files import is_locked, locked, write_atomically, write_json
 from lrstudy.tracking.journal import Journal
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from lrstudy.training.loop import Progress
 
 _CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")  # the newer first
+_ROOM = 100  # times a checkpoint's size must be free for one that is only there to save time
+KEPT = "after-{}.pt"
+"""A checkpoint after so many epochs, kept for trainings that begin alike."""
+PROGRESS = "progress.json"
+"""In the folder of a training that is under way, where it was asked for: what its last epoch came to."""
+_SHOWN = ("epoch", "train/loss", "validation/loss", "validation/accuracy", "seconds")
 _IN_CHECKPOINT = {
     "model", "optimizer", "controller", "averages", "order", "rng", "status", "epochs", "best_epoch",
     "best_weights", "last_weights", "average_weights", "final",
@@ -107,7 +114,7 @@ def write_outcome(folder: Path, progress: "Progress", **more: object) -> None:
     )
 
 
-def train_run(task: dict) -> str:
+def train_run(task: dict) -> str | None:
     """Train what ``task`` says, from its checkpoint if it has one, and record it; returns the folder.
 
     What is in the ledger is not trained again, whether its weights are here or not; what was trained here and
@@ -116,12 +123,15 @@ def train_run(task: dict) -> str:
     Args:
         task: what :func:`lrstudy.study.tasks.training_task` gives; plain values, since it travels to a worker
             process. With ``again`` it is trained even if it is in the ledger, unless its weights are here. So
-            is a search's trial that a study now asks for as its own: trials keep no weights to measure.
+            is a search's trial that a study now asks for as its own: trials keep no weights to measure. With
+            ``busy`` it is not waited for where another process trains it, and None is returned.
     """
     folder = Path(task["folder"])
+    if task.get("busy") and is_locked(folder / "run.lock"):
+        return None
     with locked(folder / "run.lock", lambda: _say(task["label"], "another process trains this; waiting")):
         record = find_record(task)
-        wanted = bool(task.get("again")) or _is_trial_to_measure(record, task)
+        wanted = bool(task.get("again")) or is_trial_to_measure(record, task)
         again = record is not None and wanted and find_weights(task, folder) is None
         if record is None or again:
             trained = _ended_before(folder, task)
@@ -135,7 +145,8 @@ def train_run(task: dict) -> str:
     return str(folder)
 
 
-def _is_trial_to_measure(record: "Record | None", task: dict) -> bool:
+def is_trial_to_measure(record: "Record | None", task: dict) -> bool:
+    """Whether the record is of a search's trial, without weights, and the study asks for it as its own."""
     if record is None or task["labels"]["role"] != "final" or record.labels.role != "trial":
         return False
     return record.test is None and not record.weights
@@ -198,7 +209,16 @@ def _ended_before(folder: Path, task: dict) -> "Record | None":
 def _record(folder: Path, task: dict) -> "Record":
     """The record of the training that has ended in ``folder``."""
     from lrstudy.entries.meaning import digest
-    from lrstudy.ledger.record import FORMAT, Data, Labels, Origin, Record, final_of, history_of
+    from lrstudy.ledger.record import (
+        FORMAT,
+        Data,
+        Labels,
+        Origin,
+        Record,
+        Shared,
+        final_of,
+        history_of,
+    )
     from lrstudy.recipe.identity import training_definitions
 
     outcome = read_outcome(folder)
@@ -207,8 +227,9 @@ def _record(folder: Path, task: dict) -> "Record":
     ledger = _ledger_of(task)
     for definitions in training_definitions(task["settings"]).values():
         ledger.note_code(digest(definitions), definitions)
+    shared = outcome.get("shared")
     return Record(
-        format=FORMAT,
+        format=1 if shared is None else FORMAT,
         identity=task["identities"][0],
         settings=task["settings"],
         data=Data(**task["described"]),
@@ -223,6 +244,7 @@ def _record(folder: Path, task: dict) -> "Record":
         interventions=[i for epoch in outcome["epochs"] for i in epoch["interventions"]],
         weights=outcome.get("weights", {}),
         test=None,
+        shared=None if shared is None else Shared(**shared),
     )
 
 
@@ -296,6 +318,10 @@ def _train(folder: Path, task: dict) -> None:
     done = state["epochs"] if state else []
     if done:
         _say(task["label"], f"goes on after epoch {len(done)}")
+    elif (state := _begun_by_another(task)) is not None:
+        done = state["epochs"]
+        _say(task["label"], f"has its first {len(done)} epochs in common with {state['shared']['label']}")
+    shared = state.get("shared") if state else None
     # The process may have died between writing the checkpoint and the journal, and a run whose checkpoint
     # or weights were lost trains epochs again that the journal has: each epoch stands there once.
     journaled = journaled_epochs(journal) if journal else set()
@@ -308,9 +334,15 @@ def _train(folder: Path, task: dict) -> None:
         keep(record)
 
     def on_epoch(record: dict, checkpoint: Callable[[], dict]) -> None:
-        _write_checkpoint(folder, checkpoint() | {"key": task["key"]})
+        content = checkpoint() | {"key": task["key"], "shared": shared}
+        if record["epoch"] in task.get("keep_at", ()) or content["status"] != "running":
+            _keep_for_others(folder, content, task)
+        _write_checkpoint(folder, content)
         keep(record)
-        _say(task["label"], progress_line(record, settings["num_epochs"]))
+        if task.get("shown"):  # by who asked for it, with others
+            write_json(folder / PROGRESS, {name: record[name] for name in _SHOWN})
+        else:
+            _say(task["label"], progress_line(record, settings["num_epochs"]))
         if os.getppid() != parent:
             raise SystemExit("the stage that started this worker is gone; its checkpoint stays")
 
@@ -331,9 +363,58 @@ def _train(folder: Path, task: dict) -> None:
             content = save(contiguous)
             hashes[name] = hashlib.sha256(content).hexdigest()
             write_atomically(folder / f"{name}.safetensors", content)
-    write_outcome(folder, progress, weights=hashes, origin=_origin(task))
-    for name in _CHECKPOINTS:
+    told = {} if shared is None else {"shared": {name: shared[name] for name in ("identity", "epochs")}}
+    write_outcome(folder, progress, weights=hashes, origin=_origin(task), **told)
+    for name in (*_CHECKPOINTS, PROGRESS):
         (folder / name).unlink(missing_ok=True)
+
+
+def _begun_by_another(task: dict) -> dict | None:
+    """A checkpoint of this training made from another's, where their first epochs are the same; or None.
+
+    ``task["trunks"]`` names trainings that may have begun alike: ``folder``, ``key``, ``label``, and
+    ``epochs`` that they have in common at most.
+    """
+    from lrstudy.training.prefix import branched
+
+    kept = [
+        (epoch, trunk)
+        for trunk in task.get("trunks", ())
+        for epoch, _ in kept_for_others(Path(trunk["folder"]))
+        if epoch <= trunk["epochs"]
+    ]
+    for epoch, trunk in sorted(kept, key=lambda one: -one[0]):
+        path = Path(trunk["folder"]) / KEPT.format(epoch)
+        try:
+            state = branched(task["settings"], _read_checkpoint(path, trunk["key"]))
+        except Exception as error:  # as above; the training can do without
+            _say(task["label"], f"{path}: not taken ({type(error).__name__})")
+            continue
+        if state is not None:
+            shared = {"identity": trunk["key"], "epochs": len(state["epochs"]), "label": trunk["label"]}
+            return state | {"shared": shared}
+    return None
+
+
+def kept_for_others(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints that a training has left for others to begin from: after which epoch, and the file."""
+    found = []
+    for path in folder.glob(KEPT.format("*")):
+        epoch = path.stem.rpartition("-")[2]
+        if epoch.isdecimal():
+            found.append((int(epoch), path))
+    return sorted(found)
+
+
+def _keep_for_others(folder: Path, state: dict, task: dict) -> None:
+    import torch
+
+    if not task.get("keep_at"):
+        return
+    content = io.BytesIO()
+    torch.save(state, content)
+    if shutil.disk_usage(folder).free > _ROOM * len(content.getvalue()):
+        write_atomically(folder / KEPT.format(len(state["epochs"])), content.getvalue())
 
 
 def _write_checkpoint(folder: Path, state: dict) -> None:

@@ -7,6 +7,10 @@ REPORTS = Path("reports")
 """What the repository keeps of a study beside its ledger."""
 
 
+TRAININGS = Path("artifacts/trainings.json")
+"""What was trained ahead of the cells' stages: by cell and seed the training's identity."""
+
+
 def data_folder(dataset: str) -> Path:
     """The processed data set."""
     return Path("data/processed") / dataset

@@ -17,9 +17,11 @@ from lrstudy.ledger.record import SCORES
 from lrstudy.process.parallel import run_all
 from lrstudy.recipe.cells import Cell, default_values, num_epochs_of
 from lrstudy.recipe.config import Params
-from lrstudy.search.tuning import best_trial
+from lrstudy.search.tuning import best_trial, most_trainings
+from lrstudy.study.cell_jobs import searched_jobs
 from lrstudy.study.journals import common_tags, finish, log_once
-from lrstudy.study.trials import run_search, search_identity
+from lrstudy.study.plan import Plan
+from lrstudy.study.work import work_on
 from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements
 from lrstudy.theory.components import component_counts, levels_of, rises
@@ -257,8 +259,11 @@ def search(cell: Cell, params: Params, meta: dict, root: Path) -> dict:
     """
     if params.tune.num_trials == 0:
         return {"source": "defaults", "values": default_values(cell), "trials": []}
-    identity = search_identity(cell, params, meta, root)
-    trials = run_search(cell, params, meta, root, identity, prefix="level_sets ")
+    one = params.model_copy(update={"tune": params.tune.model_copy(update={"searches": 1})})
+    plan = Plan(cell, params.dataset[cell.dataset].metric)
+    jobs = {cell.name: lambda study: searched_jobs(study, plan, meta)}
+    work_on(jobs, one, root, most_trainings(one.tune))
+    [trials] = plan.searches
     return {"source": "tuned", "values": best_trial(trials)["values"], "trials": trials}
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lrstudy.training.measures import num_steps
+
 Batch = tuple[tuple[Tensor, ...], Tensor, Tensor]
 
 _SORT_WINDOW = 50  # batches that are sorted by length together: long enough to save padding, still shuffled
@@ -171,11 +173,6 @@ def fixed_sample(split: Split, count: int) -> Split:
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(split))[:count])
     return split.subset(torch.from_numpy(rows))
-
-
-def num_steps(num_examples: int, size: int) -> int:
-    """Updates in an epoch: whole batches, at least one."""
-    return max(1, num_examples // size)
 
 
 def full_batches(order: Tensor, size: int) -> list[Tensor]:

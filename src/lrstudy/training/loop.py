@@ -23,9 +23,10 @@ from lrstudy.recipe.optimizers import (
 )
 from lrstudy.schedules import make_schedule
 from lrstudy.training.averages import WeightAverages
-from lrstudy.training.batches import Split, fixed_sample, make_split, num_steps, take_share
+from lrstudy.training.batches import Split, fixed_sample, make_split, take_share
 from lrstudy.training.devices import autocast, choose_device, choose_dtype, compiled, compute_clock
 from lrstudy.training.evaluation import BATCH_SIZES, accuracy_and_f1, predict, summarize
+from lrstudy.training.measures import num_steps
 
 Weights = dict[str, Tensor]
 

@@ -75,3 +75,8 @@ def turn(losses: Sequence[float], standard_errors: Sequence[float]) -> tuple[int
     counts = rises > RISE * np.hypot(errors[lowest:], errors[lowest])
     middle = lowest + 1 + WINDOW // 2
     return (middle if counts.any() else None), float(rises[-1]) if counts[-1] else 0.0
+
+
+def num_steps(num_examples: int, size: int) -> int:
+    """Updates in an epoch: whole batches, at least one."""
+    return max(1, num_examples // size)

@@ -1,0 +1,56 @@
+"""Train and measure all that the study asks for, on every worker at once: python -m lrstudy.stages.trainings.
+
+The stages of the cells, which come after it, find their trainings in the ledger. Called without it, they do
+their own.
+"""
+
+import resource
+import sys
+from functools import partial
+
+from lrstudy.data import read_meta
+from lrstudy.design import verdict
+from lrstudy.files import write_json
+from lrstudy.process.command import run_stage
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.search.tuning import most_trainings
+from lrstudy.study.cell_jobs import cell_jobs
+from lrstudy.study.plan import Plan
+from lrstudy.study.work import work_on
+from lrstudy.study.workspace import TRAININGS, data_folder
+from lrstudy.tracking.store import Sender
+
+
+def main() -> None:
+    params, root = load_params(), workspace_root()
+    print(f"{verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
+    _allow_open_files()
+    metas = {dataset: read_meta(data_folder(dataset)) for dataset in params.datasets}
+    plans = {}
+    for name, listed in params.cells.items():
+        cell = make_cell(params, listed.model, listed.schedule)
+        plans[name] = Plan(cell, params.dataset[cell.dataset].metric)
+    jobs = {
+        name: partial(cell_jobs, plan=plan, meta=metas[plan.cell.dataset]) for name, plan in plans.items()
+    }
+    most = len(plans) * (most_trainings(params.tune) + len(params.train.seeds))
+    with Sender(root) as sender:
+        work_on(jobs, params, root, most, sender.follow)
+    write_json(
+        TRAININGS,
+        {
+            name: {str(seed): need.task["key"] for seed, need in plan.seeds.items()}
+            for name, plan in plans.items()
+        },
+    )
+
+
+def _allow_open_files() -> None:
+    """As many open files as the system lets this user have: a run that goes on holds a lock on one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+
+
+if __name__ == "__main__":
+    run_stage(main, warm="start")
