@@ -424,7 +424,9 @@ def test_the_machinery_is_no_part_of_what_a_stage_computes(copied):
 
     before = behind()
     edit(copied, "tracking/store", ("_METRICS_PER_REQUEST = 1000", "_METRICS_PER_REQUEST = 500"))
-    edit(copied, "process/parallel", ("workers + spare", "workers + spare + 1"))
+    edit(copied, "process/parallel", ("timeout=60", "timeout=61"))
+    edit(copied, "study/view", ("refresh_per_second=2", "refresh_per_second=3"))
+    edit(copied, "study/engine", ("maxlen=25", "maxlen=26"))
     edit(copied, "files", ("indent=1", "indent=2"))
     assert behind() == before
     edit(

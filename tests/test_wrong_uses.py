@@ -302,13 +302,14 @@ def test_a_database_of_trials_that_fails_in_mid_search_is_one_message(workspace,
         )
 
     monkeypatch.setattr("lrstudy.stages.tune.Sender", _NoSender)
-    monkeypatch.setattr("lrstudy.stages.tune.earlier_studies", lambda *_: None)
-    monkeypatch.setattr("lrstudy.study.trials.tune", full)
+    monkeypatch.setattr("lrstudy.study.cell_jobs.earlier_studies", lambda *_: None)
+    monkeypatch.setattr("lrstudy.search.tuning._open_study", full)
     status, said = run(TUNE, monkeypatch, capfd)
     assert status == 2
-    design, *said = said
+    design, *epochs, last = said
     assert design.startswith("lstm-cosine: THIS DESIGN CANNOT DECIDE ANYTHING: 1 seed")
-    assert len(said) == 1
+    assert all("lstm-cosine trial 0 seed 101" in line for line in epochs)  # its training is kept
+    said = [last]
     assert said[0].startswith(
         f"error: Optuna's database sqlite:///{workspace}/optuna.db failed (OperationalError: "
     )

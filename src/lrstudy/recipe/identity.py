@@ -45,7 +45,8 @@ _SECTIONS = {"network": "model"}  # of the settings, where they are not named li
 
 MACHINERY = (
     "lrstudy.checked", "lrstudy.design", "lrstudy.entries.meaning", "lrstudy.entries.outside",
-    "lrstudy.errors", "lrstudy.files", "lrstudy.process", "lrstudy.tracking",
+    "lrstudy.errors", "lrstudy.files", "lrstudy.process", "lrstudy.study.engine", "lrstudy.study.view",
+    "lrstudy.tracking",
 )  # fmt: skip
 """How something runs, and not what it computes: a clearer message must make nothing stale."""
 

@@ -79,6 +79,9 @@ class Progress:
     room: int = 1
 
 
+Show = Callable[[Progress, Job | None, Exception | None], None]
+
+
 class Costs:
     """Seconds per epoch by kind of job, as measured; a kind without any costs what the others do."""
 
@@ -114,7 +117,7 @@ def work(
     cells: Mapping[str, Jobs],
     pool: Pool,
     costs: Costs,
-    show: Callable[[Progress, Job | None], None] = lambda progress, ended: None,
+    show: Show = lambda progress, ended, error: None,
     sharing: Sharing | None = None,
 ) -> Progress:
     """Do all jobs of all cells.
@@ -122,7 +125,7 @@ def work(
     Args:
         cells: by name.
         costs: what jobs cost, to begin those with the longest way ahead first.
-        show: is told of every change: a job that has ended, or None.
+        show: is told of every change: the job that has ended, if one has, and what was wrong with it.
 
     Returns:
         What was done, and the cells that failed with what was wrong.
@@ -136,7 +139,7 @@ class _Engine:
         cells: Mapping[str, Jobs],
         pool: Pool,
         costs: Costs,
-        show: Callable[[Progress, Job | None], None],
+        show: Show,
         sharing: Sharing | None,
     ):
         self.cells, self.pool, self.costs, self.show = dict(cells), pool, costs, show
@@ -153,9 +156,10 @@ class _Engine:
                 self._ask(name)
             self._begin()
             while self.pool.running:
-                ended = self._end(self.pool.next())
+                ended = self.pool.next()
+                job = self._end(ended)
                 self._begin()
-                self.show(self.progress, ended)
+                self.show(self.progress, job, ended.error)
         except BaseException as error:
             for cell in self.cells.values():
                 _throw(cell, error)
@@ -203,7 +207,7 @@ class _Engine:
             self.progress.running[key] = job
             self.pool.submit(job.function, job.task | along | {"job": key})
         self.progress.ready, self.progress.room = len(self.queue), self.pool.room
-        self.show(self.progress, None)
+        self.show(self.progress, None, None)
 
     def _end(self, ended: Ended) -> Job | None:
         """Take what came of a job; returns it, or None where another process is at it."""

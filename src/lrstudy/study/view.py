@@ -53,13 +53,13 @@ class View:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def show(self, progress: Progress, ended: Job | None) -> None:
-        """Take note of how far all is, and of a job that has ended."""
+    def show(self, progress: Progress, ended: Job | None, error: Exception | None) -> None:
+        """Take note of how far all is, and of a job that has ended or could not be done."""
         self._progress = progress
-        if ended is None:
-            return
-        when = time.strftime("%H:%M:%S")
-        self.say(f"{when}  {ended.label} has ended; {self._summary()}")
+        if ended is None or (error is not None and not progress.running):
+            return  # who asked for it says what was wrong
+        what = "has ended" if error is None else f"could not be done: {error}"
+        self.say(f"{time.strftime('%H:%M:%S')}  {ended.label} {what}; {self._summary()}")
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.table import Table
