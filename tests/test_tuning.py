@@ -698,9 +698,15 @@ def stored(database: str, study: str) -> dict[int, list[tuple[str, float]]]:
 
 
 def store(
-    trials: list[dict], root: Path, key: str, cell: Cell | None = None, identity: dict | None = None
+    trials: list[dict],
+    root: Path,
+    key: str,
+    cell: Cell | None = None,
+    identity: dict | None = None,
+    folder: str | None = None,
 ) -> None:
-    database = Trials(cell or make(), key, root, identity or {})
+    folder = root / (folder or str(next(NUMBERS)))  # another workspace, unless it is named
+    database = Trials(cell or make(), key, root, identity or {}, folder)
     for trial in trials:
         for phase in PHASES:
             if trial[phase] is not None:
@@ -725,6 +731,28 @@ def test_the_database_has_every_trial_once_however_often_it_is_told(tmp_path, ke
             if trial[phase] is not None
         }
         assert stored(database, study_name("resnet-step", key, phase)) == expected
+
+
+def test_who_has_nothing_new_does_not_open_the_database_and_one_that_is_gone_is_told_again(
+    tmp_path, key, monkeypatch
+):
+    database = tmp_path / "mine.db"
+    monkeypatch.setenv("LRSTUDY_OPTUNA_STORAGE", f"sqlite:///{database}")
+    trials = tune(make(), params(3, 3), Trainings())
+    store(trials[:2], tmp_path, key, folder="here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "_open_storage", None)
+        store(trials[:2], tmp_path, key, folder="here")
+        with pytest.raises(TypeError):  # the third is new
+            store(trials, tmp_path, key, folder="here")
+    database.unlink()
+    store(trials, tmp_path, key, folder="here")
+    assert set(stored(f"sqlite:///{database}", study_name("resnet-step", key))) == {0, 1, 2}
+    (tmp_path / "here" / "in-optuna.json").write_text("[]")
+    store(trials, tmp_path, key, folder="here")
+    assert all(
+        len(found) == 1 for found in stored(f"sqlite:///{database}", study_name("resnet-step", key)).values()
+    )
 
 
 def test_optuna_reads_what_was_stored(tmp_path, key, database):

@@ -21,18 +21,32 @@ def processor() -> str:
 
     As in ``AMD EPYC (avx512, bfloat16)``.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
+    known = _told_by_linux()
+    if known is None:
         return platform.processor() or platform.machine()
-    known = dict(
-        part for line in reversed(lines) if len(part := [p.strip() for p in line.split(":", 1)]) == 2
-    )
-    name = known.get("model name") or platform.machine()
-    flags = set(known.get("flags", "").split())
+    name, flags = known.get("model name") or platform.machine(), set(known.get("flags", "").split())
     units = [next((unit for unit in ("avx512f", "avx2", "avx") if unit in flags), "").rstrip("f")]
     units += ["bfloat16"] if flags & {"avx512_bf16", "amx_bf16"} else []
     return f"{name} ({', '.join(filter(None, units))})" if any(units) else name
+
+
+def multiplies_bfloat16() -> bool | None:
+    """What :func:`lrstudy.training.devices.has_native_bfloat16` says of the CPU; None where it takes torch
+    to tell.
+    """
+    known = _told_by_linux()
+    if known is None or "flags" not in known:
+        return None
+    return bool(set(known["flags"].split()) & {"avx512_bf16", "amx_tile"})
+
+
+def _told_by_linux() -> dict[str, str] | None:
+    """What /proc/cpuinfo says of the first processor; None where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    return dict(part for line in reversed(lines) if len(part := [p.strip() for p in line.split(":", 1)]) == 2)
 
 
 def machine_name() -> str:

@@ -62,10 +62,11 @@ def _asked_for() -> int | None:
 
 
 def has_accelerator() -> bool:
-    """Whether this machine has a driver for CUDA or is a Mac with MPS, found out without importing torch."""
+    """Whether this machine has a driver for CUDA or ROCm or is a Mac with MPS, found out without torch."""
     if platform.system() == "Darwin":
         return platform.machine() == "arm64"
-    return Path("/proc/driver/nvidia").exists() or shutil.which("nvidia-smi") is not None
+    drivers = (Path("/proc/driver/nvidia"), Path("/dev/kfd"))
+    return any(driver.exists() for driver in drivers) or shutil.which("nvidia-smi") is not None
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import json
 import math
 import os
 import warnings
@@ -30,16 +31,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrstudy.errors import StudyError
-from lrstudy.files import locked
+from lrstudy.files import locked, write_json
 from lrstudy.recipe.cells import Cell, default_values
 from lrstudy.recipe.config import Choices, FloatRange, TuneParams
-from lrstudy.tracking.store import describe, in_workspace, server_name
+from lrstudy.tracking.store import describe, in_workspace, is_gone, server_name
 
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+
+FIGURES = ("optimization_history", "slice", "param_importances")
+"""What :func:`draw` draws, in this order."""
 
 SEARCH, CONFIRMATION = "search", "confirmation"
 """The phases: all trials with ``tune.seeds``, then the finalists with ``tune.confirm_seeds``."""
@@ -228,21 +232,32 @@ class Trials:
     Args:
         key: what the searches are of; names the studies together with the cell.
         identity: what ``key`` was made of, in words; kept with a study to tell later ones what differs.
+        folder: where is written down what the database was told, so that who has nothing new need not open
+        it.
 
     Raises:
         StudyError: the database cannot be opened or written, or the study there is another one.
     """
 
-    def __init__(self, cell: Cell, key: str, root: Path, identity: dict[str, str]):
+    def __init__(self, cell: Cell, key: str, root: Path, identity: dict[str, str], folder: Path):
         self.cell, self.key, self.root, self.identity = cell, key, root, identity
+        self._note = folder / "in-optuna.json"
+        self._told = self._read_note()
         self._space: dict[str, Distribution] = {}
         self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the database was told of no trial of these searches yet."""
+        return not self._told
 
     def add(self, search: int, phase: str, number: int, values: dict, objective: float, known: dict) -> None:
         """Have a trial that has ended in the database, unless it is there."""
         from optuna.trial import TrialState, create_trial
 
         name = study_name(self.cell.name, self.key, phase, search)
+        if number in self._told.get(name, ()):
+            return
         with _clear_database_errors(self.root):
             if name not in self._studies:
                 self._space = distributions(self.cell)
@@ -260,6 +275,21 @@ class Trials:
                     )
                 )
                 numbers.add(number)
+        self._told.setdefault(name, []).append(number)
+        write_json(self._note, {"database": server_name(storage_uri(self.root)), "trials": self._told})
+
+    def _read_note(self) -> dict[str, list[int]]:
+        """By study the trials that the database has; nothing where that is in doubt, so that it is asked."""
+        uri = storage_uri(self.root)
+        try:
+            note = json.loads(self._note.read_text("utf-8"))
+            if note["database"] != server_name(uri) or is_gone(uri):
+                return {}
+            return {
+                str(name): [int(number) for number in numbers] for name, numbers in note["trials"].items()
+            }
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
 
 
 @contextlib.contextmanager
@@ -282,6 +312,7 @@ def _open_storage(root: Path) -> "optuna.storages.RDBStorage":
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     uri = storage_uri(root)
     # Several cells may be tuned at once: their writes wait for each other, sqlite's own patience is 5 s.
     options = {"connect_args": {"timeout": 60}} if uri.startswith("sqlite:") else {}

@@ -3,6 +3,9 @@
 Each part is a generator of jobs that tells MLflow, by way of journals, what it sees end. Nothing here trains.
 """
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from lrstudy.recipe.cells import Cell
 from lrstudy.recipe.config import Params
 from lrstudy.recipe.identity import content_hash
 from lrstudy.search.best import together
-from lrstudy.search.tuning import Trials, best_trial, draw, earlier_studies
+from lrstudy.search.tuning import FIGURES, SEARCH, Trials, best_trial, draw, earlier_studies
 from lrstudy.study.engine import Costs, Job
 from lrstudy.study.journals import under_way
 from lrstudy.study.measuring import measure_run, measuring_task
@@ -107,23 +110,37 @@ def search_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], No
     identity = search_identity(cell, params, meta, root)
     key = content_hash(identity)
     tracked = TrackedSearch(cell, params, meta, root, key, study.follow)
-    database = Trials(cell, key, root, identity)
+    database = Trials(cell, key, root, identity, tracked.journal.folder)
 
     def tell(trial: Trial) -> None:
         tracked.trial(trial)
         database.add(trial.search, trial.phase, trial.number, trial.values, trial.objective, trial.known)
 
-    if said := earlier_studies(cell, key, root, identity):
+    if database.is_new and (said := earlier_studies(cell, key, root, identity)):
         study.say(f"{cell.name}: {said}")
     tracked.begin()
     with under_way(tracked.journal):
         growing = growing_search(plan, params, meta, root, study.ledger.find, tell=tell)
         tuned = yield from _training_jobs(study, growing, plan.needs)
-        pooled = together(plan.searches)
-        # DVC removes the stage's output before the next run; MLflow may be told of these files only then.
-        figures = draw(pooled, cell, tracked.journal.folder / f"figures-{len(pooled)}")
+        figures = _figures(cell, together(plan.searches), tracked.journal.folder)
         tracked.end(plan.searches, [best_trial(trials) for trials in plan.searches], figures)
     return Searched(Best(**tuned), plan.searches, figures, key)
+
+
+def _figures(cell: Cell, trials: list[dict], folder: Path) -> list[Path]:
+    """Optuna's figures of these trials, drawn once and kept beside the search's journal.
+
+    DVC removes the stage's output before the next run, and MLflow may be told of these files only then.
+    """
+    shown = [[trial["values"], trial[SEARCH]["objective"]] for trial in trials]
+    drawn = folder / f"figures-{content_hash(shown)[:16]}"
+    if not drawn.is_dir():
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".figures-") as scratch:
+            draw(trials, cell, Path(scratch) / "whole")
+            (Path(scratch) / "whole").mkdir(exist_ok=True)  # too few trials for any
+            with contextlib.suppress(OSError):  # another process was quicker
+                os.replace(Path(scratch) / "whole", drawn)
+    return sorted(drawn.glob("*.png"), key=lambda path: FIGURES.index(path.stem))
 
 
 def searched_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None, Best]:

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 from lrstudy.ledger import Ledger, Record
-from lrstudy.process.parallel import run_all
+from lrstudy.ledger.machine import multiplies_bfloat16
+from lrstudy.process.parallel import has_accelerator, run_all
 from lrstudy.recipe.cells import Cell
 from lrstudy.recipe.config import Params
 from lrstudy.recipe.identity import training_code
@@ -90,6 +91,8 @@ DESCRIBED = ("dataset", "label", "official", "fingerprint", "num_examples")
 
 def _resolved(params: Params, precision: str) -> tuple[str, str]:
     """The kind of device and the dtype that a training gets: here, or where the cluster runs it."""
+    if params.parallel.cluster is None and (known := _known_without_torch(params.train.device, precision)):
+        return known
     from lrstudy.training.devices import resolve
 
     asked = {"device": params.train.device, "precision": precision}
@@ -102,6 +105,16 @@ def _resolved(params: Params, precision: str) -> tuple[str, str]:
 
 
 _on_cluster: dict[str, tuple[str, str]] = {}
+
+
+def _known_without_torch(device: str, precision: str) -> tuple[str, str] | None:
+    """What :func:`lrstudy.training.devices.resolve` says, where that is known without importing torch."""
+    if device != "cpu" and (device != "auto" or has_accelerator()):
+        return None
+    if precision != "auto":
+        return "cpu", precision
+    native = multiplies_bfloat16()
+    return None if native is None else ("cpu", "bfloat16" if native else "float32")
 
 
 def record_of(task: dict) -> Record:

@@ -221,20 +221,18 @@ class TrackedSearch:
                 if not journal.events():
                     continue  # another machine trained it and has told MLflow
                 self._follow(journal.folder)  # a process that was killed may not have sent it all
-                said = [e["tags"]["best"] for e in journal.events() if "best" in e.get("tags", {})]
                 # With more trials than the last time, another one may be the best.
                 is_best = trial is winners[search] and phase == phases[-1]
-                if str(is_best).lower() != (said or ["false"])[-1]:
+                if is_best or any("best" in event.get("tags", {}) for event in journal.events()):
                     journal.tags({"best": str(is_best).lower()})
-        if ended_as(self.journal) != "FINISHED":
-            for search, winner in enumerate(winners):
-                of = f"best.search_{search + 1}" if search else "best"
-                self.journal.tags(
-                    {f"{of}.trial": str(winner["number"])}
-                    | {f"{of}.{name}": str(value) for name, value in winner["values"].items()}
-                )
+        for search, winner in enumerate(winners):
+            of = f"best.search_{search + 1}" if search else "best"
+            self.journal.tags(
+                {f"{of}.trial": str(winner["number"])}
+                | {f"{of}.{name}": str(value) for name, value in winner["values"].items()}
+            )
         for figure in figures:
-            self.journal.artifact(figure, "figures")
+            self.journal.artifact(figure, "figures", once=True)
         finish(self.journal, "finished")
 
     def _of_trial(self, search: int, phase: str, number: int) -> Journal:

@@ -61,12 +61,18 @@ class Journal:
         self._append("metrics", values=[list(value) for value in values])
 
     def tags(self, tags: dict[str, str]) -> None:
-        """Set tags."""
-        self._append("tags", tags=tags)
+        """Set tags, unless they were set so."""
+        now: dict[str, str] = {}
+        for event in self.events():
+            now |= event.get("tags", {}) if event["event"] in ("create", "tags") else {}
+        if any(now.get(name) != value for name, value in tags.items()):
+            self._append("tags", tags=tags)
 
-    def artifact(self, path: str | Path, folder: str = "") -> None:
-        """Copy a file to the run's artifacts."""
-        self._append("artifact", path=str(Path(path).resolve()), folder=folder)
+    def artifact(self, path: str | Path, folder: str = "", *, once: bool = False) -> None:
+        """Copy a file to the run's artifacts; with ``once`` not again if that was said, since it is the
+        same.
+        """
+        self._append("artifact", only_once=once, path=str(Path(path).resolve()), folder=folder)
 
     def dataset(self, split: str, meta: dict) -> None:
         """Name what the run used: ``split`` of the data set that ``meta`` describes."""

@@ -59,6 +59,12 @@ def server_name(uri: str) -> str:
     return uri if uri.startswith("sqlite:") else re.sub(r"://.*@", "://", uri).partition("?")[0]
 
 
+def is_gone(uri: str) -> bool:
+    """Whether a database is a file that is not there."""
+    file = uri.removeprefix("sqlite:///")
+    return file != uri and not Path(file).exists()
+
+
 def describe(error: BaseException, uri: str) -> str:
     """An error of MLflow's in one line, without the user, the password and the query of ``uri``.
 
@@ -137,13 +143,17 @@ class Sender:
         while True:
             closing = self._closing
             try:
-                import mlflow  # noqa: F401  seconds that are not the server's
-
-                self._answered()
-                store = store or Store(self.uri, self.root)
                 for folder in list(self.folders):
+                    if (known := all_sent(folder, self.uri)) is not None:
+                        self.run_ids.update(known)
+                        continue
+                    if store is None:
+                        import mlflow  # noqa: F401  seconds that are not the server's
+
+                        self._answered()
+                        store = Store(self.uri, self.root)
                     self.run_ids.update(send(folder, store, self._answered))
-                self._deleted |= store.deleted
+                    self._deleted |= store.deleted
                 self._failure = None
             except Exception as error:  # the boundary to a server: whatever it is, training goes on
                 self._failure = describe(error, self.uri)
@@ -191,6 +201,19 @@ def send(folder: Path, store: "Store", sent_one: Callable[[], None] = lambda: No
             write_json(folder / "sent.json", sent)
             sent_one()
         return {events[0]["key"]: sent["run_id"]}
+
+
+def all_sent(folder: Path, uri: str) -> dict[str, str] | None:
+    """{key: run id} of a journal that was sent whole to the server at ``uri``; None where that is in doubt.
+
+    A database that is gone has nothing of it; what else a server may have lost, ``make sync`` asks.
+    """
+    if is_gone(uri):
+        return None
+    sent, events = _read_sent(folder / "sent.json"), Journal(folder, "").events()
+    if not events or sent.get("uri") != server_name(uri) or sent["events"] != len(events):
+        return None
+    return {events[0]["key"]: sent["run_id"]}
 
 
 def waiting(folder: Path, uri: str) -> int:
