@@ -86,7 +86,7 @@ def test_the_rooms_are_those_of_the_map():
         ("datasets", {"data/intake"}),
         ("torchvision", {"data/sources", "recipe/models"}),
         ("hydra", {"compose", "doctor"}),
-        ("dvc", {"compose", "doctor"}),
+        ("dvc", {"compose", "doctor", "stages/trainings"}),
     ],
 )
 def test_a_large_library_is_known_in_few_places(library, importers):

@@ -57,7 +57,8 @@ class Ledger:
 
     @functools.cached_property
     def _classes(self) -> Classes:
-        return read_equivalences(self.folder / "equivalences")
+        folder = self.folder / "equivalences"
+        return _classes(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0)
 
     def find(self, *identities: str) -> Record | None:
         """The record of the training with one of these identities, or None.
@@ -194,6 +195,12 @@ class Ledger:
         aside = next(folder / name for name in names if not os.path.lexists(folder / name))
         os.replace(path, aside)
         print(f"ledger: {error} Set aside as {printable(aside, 4096)}.", file=sys.stderr)
+
+
+@functools.lru_cache(maxsize=8)
+def _classes(folder: Path, changed: int) -> Classes:
+    """The equivalences in a folder that was last ``changed`` then: every training asks for them."""
+    return read_equivalences(folder)
 
 
 def read_code(path: Path) -> dict[str, str]:

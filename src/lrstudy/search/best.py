@@ -65,6 +65,15 @@ def what_was_found(cell: Cell, settings: TuneParams, searched: list[list[dict]])
     }
 
 
+def chosen(cell: Cell, settings: TuneParams, searched: list[list[dict]]) -> dict:
+    """Of :func:`what_was_found` the values alone, which is all that a training needs to know."""
+    summary = {"model": cell.model_name, "schedule": cell.schedule_name}
+    if not searched:
+        return summary | {"source": "defaults", "values": default_values(cell)}
+    searches = [{"values": best_trial(trials)["values"]} for trials in searched]
+    return summary | {"source": "tuned", "values": searches[0]["values"], "searches": searches}
+
+
 def each(searched: list[list[dict]]) -> Iterator[tuple[int, dict]]:
     """Every trial with the number of its search."""
     return ((search, trial) for search, trials in enumerate(searched) for trial in trials)

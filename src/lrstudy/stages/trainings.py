@@ -4,8 +4,10 @@ The stages of the cells, which come after it, find their trainings in the ledger
 their own.
 """
 
+import functools
 import resource
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from lrstudy.data import read_meta
@@ -13,7 +15,7 @@ from lrstudy.design import verdict
 from lrstudy.files import write_json
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.cells import make_cell
-from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.recipe.config import Params, load_params, workspace_root
 from lrstudy.search.tuning import most_trainings
 from lrstudy.study.cell_jobs import cell_jobs
 from lrstudy.study.plan import Plan
@@ -36,7 +38,7 @@ def main() -> None:
     }
     most = len(plans) * (most_trainings(params.tune) + len(params.train.seeds))
     with Sender(root) as sender:
-        work_on(jobs, params, root, most, sender.follow)
+        work_on(jobs, params, root, most, sender.follow, changed_for_dvc(params))
     write_json(
         TRAININGS,
         {
@@ -44,6 +46,35 @@ def main() -> None:
             for name, plan in plans.items()
         },
     )
+
+
+def changed_for_dvc(params: Params) -> Callable[[str], bool]:
+    """Whether DVC would run a stage of a cell, by its name; DVC is asked when that is first to be known.
+
+    A ledger may lack what DVC's cache has: then no stage of the cell runs, and nothing is to be trained for
+    it.
+    """
+
+    @functools.cache
+    def changed() -> set[str]:
+        from dvc.repo import Repo
+
+        with Repo() as repo:
+            return {
+                stage.addressing
+                for stage in repo.index.stages
+                if _of_a_cell(stage.addressing) and stage.changed()
+            }
+
+    def is_wanted(name: str) -> bool:
+        searching = params.cells[name].tuned.replace("/", "-")
+        return not changed().isdisjoint({f"tune@{searching}", f"train@{name}", f"evaluate@{name}"})
+
+    return is_wanted
+
+
+def _of_a_cell(stage: str) -> bool:
+    return stage.partition("@")[0] in ("tune", "train", "evaluate")
 
 
 def _allow_open_files() -> None:

@@ -49,9 +49,9 @@ def main() -> None:
         older.unlink()
     for figure in searched.figures:
         shutil.copyfile(figure, output.parent / figure.name)
-    best = searched.best.model_copy(update={"study": study_name(cell.name, searched.key)})
-    best.write(output)
-    for line in _in_words(params.tune.num_trials, searched.trials, best.model_dump()):
+    found = what_was_found(cell, params.tune, searched.trials)
+    Best(**found, study=study_name(cell.name, searched.key)).write(output)
+    for line in _in_words(params.tune.num_trials, searched.trials, found):
         print(f"{cell.name}: {line}", file=sys.stderr)
 
 

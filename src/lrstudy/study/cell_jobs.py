@@ -4,14 +4,15 @@ Each part is a generator of jobs that tells MLflow, by way of journals, what it 
 """
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from lrstudy.ledger import Ledger
+from lrstudy.ledger import Ledger, Record
 from lrstudy.recipe.cells import Cell
 from lrstudy.recipe.config import Params
 from lrstudy.recipe.identity import content_hash
@@ -21,7 +22,7 @@ from lrstudy.study.engine import Costs, Job
 from lrstudy.study.journals import under_way
 from lrstudy.study.measuring import measure_run, measuring_task
 from lrstudy.study.outputs import Best
-from lrstudy.study.plan import Need, Plan, Trial, growing_search, growing_seeds
+from lrstudy.study.plan import Need, Plan, Trial, growing, growing_search, growing_seeds
 from lrstudy.study.runs import begun_otherwise, train_run
 from lrstudy.study.sharing import Sharing
 from lrstudy.study.tasks import record_of, told, training_task
@@ -31,7 +32,7 @@ from lrstudy.study.workspace import ledger_folder, train_folder
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Study:
     """What all cells of a study share.
 
@@ -42,6 +43,7 @@ class Study:
         say: prints a line.
         shown: epochs are shown by who runs this, not printed by the trainings.
         sharing: what trainings have in common.
+        is_wanted: whether a cell that lacks trainings is to have them, by its name.
     """
 
     params: Params
@@ -51,11 +53,19 @@ class Study:
     say: Callable[[str], None]
     shown: bool
     sharing: Sharing
+    is_wanted: Callable[[str], bool] = lambda name: True
+    _found: dict[tuple[str, ...], Record] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def ledger(self) -> Ledger:
         """The workspace's ledger."""
         return Ledger(ledger_folder(self.root))
+
+    def find(self, *identities: str) -> Record | None:
+        """:meth:`lrstudy.ledger.Ledger.find`, which reads a file for each; one that was found is kept."""
+        if identities not in self._found and (record := self.ledger.find(*identities)) is not None:
+            self._found[identities] = record
+        return self._found.get(identities)
 
 
 @dataclass(frozen=True)
@@ -63,21 +73,27 @@ class Searched:
     """What came of a cell's searches.
 
     Attributes:
-        best: ``best.json``.
+        best: the values.
         trials: of each search.
         figures: Optuna's, of all trials.
         key: identifies what was searched.
+        folder: of the searches' journal.
     """
 
     best: Best
     trials: list[list[dict]]
     figures: list[Path]
     key: str
+    folder: Path
 
 
 def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None, None]:
     """All that a cell needs, to what test data say of every seed."""
     cell = plan.cell
+    lacking = growing(Plan(cell, plan.headline), study.params, meta, study.root, study.find)
+    if next(lacking, None) is not None and not study.is_wanted(cell.name):
+        study.say(f"{cell.name}: not all of it is in the ledger, but no stage of it changed: left as it is")
+        return
     study.sharing.expect(cell)
     if cell.model.tuned_as is None and study.params.tune.num_trials:
         searched = yield from search_jobs(study, plan, meta)
@@ -120,11 +136,11 @@ def search_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], No
         study.say(f"{cell.name}: {said}")
     tracked.begin()
     with under_way(tracked.journal):
-        growing = growing_search(plan, params, meta, root, study.ledger.find, tell=tell)
-        tuned = yield from _training_jobs(study, growing, plan.needs)
+        growing = growing_search(plan, params, meta, root, study.find, tell=tell)
+        best = yield from _training_jobs(study, growing, plan.needs)
         figures = _figures(cell, together(plan.searches), tracked.journal.folder)
         tracked.end(plan.searches, [best_trial(trials) for trials in plan.searches], figures)
-    return Searched(Best(**tuned), plan.searches, figures, key)
+    return Searched(best, plan.searches, figures, key, tracked.journal.folder)
 
 
 def _figures(cell: Cell, trials: list[dict], folder: Path) -> list[Path]:
@@ -145,13 +161,13 @@ def _figures(cell: Cell, trials: list[dict], folder: Path) -> list[Path]:
 
 def searched_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None, Best]:
     """What the cell's values come from, its own searches or another cell's, without a run in MLflow."""
-    growing = growing_search(plan, study.params, meta, study.root, study.ledger.find)
-    return Best(**(yield from _training_jobs(study, growing, plan.needs)))
+    growing = growing_search(plan, study.params, meta, study.root, study.find)
+    return (yield from _training_jobs(study, growing, plan.needs))
 
 
 def seed_jobs(study: Study, plan: Plan, best: Best, meta: dict) -> Generator[list[Job], None, TrackedCell]:
     """The cell's trainings by seed with the values that were found; returns their runs."""
-    growing = growing_seeds(plan, best, study.params, meta, study.root, study.ledger.find)
+    growing = growing_seeds(plan, best, study.params, meta, study.root, study.find)
     missing = _not_derived(study, next(growing, []), plan.needs)
     study.sharing.settle(plan.cell)
     tasks = {seed: need.task for seed, need in plan.seeds.items()}

@@ -5,13 +5,14 @@ trial that is missing is not known until it is there. A plan grows by what has b
 (:func:`growing`): who collects takes it as it is, who trains goes on with it.
 """
 
+import functools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lrstudy.ledger import Record, preference
 from lrstudy.recipe.cells import Cell, searching_cell, stretched
-from lrstudy.recipe.config import Params
+from lrstudy.recipe.config import Params, TuneParams
 from lrstudy.study.outputs import Best
 from lrstudy.study.runs import is_trial_to_measure
 from lrstudy.study.tasks import training_task
@@ -72,7 +73,7 @@ class Plan:
         needs: every training once, those of the search first.
         searches: of each search its trials as far as they are there, as :func:`lrstudy.search.tuning.tune`
             returns them; none where nothing is searched.
-        tuned: what the searches found, as ``best.json`` has it; None until all their trainings are there, and
+        searched: by which settings the cell's own searches ran; None until all their trainings are there, and
             where the values are those of another cell (``tuned_as``).
         source: where the values are from, ``best.json``'s; empty until they are known.
         taken: by seed the values that it takes, and the number of the search that found them.
@@ -84,11 +85,18 @@ class Plan:
     headline: str
     needs: list[Need] = field(default_factory=list)
     searches: list[list[dict]] = field(default_factory=list)
-    tuned: dict | None = None
+    searched: TuneParams | None = None
     source: str = ""
     taken: dict[int, tuple[dict, int]] = field(default_factory=dict)
     seeds: dict[int, Need] = field(default_factory=dict)
     waiting: str = ""
+
+    @functools.cached_property
+    def tuned(self) -> dict | None:
+        """What the cell's own searches found, as ``best.json`` has it; None where ``searched`` is."""
+        from lrstudy.search.best import what_was_found
+
+        return None if self.searched is None else what_was_found(self.cell, self.searched, self.searches)
 
     @property
     def missing(self) -> list[Need]:
@@ -140,9 +148,9 @@ def growing(
     searching = searching_cell(params, found.cell)
     whose = "the search" if searching is found.cell else f"the search of {searching.name}"
     found.waiting = f"{count} training{'s' if count > 1 else ''} with the values that {whose} will find"
-    tuned = yield from growing_search(found, params, meta, root, find, auto)
+    best = yield from growing_search(found, params, meta, root, find, auto)
     found.waiting = ""
-    yield from growing_seeds(found, Best(**tuned), params, meta, root, find, auto)
+    yield from growing_seeds(found, best, params, meta, root, find, auto)
 
 
 def growing_search(
@@ -153,16 +161,13 @@ def growing_search(
     find: Find,
     auto: tuple[str, str] | None = None,
     tell: Callable[[Trial], None] = lambda trial: None,
-) -> Generator[list[Need], None, dict]:
-    """The searches that the cell's values come from, as :func:`growing`; returns what they found.
+) -> Generator[list[Need], None, Best]:
+    """The searches that the cell's values come from, as :func:`growing`; returns these values.
 
     Args:
         tell: is called with each trial of the cell's own searches whose trainings of one phase are there.
-
-    Returns:
-        ``best.json``, as :func:`lrstudy.search.best.what_was_found` makes it.
     """
-    from lrstudy.search.best import what_was_found
+    from lrstudy.search.best import chosen
 
     searching = searching_cell(params, found.cell)
     own = searching is found.cell
@@ -187,10 +192,9 @@ def growing_search(
     ]
     while missing := [one for search in under_way for one in next(search, ())]:
         yield missing
-    tuned = what_was_found(searching, params.tune, searches)
     if own:
-        found.tuned = tuned
-    return tuned
+        found.searched = params.tune
+    return Best(**chosen(searching, params.tune, searches))
 
 
 def growing_seeds(

@@ -23,6 +23,7 @@ def work_on(
     root: Path,
     most: int,
     follow: Callable[[Path], None] = lambda journal: None,
+    is_wanted: Callable[[str], bool] = lambda name: True,
 ) -> dict[str, Any]:
     """Do the jobs of all cells on every worker, and return by cell what its jobs came to.
 
@@ -30,13 +31,14 @@ def work_on(
         cells: by name what makes their jobs.
         most: how many jobs there may be at a time, at most.
         follow: has a journal sent to MLflow, :meth:`lrstudy.tracking.store.Sender.follow`.
+        is_wanted: whether a cell that lacks trainings is to have them.
 
     Raises:
         StudyError: a cell failed, after all others have ended.
     """
     costs, sharing = Costs(), Sharing()
     with View(costs) as view, closing(sharing), Pool(*params.workers, most=most) as pool:
-        study = Study(params, root, follow, costs, view.say, view.is_live, sharing)
+        study = Study(params, root, follow, costs, view.say, view.is_live, sharing, is_wanted)
         jobs = {name: make(study) for name, make in cells.items()}
         done = work(jobs, pool, costs, view.show, sharing)
     if not done.failed:
