@@ -59,7 +59,7 @@ def changed_for_dvc(params: Params) -> Callable[[str], bool]:
     def changed() -> set[str]:
         from dvc.repo import Repo
 
-        with Repo() as repo:
+        with Repo() as repo, repo.lock:  # which DVC lets go of while it runs a stage
             return {
                 stage.addressing
                 for stage in repo.index.stages
