@@ -495,11 +495,14 @@ def test_the_packages_that_conf_names_are_listed_for_dvc(tmp_path):
     module.ROOT = tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "lone.py").touch()
-    sections = (
-        {"a": {"function": "mine.rates:knee"}, "b": {"controller": {"name": "installed.control:Some"}}},
-        {"c": {"architecture": "lone:Net", "search": {"x": {"choices": ["a:b c", 3]}}}},
-    )
-    assert module.study_outside(*map(OmegaConf.create, sections)) == ["lone.py", "mine"]
+    sections = {
+        "schedule": {
+            "a": {"function": "mine.rates:knee"},
+            "b": {"controller": {"name": "installed.control:Some"}},
+        },
+        "model": {"c": {"architecture": "lone:Net", "search": {"x": {"choices": ["a:b c", 3]}}}},
+    }
+    assert module.study_outside(OmegaConf.create(sections)) == ["lone.py", "mine"]
 
 
 def test_a_package_that_is_followed_is_parsed_as_it_is(stranger):

@@ -193,9 +193,9 @@ def test_every_key_of_params_is_declared_by_some_stage(preset):
         for leaf in leaf_paths(params)
         if not any(leaf == d or leaf.startswith(d + ".") for d in declared)
     ]
-    # Two lists: over what the DAG runs, and which names may stand in num_epochs. Where trainings run decides no
+    # Two lists: which names may stand in num_epochs, and over what the DAG runs. Where trainings run decides no
     # result, so that moving to a cluster makes no stage stale.
-    assert undeclared == ["datasets", "known_datasets", "parallel.backend"]
+    assert undeclared == ["known_datasets", "datasets", "parallel.backend"]
     for declaration in declared:
         node = params
         for key in declaration.split("."):

@@ -239,29 +239,6 @@ class _NoSender:
         pass
 
 
-OVERRIDES = [
-    ("schedule=expo", "error: In 'config': Could not find 'schedule/expo'"),
-    ("model=resnt", "error: In 'config': Could not find 'model/resnt'"),
-    ("data=web", "error: In 'config': Could not find 'data/web'"),
-    ("preset=fast", "error: In 'config': Could not find 'preset/fast'"),
-    ("optimizer=adamm", "error: In 'config': Could not find 'optimizer/adamm'"),
-    ("controller=monitor", "error: In 'config': Could not find 'controller/monitor'"),
-    ("trian.seeds=[1]", "error: Could not override 'trian.seeds'."),
-    ("schedule=[static", "error: "),
-]
-
-
-@pytest.mark.parametrize(("override", "line"), OVERRIDES, ids=[o[0] for o in OVERRIDES])
-def test_a_typo_in_an_override_names_what_there_is(tmp_path, monkeypatch, capfd, override, line):
-    for name in ("conf", "hydra_plugins"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    status, said = run(("lrstudy.compose", override), monkeypatch, capfd)
-    assert status == 1
-    assert said[0].startswith(line)
-    assert not (tmp_path / "params.yaml").exists()
-
-
 # --- the machine ---
 
 

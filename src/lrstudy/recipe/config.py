@@ -373,8 +373,8 @@ class Params(_Section):
         return values.get(name) or values.get("others") or getattr(self.dataset_named(name), section)
 
 
-def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check ``path``.
+def load_params(path: str | Path = "params.yaml", *, where: str | None = None) -> Params:
+    """Read and check ``path``; ``where`` names it in errors about what it says.
 
     Raises:
         StudyError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out
@@ -398,7 +398,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}); {_WRITTEN}.") from None
     if not isinstance(content, dict):
         raise StudyError(f"{path}: found {type(content).__name__}, not a mapping of sections; {_WRITTEN}.")
-    return check_params(content, str(path))
+    return check_params(content, where or str(path))
 
 
 def check_params(content: dict, where: str = "params.yaml") -> Params:
