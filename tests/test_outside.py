@@ -175,7 +175,7 @@ def test_a_decorated_function_says_what_its_parameters_may_be_and_takes_no_name_
 MISTAKES = {
     "a module that is not there": ("stranger.rate:knee", None, r"module stranger\.rate not found: looked for stranger/rate\.py in "),
     "a package that is not there": ("strange.rates:knee", None, r"module strange\.rates not found: looked for strange in .* must be importable from the repository's root or installed\.$"),
-    "a name that is not there": ("stranger.rates:nee", None, r"'nee' is not a name of .*rates\.py.*Did you mean 'knee'\?"),
+    "a name that is not there": ("stranger.rates:nee", None, r"'nee' is not defined in .*rates\.py, as a schedule has to be; choose one of knee, other\. Did you mean 'knee'\?"),
     "no name of code": ("stranger/rates.py:knee", None, r"write code of another package as package\.module:name"),
     "ours": ("lrstudy.schedules:cosine", None, "by its short name"),
     "a module that raises": ("stranger.rates:knee", "1 / 0\n" + RATES, r"stranger\.rates:knee: the import of stranger\.rates raised ZeroDivisionError: division by zero \(.*rates\.py, line 1\)\.$"),
@@ -197,6 +197,30 @@ def test_a_mistake_in_a_schedule_is_one_sentence_that_says_whose(stranger, name,
         stranger(rates=source)
     with pytest.raises(StudyError, match=message):
         make_schedule(name, 3)(0)
+
+
+KINDS = {
+    "a schedule": (lambda name: make_schedule(name, 3), "rates", "knee"),
+    "a network": (lambda name: check_sizes("model.wide", name, {}), "nets", "Wide"),
+    "an optimizer": (lambda name: check_options(name, {}), "optim", "Sign"),
+    "a controller": (lambda name: make_controller(name), "control", "Halve"),
+}
+
+
+@pytest.mark.parametrize(("find", "module", "name"), KINDS.values(), ids=KINDS)
+def test_a_misspelt_name_is_told_with_what_was_meant_whatever_it_is_to_be(stranger, find, module, name):
+    with pytest.raises(
+        StudyError, match=rf"'{name}s' is not defined .*{module}\.py.* Did you mean '{name}'\?$"
+    ):
+        find(f"stranger.{module}:{name}s")
+    with pytest.raises(
+        StudyError, match=rf"looked for stranger/{module}s\.py.* Did you mean 'stranger\.{module}'\?$"
+    ):
+        find(f"stranger.{module}s:{name}")
+    with pytest.raises(
+        StudyError, match=rf"'stranger\.{module}\.{name}': .*; write stranger\.{module}:{name}\.$"
+    ):
+        find(f"stranger.{module}.{name}")
 
 
 def test_names_without_a_module_are_ours():
