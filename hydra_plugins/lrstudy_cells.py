@@ -265,6 +265,7 @@ def study_cells(_root_: DictConfig) -> DictConfig:
             raise ConfError(
                 f"model.{model_name}: found no dataset; it names one of {', '.join(files('dataset'))}."
                 + (f" Did you mean 'dataset' by {near[0]!r}?" if near else "")
+                + (f" See {_shown(path)}." if (path := files("model").get(model_name)) else "")
             )
         length = f"model.{model_name}.num_epochs"
         if settings.get("num_epochs") is None:

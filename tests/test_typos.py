@@ -115,11 +115,59 @@ def test_a_typo_is_named_with_what_was_meant(conf, monkeypatch, capfd, file, key
     assert "missing" not in line
     assert f"'{typo}'" in line
     assert f"Did you mean '{key}'" in line
+    assert line.endswith(f" See conf/{file}.yaml.")
 
 
 def test_every_group_of_conf_has_its_typo():
     groups = {path.name for path in (ROOT / "conf").glob("*/")}
     assert {file.partition("/")[0] for file, *_ in TYPOS} == groups | {"config"}
+
+
+# A value that is refused, and the file that has it; that of a row names the row's, whatever it is based on.
+VALUES = [
+    ("schedule/cosine", "min_factor: 0.0", "min_factor: 7", ()),
+    ("schedule/cosine", "choices: [0.0, 0.01, 0.1]", "low: 0.1", ()),
+    ("schedule/static_monitored", "patience: 1", "patience: -1", ()),
+    (
+        "schedule/schedule_free",
+        "weight_decay: 0.01",
+        "weight_decay: -1",
+        ("schedule=[static,schedule_free]",),
+    ),
+    ("model/lstm", "hidden_size: 64", "hidden_size: 0", ()),
+    ("model/lstm", "weight_decay: 0.01", "weight_decay: -1", ()),
+    ("model/lstm_20_epochs", "tuned_as: lstm", "tuned_as: resnet", ("model=[resnet,lstm,lstm_20_epochs]",)),
+    ("dataset/imdb", "kind: text", "kind: tones", ()),
+    ("optimizer/adam", "beta1: 0.9", "beta1: 9", ("optimizer=adam",)),
+    ("optimizer/adam", "base_lr: 0.001", "base_lr: -1", ("optimizer=adam",)),
+    ("controller/validation_monitor", "patience: 1", "patience: -1", ("controller=validation_monitor",)),
+    ("preset/cpu", "precision: float32", "precision: float31", ()),
+    ("preset/cpu", "num_trials: 6", "num_trials: -6", ()),
+    ("data/hub", "split_seed: 0", "split_seed: -7", ()),
+    ("config", "threads: 1", "threads: 0", ()),
+    ("parallel/ray", "num_gpus: 0.0", "num_gpus: 1.5", ("parallel=ray",)),
+    ("timing/minutes", "updates: ", "updates: -", ()),
+]
+
+
+@pytest.mark.parametrize(("file", "before", "after", "overrides"), VALUES)
+def test_a_value_that_is_refused_is_told_with_its_file(
+    conf, monkeypatch, capfd, file, before, after, overrides
+):
+    path = conf / f"{file}.yaml"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    assert exit_status(lambda: composed(overrides, monkeypatch)) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: params.yaml: ")
+    assert line.endswith(f" See conf/{file}.yaml.")
+
+
+def test_a_value_that_no_file_has_is_told_with_none(conf, monkeypatch, capfd):
+    assert exit_status(lambda: composed(("train.threads=0",), monkeypatch)) == 2
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: params.yaml: train.threads: found 0; ")
+    assert " See " not in line
 
 
 # --- what the resolvers find ---

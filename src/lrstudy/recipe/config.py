@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lrstudy.errors import StudyError, unknown
+from lrstudy.recipe.conf import file_of, told_file, with_file
 from lrstudy.recipe.dataset import Dataset
 
 Count = Annotated[int, Field(ge=1)]
@@ -431,7 +432,8 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     ):
         for name in named:
             if name not in [*params.known_datasets, *more]:
-                raise unknown(f"{where}: {section}", name, [*params.known_datasets, *more], "a data set")
+                refused = unknown(f"{where}: {section}", name, [*params.known_datasets, *more], "a data set")
+                raise StudyError(with_file(str(refused), file_of([*section.split("."), name], content)))
     _check_theory(params, where)
     for name in params.compare.targets:
         if name not in params.model:
@@ -467,7 +469,8 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         )
     for name, model in params.model.items():
         if model.tuned_as is not None:
-            _check_tuned_as(name, model, model.tuned_as, params, where)
+            with told_file("model", name):
+                _check_tuned_as(name, model, model.tuned_as, params, where)
     return params
 
 
@@ -579,15 +582,18 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
         if key := problem.unknown_key():
             *section, _ = problem.path if problem.kind == "extra_forbidden" else (*problem.path[:-1], key)
             at = ": ".join([where, *([".".join(section)] if section else [])])
-            return str(unknown(at, key[:100], problem.allowed, "a known key"))
+            said = str(unknown(at, key[:100], problem.allowed, "a known key"))
+            return with_file(said, file_of([*section, key], content))
     problem = problems[0]
     path = ".".join(name if name.isprintable() else repr(name) for name in problem.path)
     if problem.kind == "missing":
-        return f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
-    if isinstance(problem.found, dict | list) and problem.kind == "value_error":
-        return f"{where}: {path}: {problem.message}."
-    message = problem.message[:1].lower() + problem.message[1:]
-    return f"{where}: {path}: found {_short(problem.found)}; {message}."
+        said = f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
+    elif isinstance(problem.found, dict | list) and problem.kind == "value_error":
+        said = f"{where}: {path}: {problem.message}."
+    else:
+        message = problem.message[:1].lower() + problem.message[1:]
+        said = f"{where}: {path}: found {_short(problem.found)}; {message}."
+    return with_file(said, file_of(problem.path, content))
 
 
 @dataclass(frozen=True)
