@@ -387,7 +387,7 @@ def test_labels_are_numbers_or_names_of_classes(numbers, by_name):
         (pa.array([0, 3]), "labels go from 0 to 3; expected 0 to 2, for cat, dog, owl"),
         (pa.array([-1, 2]), "labels go from -1 to 2"),
         (pa.array([0.0, 1.0]), "labels are double; expected whole numbers"),
-        (pa.array([0, None]), r"1 rows have no label, the first in row 1\."),
+        (pa.array([0, None]), r"1 row without a label, the first in row 1\."),
         (pa.array(["cat", "dog", "dgo"]), "row 2: label: 'dgo' is not one of the data set's classes"),
     ],
 )

@@ -17,6 +17,7 @@ from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import check_params
 from lrstudy.recipe.identity import training_code
 from lrstudy.recipe.networks import arguments_of, check_sizes
+from lrstudy.recipe.networks import parameters_of as parameters_of_network
 from lrstudy.recipe.optimizers import check_options, make_optimizer
 from lrstudy.schedules import forms_of, make_schedule, moves, parameters_of, resolve_parameters
 from tiny_data import dataset, settings
@@ -252,6 +253,25 @@ def test_a_networks_arguments_are_read_from_its_source_and_not_imported(stranger
     ):
         with pytest.raises(StudyError, match=message):
             check_sizes(where, name, given)
+
+
+def test_a_plain_type_says_what_kind_of_value_a_size_is(stranger):
+    stranger(
+        nets="def net(num_classes, width: int, deep: int = 4, rate: float = 1, flat: bool = False, some: int = None): ..."
+    )
+    assert {
+        name: spec.allowed(name) for name, spec in parameters_of_network("stranger.nets:net").items()
+    } == {
+        "width": "width, a whole number",
+        "deep": "deep, a whole number",
+        "rate": "rate, a finite number",
+        "flat": "true or false",
+        "some": "any value",
+    }
+    sizes = check_sizes("model.net", "stranger.nets:net", {"width": 8})
+    assert sizes == {"width": 8, "deep": 4, "rate": 1, "flat": False, "some": None}
+    with pytest.raises(StudyError, match=r"model\.net: deep is 2\.5; allowed: deep, a whole number"):
+        check_sizes("model.net", "stranger.nets:net", {"width": 8, "deep": 2.5})
 
 
 def test_what_the_data_set_decides_is_given_by_name(stranger):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.controllers import CONTROLLERS
+from lrstudy.entries.parameters import REQUIRED, Parameter
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.ledger import Ledger, Record
@@ -173,11 +174,18 @@ def networks() -> str:
         [
             name,
             f"`{definition}`",
-            "; ".join(s.allowed(size) for size, s in parameters_of(name).items()) or "none",
+            "; ".join(_size(size, spec) for size, spec in parameters_of(name).items()) or "none",
         ]
         for name, definition in architectures().items()
     ]
     return table(["architecture", "definition", "sizes"], rows)
+
+
+def _size(name: str, spec: Parameter) -> str:
+    """What a size may be, with its name and its default, if it has one."""
+    allowed = spec.allowed(name)
+    said = allowed if re.search(rf"\b{name}\b", allowed) else f"{name}: {allowed}"
+    return said if spec.default is REQUIRED else f"{said}, default {_value(spec.default)}"
 
 
 def parameters(entry: str) -> str:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.recipe.dataset import Columns, Layout, Split, image_shape
+from lrstudy.words import counted
 
 OFFICIAL_SPLITS: tuple[Split, ...] = ("train", "test")
 ARCHIVE_SIZE = 32  # pixels, height and width, of the images in CIFAR's archive
@@ -73,7 +74,7 @@ def read_rows(
                 f"{where}: columns are {columns}; expected {column}: {wanted}, {label}: integer or string."
             )
         if rows is not None and metadata.num_rows != rows:
-            raise StudyError(f"{where}: {metadata.num_rows:,} rows, expected {rows:,}.")
+            raise StudyError(f"{where}: {counted(metadata.num_rows, 'row')}, expected {rows:,}.")
         batches, unpacked = [], 0
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column, label]):
             unpacked += batch.nbytes
@@ -83,7 +84,7 @@ def read_rows(
         table = pa.Table.from_batches(batches) if batches else schema.empty_table()
         table = table.combine_chunks()
         if rows is not None and table.num_rows != rows:
-            raise StudyError(f"{where}: {table.num_rows:,} rows, expected {rows:,}.")
+            raise StudyError(f"{where}: {counted(table.num_rows, 'row')}, expected {rows:,}.")
 
     labels = class_numbers(table[label].combine_chunks(), classes, where)
     counts = np.bincount(labels, minlength=len(classes)).tolist()
@@ -281,7 +282,7 @@ def check_no_gap(values: Any, what: str, at: str, place: Callable[[int], str]) -
     """Raise StudyError if an Arrow array has nothing in a row: no ``what``, in ``place(row)``."""
     if values.null_count:
         first = place(values.is_null().index(True).as_py())
-        raise StudyError(f"{at}: {values.null_count:,} rows have no {what}, the first in {first}.")
+        raise StudyError(f"{at}: {counted(values.null_count, 'row')} without a {what}, the first in {first}.")
 
 
 def class_numbers(

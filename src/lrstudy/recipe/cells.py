@@ -30,6 +30,7 @@ from lrstudy.schedules import (
     replace_parameters,
     resolve_parameters,
 )
+from lrstudy.words import counted
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,8 @@ def _check_schedule(cell: Cell, where: str) -> None:
     if cell.row.warmup_epochs >= cell.num_epochs:
         raise StudyError(
             f"{at}: schedule.{cell.schedule_name}.warmup_epochs is {cell.row.warmup_epochs:g}, which leaves "
-            f"nothing of the {cell.num_epochs} epochs of {cell.dataset}; make it shorter or num_epochs more."
+            f"nothing of the {counted(cell.num_epochs, 'epoch')} of {cell.dataset}; make it shorter or "
+            "num_epochs more."
         )
     with _told_where(at):
         make_schedule(**cell._schedule())
@@ -312,7 +314,8 @@ def _why_static(cell: Cell) -> str:
     set_to = ", ".join(f"{name} {schedule[name]}" for name in parameters_of(cell.function))
     finer = ", or granularity: step" if cell.row.granularity == "epoch" else ""
     return (
-        f"schedule.{cell.schedule_name} is not dynamic: over the {cell.num_epochs} epochs of {cell.dataset} "
-        f"{how} ({set_to}), and a schedule moves by {LEAST_MOVEMENT:g} of its largest multiplier or more. "
-        f"Choose other parameters{finer}, or leave the row out: static stands for a constant rate."
+        f"schedule.{cell.schedule_name} is not dynamic: over the {counted(cell.num_epochs, 'epoch')} of "
+        f"{cell.dataset} {how} ({set_to}), and a schedule moves by {LEAST_MOVEMENT:g} of its largest "
+        f"multiplier or more. Choose other parameters{finer}, or leave the row out: static stands for a "
+        "constant rate."
     )
