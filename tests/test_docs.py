@@ -117,6 +117,23 @@ def test_a_networks_sizes_stand_with_their_kind_and_default(tmp_path, monkeypatc
     )
 
 
+def test_where_a_part_is_none_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("first.md").write_text(text("networks"))
+    Path("second.md").write_text(text("netwroks"))
+    monkeypatch.setattr(docs, "PAGES", (Path("first.md"), Path("second.md")))
+    monkeypatch.setattr("sys.argv", ["docs", "--entries"])
+    with pytest.raises(StudyError, match=r"second\.md: .*'netwroks' .*Did you mean 'networks'"):
+        docs.main()
+    assert Path("first.md").read_text() == text("networks")
+
+
+def test_what_a_preset_can_decide_is_what_make_design_prints():
+    page = (ROOT / "docs/protocol.md").read_text()
+    assert re.findall(r"<!-- made by make docs: design (\S+) -->", page) == ["preset=cpu", "preset=smoke"]
+    assert "This design can decide 3 of 8 claims" in docs.designed("preset=cpu")
+
+
 def test_every_entry_stands_on_its_page():
     pages = "".join((ROOT / path).read_text() for path in PAGES)
     for part in ENTRIES:
