@@ -10,7 +10,7 @@ from composed import composed_params
 from lrstudy.errors import StudyError
 from lrstudy.recipe.cells import Cell, default_values, make_cell
 from lrstudy.recipe.config import Choices, check_params
-from lrstudy.recipe.networks import kinds_of
+from lrstudy.recipe.networks import architectures, kinds_of
 
 PARAMS = composed_params()
 PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}
@@ -388,7 +388,7 @@ def test_a_network_for_another_kind_of_data_is_refused_before_anything_is_brough
 ):
     with pytest.raises(StudyError) as refused:
         composed_params(f"model={model}", f"model.{model}.dataset={dataset}")
-    fitting = {"image": "resnet, resnet18", "text": "lstm, transformer"}[data]
+    fitting = ", ".join(name for name in architectures() if data in kinds_of(name))
     assert str(refused.value) == (
         f"params.yaml: model.{model}: the network '{model}' is for data of kind {network}, and {dataset} is of kind "
         f"{data}; choose a data set of kind {network}, or one of the networks {fitting}."
