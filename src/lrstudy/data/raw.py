@@ -57,17 +57,17 @@ def read_rows(
     column, label, classes = layout.columns.input, layout.columns.label, layout.class_names
     with _readable_parquet(where), pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
-        found, labelled = _type(schema, column), _type(schema, label)
+        input_type, labelled = _type(schema, column), _type(schema, label)
         if layout.kind == "image":
             wanted = IMAGE_TYPE
             right = (
-                pa.types.is_struct(found)
-                and found.get_field_index("bytes") >= 0
-                and pa.types.is_binary(found.field("bytes").type)
+                pa.types.is_struct(input_type)
+                and input_type.get_field_index("bytes") >= 0
+                and pa.types.is_binary(input_type.field("bytes").type)
             )
         else:
             wanted = "string"
-            right = pa.types.is_string(found) or pa.types.is_large_string(found)
+            right = pa.types.is_string(input_type) or pa.types.is_large_string(input_type)
         if not right or not (pa.types.is_integer(labelled) or pa.types.is_string(labelled)):
             columns = ", ".join(f"{f.name}: {f.type}" for f in schema) or "none"
             raise StudyError(

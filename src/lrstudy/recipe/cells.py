@@ -304,13 +304,13 @@ def _check_controller(cell: Cell, where: str) -> None:
 def _why_static(cell: Cell) -> str:
     """Why a row is not dynamic, and what to change."""
     schedule = cell._schedule()
-    found = multiplier_range(**schedule)
-    if found is None:
+    reached = multiplier_range(**schedule)
+    if reached is None:
         how = "the warmup and granularity: epoch leave it no update"
-    elif found[0] == found[1]:
-        how = f"its multiplier is {found[0]:.4g} at every update"
+    elif reached[0] == reached[1]:
+        how = f"its multiplier is {reached[0]:.4g} at every update"
     else:
-        how = f"its multiplier lies between {found[0]:.4g} and {found[1]:.4g}"
+        how = f"its multiplier lies between {reached[0]:.4g} and {reached[1]:.4g}"
     set_to = ", ".join(f"{name} {schedule[name]}" for name in parameters_of(cell.function))
     finer = ", or granularity: step" if cell.row.granularity == "epoch" else ""
     return (

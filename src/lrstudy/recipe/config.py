@@ -415,8 +415,8 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         "dataset": params.dataset,
         "preset": [params.preset],
     }
-    for section, found in (names | {"compare.reference": [params.compare.reference]}).items():
-        for name in found:
+    for section, chosen in (names | {"compare.reference": [params.compare.reference]}).items():
+        for name in chosen:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise StudyError(
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
@@ -503,19 +503,19 @@ def _check_tuned_as(name: str, model: ModelParams, base: str, params: Params, wh
             f"{at}: '{base}' is not among the models of this study ({', '.join(params.model)}), so nothing "
             f"finds the values of {name}; add it: -S 'model=[{','.join([base, *params.model])}]'."
         )
-    found = params.model[base]
-    if found.tuned_as is not None:
+    base_row = params.model[base]
+    if base_row.tuned_as is not None:
         raise StudyError(
-            f"{at}: {base} has no search of its own but takes the values of {found.tuned_as}; name a row "
+            f"{at}: {base} has no search of its own but takes the values of {base_row.tuned_as}; name a row "
             "without tuned_as."
         )
     mine, other = (
         {"dataset": one.dataset, **one.network, "optimizer": one.optimizer.model_dump()}
-        for one in (model, found)
+        for one in (model, base_row)
     )
     for key in mine | other:
         if key not in other and difflib.get_close_matches(key, ModelParams.model_fields):
-            known = [*ModelParams.model_fields, *found.options]
+            known = [*ModelParams.model_fields, *base_row.options]
             raise unknown(f"{where}: model.{name}", key, known, "a known key")
         if mine.get(key) != other.get(key):
             raise StudyError(
@@ -549,8 +549,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        found = super().construct_mapping(node, deep)
-        if isinstance(node, yaml.MappingNode) and len(found) < len(node.value):
+        mapping = super().construct_mapping(node, deep)
+        if isinstance(node, yaml.MappingNode) and len(mapping) < len(node.value):
             seen = set()
             for key, _ in node.value:
                 name = self.construct_object(key, deep=True)
@@ -558,7 +558,7 @@ class _StrictLoader(yaml.SafeLoader):
                     problem = f"the key {name!r} stands twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(name)
-        return found
+        return mapping
 
 
 # 1e-05 is a number in YAML 1.2, in JSON and to whoever writes it; PyYAML knows it with a point alone.
