@@ -10,7 +10,7 @@ from composed import composed_params
 from lrstudy.errors import StudyError
 from lrstudy.recipe.cells import Cell, default_values, make_cell
 from lrstudy.recipe.config import Choices, check_params
-from lrstudy.recipe.networks import kinds_of
+from lrstudy.recipe.networks import architectures, kinds_of
 
 PARAMS = composed_params()
 PARAMS["num_epochs"] = {"cifar10": 10, "imdb": 5}
@@ -147,6 +147,7 @@ def test_a_range_that_the_number_of_epochs_leaves_empty_is_an_error(model, sched
         cell(model, schedule, **{schedule: {"search": {"step_size": search}}})
     assert str(error.value) == (
         f"params.yaml: {model}-{schedule}: search.step_size: {message}; change the bounds or the number of epochs."
+        + (" See conf/schedule/step.yaml." if schedule == "step" else "")  # the other row is the test's own
     )
     # The same bounds fit where there are more epochs.
     if search["high"] == "num_epochs":
@@ -206,6 +207,7 @@ def test_two_forms_that_contradict_each_other_are_one_clear_error():
     assert str(error.value) == (
         "params.yaml: lstm-exponential: schedule exponential: final_factor is 0.05, but decay_rate is 0.3, which "
         "over 5 epochs is the final_factor 0.223130160148; give one of them, the other null."
+        " See conf/schedule/exponential.yaml."
     )
 
 
@@ -227,7 +229,7 @@ def test_the_committed_studys_transformer_step_is_refused():
         "params.yaml: transformer-step: schedule.step is not dynamic: over the 3 epochs of imdb its multiplier "
         "is 1 at every update (gamma 0.13594476582572051, first_drop 1.0, interval 1.0, step_size 3), and a "
         "schedule moves by 0.1 of its largest multiplier or more. Choose other parameters, or leave the row out: "
-        "static stands for a constant rate."
+        "static stands for a constant rate. See conf/schedule/step.yaml."
     )
     cell("transformer", "step", rows=row, num_epochs={"imdb": 4})
 
@@ -313,7 +315,7 @@ def test_a_warmup_that_leaves_nothing_of_the_training_is_named(warmup):
         cell("lstm", "cosine", cosine={"warmup_epochs": warmup})
     assert str(error.value) == (
         f"params.yaml: lstm-cosine: schedule.cosine.warmup_epochs is {warmup:g}, which leaves nothing of the 5 "
-        "epochs of imdb; make it shorter or num_epochs more."
+        "epochs of imdb; make it shorter or num_epochs more. See conf/schedule/cosine.yaml."
     )
     cell("lstm", "cosine", cosine={"warmup_epochs": 4.5})
 
@@ -384,13 +386,13 @@ def test_what_the_preset_does_not_say_of_a_data_set_its_conf_file_says(section):
 def test_a_network_for_another_kind_of_data_is_refused_before_anything_is_brought(
     model, dataset, network, data
 ):
-    params = check_params(composed_params(f"model={model}", f"model.{model}.dataset={dataset}"))
     with pytest.raises(StudyError) as refused:
-        make_cell(params, model, "static")
-    fitting = {"image": "resnet, resnet18", "text": "lstm, transformer"}[data]
+        composed_params(f"model={model}", f"model.{model}.dataset={dataset}")
+    fitting = ", ".join(name for name in architectures() if data in kinds_of(name))
     assert str(refused.value) == (
         f"params.yaml: model.{model}: the network '{model}' is for data of kind {network}, and {dataset} is of kind "
         f"{data}; choose a data set of kind {network}, or one of the networks {fitting}."
+        f" See conf/model/{model}.yaml."
     )
 
 

@@ -15,10 +15,12 @@ import yaml
 from composed import composed_params
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.ledger import Ledger
+from lrstudy.ledger.record import OF_THE_CLOCK
 from lrstudy.process import parallel
 from lrstudy.process.parallel import num_workers, run_all
-from lrstudy.stages import train
-from lrstudy.study import runs
+from lrstudy.stages import trainings
+from lrstudy.study import cell_jobs, runs
 from tiny_data import write_dataset
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed: pip install .[ray]")
@@ -128,7 +130,10 @@ def test_a_machine_with_another_version_is_named(here, package):
 
 # --------------------------------------------------------------------------------------------- with a cluster
 
-CELL = ["model=lstm", "schedule=exponential", "num_epochs.imdb=4", "train.seeds=[1,2]"]
+STUDY = [
+    "model=lstm", "schedule=[static,step]", "num_epochs.imdb=4", "train.seeds=[1,2]", "tune.num_trials=2",
+    "tune.seeds=[101]", "tune.confirm_seeds=[]", "tune.searches=1",
+]  # fmt: skip
 
 
 def add_machine(cluster, session: Path, **options) -> None:
@@ -184,8 +189,8 @@ def cluster():
 
 
 def make_study(folder: Path, *overrides: str) -> Path:
-    """One tuned cell that is ready to train, in a folder of its own."""
-    params = composed_params(*CELL, *overrides)
+    """Two cells with their data, in a folder of its own."""
+    params = composed_params(*STUDY, *overrides)
     if overrides:
         params["parallel"]["memory_gib"] = 0.0
     params["model"]["lstm"] |= {"embedding_size": 8, "hidden_size": 8}
@@ -194,36 +199,36 @@ def make_study(folder: Path, *overrides: str) -> Path:
     data = write_dataset("text", folder / "data/processed/imdb")
     meta = json.loads((data / "meta.json").read_text())
     write_json(data / "meta.json", meta | {"dataset": "imdb", "label": "tiny reviews", "official": False})
-    write_json(
-        folder / "artifacts/tuned/lstm/exponential/best.json",
-        {"model": "lstm", "schedule": "exponential", "source": "defaults", "values": {"base_lr": 0.003}},
-    )
     return folder
 
 
-def run_train_stage(folder: Path, monkeypatch) -> dict[str, bytes]:
-    """Run the stage in ``folder``; returns its outputs by path, without what the clock and MLflow decide."""
+def run_trainings(folder: Path, monkeypatch) -> dict[str, dict]:
+    """Run the stage in ``folder``; returns its ledger by identity, without what clocks and machines decide."""
     with monkeypatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DVC_ROOT", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        patch.setattr(sys, "argv", ["train", "lstm", "exponential"])
-        train.main()
-    output = folder / "artifacts/train/lstm/exponential"
-    found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
-    said = json.loads(found.pop("training.json"))
-    return found | {f"status of {seed}": run["status"].encode() for seed, run in said["seeds"].items()}
+        patch.setattr(sys, "argv", ["trainings"])
+        trainings.main()
+    found = {}
+    for record in Ledger(folder / "ledger").records():
+        content = record.model_dump(exclude={"origin", "shared", "format"})
+        for name in OF_THE_CLOCK:
+            del content["history"][name]
+        found[record.identity] = content
+    return found
 
 
 def train_on_a_machine_that_dies(task: dict) -> str:
-    """Train; but seed 1 stops for ever after its second epoch, where it first runs, and tells the
+    """Train; but static's seed 1 stops for ever after its second epoch, where it first runs, and tells the
     pipe beside the study where that is.
 
     In ``epochs`` of the training's folder stand the epochs that were trained, by whomever.
     """
     folder, line = Path(task["folder"]), runs.progress_line
     folder.mkdir(parents=True, exist_ok=True)
-    doomed = task["settings"]["seed"] == 1 and not (folder / "epochs").exists()
+    chosen = task["settings"]["seed"] == 1 and task["labels"]["schedule"] == "static"
+    doomed = chosen and not (folder / "epochs").exists()
 
     def progress_line(record: dict, num_epochs: int) -> str:
         with (folder / "epochs").open("a") as file:
@@ -261,18 +266,23 @@ def kill_the_machine_that_says(pipe: Path, cluster):
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_machine_that_dies_in_mid_training_changes_no_number(cluster, tmp_path, monkeypatch):
-    expected = run_train_stage(make_study(tmp_path / "here"), monkeypatch)
-    assert {"history.csv", "seed-1/last.safetensors", "seed-2/best.safetensors"} < set(expected)
+    """All cells on two machines at once, one of which dies: the ledger is that of one process here."""
+    monkeypatch.setenv("LRSTUDY_WORKERS", "1")
+    expected = run_trainings(make_study(tmp_path / "here"), monkeypatch)
+    assert len(expected) == 2 * (2 + 2)
+    assert all(record["test"] for record in expected.values() if record["labels"]["role"] == "final")
 
-    monkeypatch.setattr(train, "train_run", train_on_a_machine_that_dies)
+    monkeypatch.delenv("LRSTUDY_WORKERS")
+    monkeypatch.setattr(cell_jobs, "train_run", train_on_a_machine_that_dies)
     folder = make_study(tmp_path / "there", "parallel=ray")
     with kill_the_machine_that_says(tmp_path / "pipe", cluster) as killed:
-        found = run_train_stage(folder, monkeypatch)
+        found = run_trainings(folder, monkeypatch)
     assert len(killed) == 1
     assert found == expected
-    # The one that was killed went on where its checkpoint was; the other had nothing to do with it.
-    trained = [path.read_text() for path in folder.glob("checkpoints/lstm-exponential/*/epochs")]
-    assert trained == ["1 2 3 4 ", "1 2 3 4 "]
+    # The one that was killed went on where its checkpoint was; no other was trained twice.
+    trained = [path.read_text().split() for path in folder.glob("checkpoints/lstm-*/*/epochs")]
+    assert all(epochs == sorted(set(epochs)) for epochs in trained)
+    assert ["1", "2", "3", "4"] in trained
 
 
 def fail(task: dict) -> None:

@@ -356,7 +356,7 @@ BROKEN_IMAGES = {
     ),
     "label missing": (
         replaced(IMAGE_TABLES["train"], label=pa.array([None, *LABELS.tolist()[1:]], pa.int64())),
-        "1 rows have no label",
+        "1 row without a label, the first in row ",
     ),
     "not an image": (
         with_image(b"\x89PNG no"),
@@ -374,7 +374,7 @@ BROKEN_TEXTS = {
     "not UTF-8": (not_utf8(), "text 3 is not UTF-8"),
     "no text": (
         replaced(TEXT_TABLES["train"], text=pa.array([None] * 2 + ["a"] * 38)),
-        "2 rows have no text",
+        "2 rows without a text, the first in row ",
     ),
     "endless": (
         replaced(TEXT_TABLES["train"], text=pa.array(["a" * 1_000_001] + ["a"] * 39)),
@@ -393,7 +393,7 @@ BROKEN_TEXTS = {
 def test_wrong_content_is_one_clear_error(tmp_path, kind, table, message):
     spec, files = spec_for(IMAGE_TABLES if kind == "image" else TEXT_TABLES, kind)
     mirror = write_mirror(tmp_path / "mirror", spec, files | {"train": parquet(table)})
-    Place(tmp_path, spec).refuses(rf"^{NAME[kind]} \(mirror\), train: .*{message}", mirror=mirror)
+    Place(tmp_path, spec).refuses(rf"^{NAME[kind]} \(mirror\), train[:,] .*{message}", mirror=mirror)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"text", parquet(IMAGE_TABLES["train"])[:-200]])

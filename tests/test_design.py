@@ -18,7 +18,6 @@ from lrstudy.design import (
     Spread,
     claims_of,
     costs,
-    documented,
     last_look,
     more_seeds,
     paired_spreads,
@@ -234,13 +233,6 @@ def test_the_spread_is_pooled_over_the_ledgers_pairs(ten_seeds):
 
 
 # Print, cost, and where else it is told
-
-
-def test_the_documents_prints_are_those_of_today():
-    """After a change: python -m lrstudy.design --docs docs/protocol.md"""
-    text = (ROOT / "docs/protocol.md").read_text()
-    assert documented(text) == text
-    assert text.count(", empty ledger -->") == 2
 
 
 def test_a_search_that_is_not_finished_counts_with_all_it_may_take(ten_seeds, tmp_path):

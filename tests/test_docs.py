@@ -7,6 +7,7 @@ import pytest
 
 import known_study
 import tiny_data
+from lrstudy import docs
 from lrstudy.docs import DOCUMENTS, ENTRIES, PAGES, PARTS, made
 from lrstudy.errors import StudyError
 from lrstudy.report.words import headline
@@ -103,6 +104,34 @@ def test_the_documents_have_parts():
 def test_the_pages_about_entries_are_as_they_are_made_now(path):
     text = (ROOT / path).read_text()
     assert made(text, str(path), {}, []) == text, "`make docs` writes it"
+
+
+def test_a_networks_sizes_stand_with_their_kind_and_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("sized.py").write_text("def net(num_classes, width: int, deep: int = 4, flat: bool = False): ...\n")
+    monkeypatch.setattr("lrstudy.docs.architectures", lambda: {"sized:net": "sized.net"})
+    assert docs.networks().splitlines()[2] == (
+        "| sized:net | `sized.net` | width, a whole number; deep, a whole number, default 4; "
+        "flat: true or false, default false |"
+    )
+
+
+def test_where_a_part_is_none_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("first.md").write_text(text("networks"))
+    Path("second.md").write_text(text("netwroks"))
+    monkeypatch.setattr(docs, "PAGES", (Path("first.md"), Path("second.md")))
+    monkeypatch.setattr("sys.argv", ["docs", "--entries"])
+    with pytest.raises(StudyError, match=r"second\.md: .*'netwroks' .*Did you mean 'networks'"):
+        docs.main()
+    assert Path("first.md").read_text() == text("networks")
+
+
+def test_what_a_preset_can_decide_is_what_make_design_prints():
+    page = (ROOT / "docs/protocol.md").read_text()
+    assert re.findall(r"<!-- made by make docs: design (\S+) -->", page) == ["preset=cpu", "preset=smoke"]
+    assert "This design can decide 3 of 8 claims" in docs.designed("preset=cpu")
 
 
 def test_every_entry_stands_on_its_page():

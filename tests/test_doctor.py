@@ -207,7 +207,7 @@ CASES = [
     ("dvc", dvc_at_work, "note", "at work here: process ", "until it ends"),
     ("dvc", open_cache, "note", "where others may write", "make setup"),
     ("config", edit("params.yaml", "threads: 1", "threads: 0"), "problem", "train.threads: found 0", "make params"),
-    ("config", edit("conf/config.yaml", "preset: ", "preset: no"), "problem", "Hydra cannot compose it", "git diff conf"),
+    ("config", edit("conf/config.yaml", "preset: ", "preset: no"), "problem", "it gives no params.yaml", "git diff conf"),
     ("config", compose_with("preset=smoke"), "note", "another params.yaml", "make params"),
     ("data", other_data, "note", "imdb: here is IMDB, and params.yaml has data.source sample", "dvc repro download@imdb"),
     ("mlflow", put("mlflow.db", "no database at all, and long enough to be looked at as one" * 10), "problem", "not a database", "move mlflow.db away"),

@@ -101,7 +101,7 @@ def test_the_workers_of_a_cluster_are_busy_until_the_tail():
     pool = SimulatedPool(64)
     shares = []
 
-    def show(progress: Progress, ended: Job | None, error: Exception | None) -> None:
+    def show(progress: Progress, ended: Job | None) -> None:
         if progress.ready:
             shares.append(len(progress.running) / progress.room)
 

@@ -84,6 +84,19 @@ class Bag(nn.Module):
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         return self.classifier(self.embedding(tokens).sum(dim=1) / lengths[:, None])
+
+
+@network("blur")
+class Blur(nn.Module):
+    """The mean of each channel, a linear classifier."""
+
+    def __init__(self, num_classes: int, in_channels: int, width: Count):
+        super().__init__()
+        self.hidden = nn.Linear(in_channels, width)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(self.hidden(images.mean((2, 3))))
 ''',
     "src/lrstudy/recipe/optimizers.py": """
     "radam": OptimizerSpec("torch.optim.RAdam", _BETAS | _EPS | _DECAY, _FOREACH),
@@ -112,6 +125,32 @@ optimizer:
   search:
     base_lr: {low: 0.0003, high: 0.03, log: true}
 """,
+    "conf/model/blur.yaml": """# @package model.blur
+# The mean of each channel.
+dataset: svhn
+architecture: blur
+width: 16               # >= 1
+optimizer:
+  name: nesterov
+  base_lr: 0.1          # > 0; the rate that the schedule multiplies
+  momentum: 0.9         # 0 to 1
+  search:
+    base_lr: {low: 0.01, high: 1.0, log: true}
+""",
+    "conf/dataset/svhn.yaml": """# House numbers. What a key means: cifar10.yaml.
+kind: image
+title: SVHN
+headline: accuracy
+classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+image_size: [32, 32]
+channels: 3
+num_epochs: 10
+batch_size: 128
+sample: digits
+origin:
+  type: images
+  folder: ~/svhn
+""",
     "conf/optimizer/radam.yaml": """# @package optimizer
 # RAdam.
 
@@ -132,21 +171,23 @@ search:
   base_lr: {low: 0.0001, high: 0.03, log: true}
 """,
 }
-"""A schedule, a network and an optimizer: two files each, and nothing else but what `make docs` writes."""
+"""A schedule, a network of texts and one of images, an optimizer: an entry and a file each; a data set: a file."""
 
 TOUCHED = (
     "test_parameters", "test_schedules", "test_optimizers", "test_models", "test_preview", "test_docs", "test_identity",
+    "test_pipeline", "test_intake",
 )  # fmt: skip
 
 
-def test_adding_one_of_each_takes_two_files_and_breaks_no_test(tmp_path):
+def test_adding_one_of_each_takes_an_entry_and_a_file_and_breaks_no_test(tmp_path):
     copy = Copy(tmp_path)
     for name, text in ADDED.items():
         path = copy.folder / name
         before = path.read_text() if path.exists() else ""
         at = before.index('    "adamw": OptimizerSpec') if name.endswith("optimizers.py") else len(before)
         path.write_text(before[:at] + text.removeprefix("\n" if at < len(before) else "") + before[at:])
-    assert len(ADDED) == 3 * 2
+    assert (len([name for name in ADDED if name.startswith("src")]), len(ADDED)) == (3, 3 + 5)
+    copy.run("python", "-m", "lrstudy.compose")
     copy.run("python", "-m", "lrstudy.preview", "--docs", "docs/schedules.md")
     copy.run("python", "-m", "lrstudy.docs", "--entries")
     tests = [f"tests/{name}.py" for name in TOUCHED if (copy.folder / f"tests/{name}.py").exists()]

@@ -25,7 +25,7 @@ from tiny_data import MODELS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXT_META = {"kind": "text", "num_classes": 2, "vocab_size": 50, "max_length": 20}
-IMAGE_META = {"kind": "image", "num_classes": 10}
+IMAGE_META = {"kind": "image", "num_classes": 10, "in_channels": 3, "image_size": [32, 32]}
 TEXT_MODELS = ("lstm", "transformer")
 
 
@@ -78,9 +78,11 @@ def test_an_unknown_network_is_named():
 @pytest.mark.parametrize("name", sorted(set(ARCHITECTURES) - set(MODELS) - {"resnet18"}))
 def test_every_other_network_gives_one_logit_per_class_with_small_sizes(name):
     """What the proof would train it with; the others have tests of their own."""
-    model = make_model({"architecture": name, **proof.sizes_of(name, 0)}, IMAGE_META | TEXT_META)
-    inputs = (torch.randn(3, 3, 32, 32),) if proof.kind_of(name) == "image" else reviews([4, 1, 7])
-    assert model(*inputs).shape == (3, TEXT_META["num_classes"])
+    images = proof.kind_of(name) == "image"
+    meta = IMAGE_META if images else TEXT_META
+    model = make_model({"architecture": name, **proof.sizes_of(name, 0)}, meta)
+    inputs = (torch.randn(3, 3, 32, 32),) if images else reviews([4, 1, 7])
+    assert model(*inputs).shape == (3, meta["num_classes"])
 
 
 def test_heads_that_do_not_divide_the_size_are_refused_when_the_network_is_made():

@@ -17,6 +17,7 @@ from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import check_params
 from lrstudy.recipe.identity import training_code
 from lrstudy.recipe.networks import arguments_of, check_sizes
+from lrstudy.recipe.networks import parameters_of as parameters_of_network
 from lrstudy.recipe.optimizers import check_options, make_optimizer
 from lrstudy.schedules import forms_of, make_schedule, moves, parameters_of, resolve_parameters
 from tiny_data import dataset, settings
@@ -175,7 +176,7 @@ def test_a_decorated_function_says_what_its_parameters_may_be_and_takes_no_name_
 MISTAKES = {
     "a module that is not there": ("stranger.rate:knee", None, r"module stranger\.rate not found: looked for stranger/rate\.py in "),
     "a package that is not there": ("strange.rates:knee", None, r"module strange\.rates not found: looked for strange in .* must be importable from the repository's root or installed\.$"),
-    "a name that is not there": ("stranger.rates:nee", None, r"'nee' is not a name of .*rates\.py.*Did you mean 'knee'\?"),
+    "a name that is not there": ("stranger.rates:nee", None, r"'nee' is not defined in .*rates\.py, as a schedule has to be; choose one of knee, other\. Did you mean 'knee'\?"),
     "no name of code": ("stranger/rates.py:knee", None, r"write code of another package as package\.module:name"),
     "ours": ("lrstudy.schedules:cosine", None, "by its short name"),
     "a module that raises": ("stranger.rates:knee", "1 / 0\n" + RATES, r"stranger\.rates:knee: the import of stranger\.rates raised ZeroDivisionError: division by zero \(.*rates\.py, line 1\)\.$"),
@@ -197,6 +198,30 @@ def test_a_mistake_in_a_schedule_is_one_sentence_that_says_whose(stranger, name,
         stranger(rates=source)
     with pytest.raises(StudyError, match=message):
         make_schedule(name, 3)(0)
+
+
+KINDS = {
+    "a schedule": (lambda name: make_schedule(name, 3), "rates", "knee"),
+    "a network": (lambda name: check_sizes("model.wide", name, {}), "nets", "Wide"),
+    "an optimizer": (lambda name: check_options(name, {}), "optim", "Sign"),
+    "a controller": (lambda name: make_controller(name), "control", "Halve"),
+}
+
+
+@pytest.mark.parametrize(("find", "module", "name"), KINDS.values(), ids=KINDS)
+def test_a_misspelt_name_is_told_with_what_was_meant_whatever_it_is_to_be(stranger, find, module, name):
+    with pytest.raises(
+        StudyError, match=rf"'{name}s' is not defined .*{module}\.py.* Did you mean '{name}'\?$"
+    ):
+        find(f"stranger.{module}:{name}s")
+    with pytest.raises(
+        StudyError, match=rf"looked for stranger/{module}s\.py.* Did you mean 'stranger\.{module}'\?$"
+    ):
+        find(f"stranger.{module}s:{name}")
+    with pytest.raises(
+        StudyError, match=rf"'stranger\.{module}\.{name}': .*; write stranger\.{module}:{name}\.$"
+    ):
+        find(f"stranger.{module}.{name}")
 
 
 def test_names_without_a_module_are_ours():
@@ -228,6 +253,25 @@ def test_a_networks_arguments_are_read_from_its_source_and_not_imported(stranger
     ):
         with pytest.raises(StudyError, match=message):
             check_sizes(where, name, given)
+
+
+def test_a_plain_type_says_what_kind_of_value_a_size_is(stranger):
+    stranger(
+        nets="def net(num_classes, width: int, deep: int = 4, rate: float = 1, flat: bool = False, some: int = None): ..."
+    )
+    assert {
+        name: spec.allowed(name) for name, spec in parameters_of_network("stranger.nets:net").items()
+    } == {
+        "width": "width, a whole number",
+        "deep": "deep, a whole number",
+        "rate": "rate, a finite number",
+        "flat": "true or false",
+        "some": "any value",
+    }
+    sizes = check_sizes("model.net", "stranger.nets:net", {"width": 8})
+    assert sizes == {"width": 8, "deep": 4, "rate": 1, "flat": False, "some": None}
+    with pytest.raises(StudyError, match=r"model\.net: deep is 2\.5; allowed: deep, a whole number"):
+        check_sizes("model.net", "stranger.nets:net", {"width": 8, "deep": 2.5})
 
 
 def test_what_the_data_set_decides_is_given_by_name(stranger):
@@ -495,11 +539,14 @@ def test_the_packages_that_conf_names_are_listed_for_dvc(tmp_path):
     module.ROOT = tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "lone.py").touch()
-    sections = (
-        {"a": {"function": "mine.rates:knee"}, "b": {"controller": {"name": "installed.control:Some"}}},
-        {"c": {"architecture": "lone:Net", "search": {"x": {"choices": ["a:b c", 3]}}}},
-    )
-    assert module.study_outside(*map(OmegaConf.create, sections)) == ["lone.py", "mine"]
+    sections = {
+        "schedule": {
+            "a": {"function": "mine.rates:knee"},
+            "b": {"controller": {"name": "installed.control:Some"}},
+        },
+        "model": {"c": {"architecture": "lone:Net", "search": {"x": {"choices": ["a:b c", 3]}}}},
+    }
+    assert module.study_outside(OmegaConf.create(sections)) == ["lone.py", "mine"]
 
 
 def test_a_package_that_is_followed_is_parsed_as_it_is(stranger):

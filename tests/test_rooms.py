@@ -85,7 +85,7 @@ def test_the_rooms_are_those_of_the_map():
         ("matplotlib", {"report/figures", "theory/figures"}),
         ("datasets", {"data/intake"}),
         ("torchvision", {"data/sources", "recipe/models"}),
-        ("hydra", {"compose", "doctor"}),
+        ("hydra", {"compose"}),
         ("dvc", {"compose", "doctor", "stages/trainings"}),
     ],
 )

@@ -79,5 +79,5 @@ def test_a_row_without_the_other_is_one_error(lengths):
     said = lengths.run(
         "dvc", "exp", "run", *CHOSEN, "-S", "model.lstm_20_epochs.schedules=[static,stp]", fails=True
     )
-    assert "model.lstm_20_epochs.schedules: stp is no schedule; choose from cosine" in said
+    assert "model.lstm_20_epochs.schedules: stp is no schedule; choose from " in said
     assert lengths.stages_run(said) == set()

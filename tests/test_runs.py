@@ -202,15 +202,15 @@ def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_upda
     task, uninterrupted, data_folder, monkeypatch
 ):
     """And the validation split is whole: trials on any share are judged by the same examples."""
-    from lrstudy.training import loop as training
+    from lrstudy.training import loop
 
-    sizes, train = [], training.train
+    sizes, train = [], loop.train
 
     def watched(settings, training, validation, *args, **kwargs):
         sizes.append((len(training), len(validation)))
         return train(settings, training, validation, *args, **kwargs)
 
-    monkeypatch.setattr(training, "train", watched)
+    monkeypatch.setattr(loop, "train", watched)
     whole = task["settings"]
     half = whole | {"training_share": 0.5}
     root = Path(task["folder"]).parent

@@ -532,7 +532,7 @@ def test_warmup_must_leave_something_of_the_training(warmup_epochs):
 
 
 def test_other_mistakes_are_refused():
-    with pytest.raises(StudyError, match=r"'expo' is not a schedule; choose one of cosine,.*'exponential'"):
+    with pytest.raises(StudyError, match=r"'expo' is not a schedule; choose one of .*'exponential'"):
         make_schedule("expo", 10)
     with pytest.raises(StudyError, match="granularity: 'batch' is not known; choose one of epoch, step"):
         make_schedule("cosine", 10, granularity="batch")

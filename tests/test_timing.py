@@ -17,7 +17,7 @@ from lrstudy.files import write_json
 from lrstudy.recipe.config import check_params
 from lrstudy.stages import compare
 from lrstudy.stages.timing import main
-from lrstudy.training import loop as training
+from lrstudy.training import loop
 from tiny_data import settings, write_dataset
 
 # The order of the rows
@@ -92,14 +92,14 @@ def test_a_row_has_the_median_of_its_seconds_and_of_its_ratios_with_their_exact_
 @pytest.fixture
 def watched(monkeypatch, one_thread):
     """The trainings that were run, an epoch each: settings, epochs done before, examples, validation examples."""
-    seen, real = [], training.train
+    seen, real = [], loop.train
 
     def train(chosen, train_split, validation, meta, *, state=None, on_epoch):
         done = len(state["epochs"]) if state else 0
         seen.append((chosen, done, len(train_split), len(validation)))
         return real(chosen, train_split, validation, meta, state=state, on_epoch=on_epoch)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     return seen
 
 

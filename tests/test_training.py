@@ -15,7 +15,7 @@ from lrstudy.ledger.record import ALWAYS_IN_FINAL
 from lrstudy.recipe.models import make_model
 from lrstudy.recipe.optimizers import OPTIMIZERS, evaluation_weights, make_optimizer
 from lrstudy.schedules import make_schedule
-from lrstudy.training import loop as training
+from lrstudy.training import loop
 from lrstudy.training.batches import make_split
 from lrstudy.training.devices import choose_device, choose_dtype, compute_clock
 from lrstudy.training.evaluation import predict, summarize
@@ -218,7 +218,7 @@ def test_the_weights_that_are_kept_reproduce_their_validation_metrics(model, opt
 
 def test_the_best_epoch_is_the_first_with_the_lowest_validation_loss(monkeypatch):
     losses, weights = iter([0.9, 0.5, 0.7, 0.6, 0.5]), []
-    monkeypatch.setattr(training, "summarize", lambda logits, labels: {"loss": next(losses, 0.1)})
+    monkeypatch.setattr(loop, "summarize", lambda logits, labels: {"loss": next(losses, 0.1)})
 
     def keep(record: dict, checkpoint) -> None:
         weights.append({name: value.clone() for name, value in checkpoint()["model"].items()})
@@ -325,7 +325,7 @@ def test_an_averages_batch_norm_has_its_own_statistics_of_the_training_data():
 
 def test_the_averages_change_nothing_of_the_training(monkeypatch):
     whole = run("resnet", augment="crop_flip")
-    monkeypatch.setattr(training.WeightAverages, "update", lambda *_: None)
+    monkeypatch.setattr(loop.WeightAverages, "update", lambda *_: None)
     without = run("resnet", augment="crop_flip")
     assert without_clock(whole.epochs) == without_clock(without.epochs)
     assert all(
@@ -336,7 +336,7 @@ def test_the_averages_change_nothing_of_the_training(monkeypatch):
 @pytest.mark.parametrize("model", ["resnet", "lstm"])
 def test_training_examples_are_evaluated_as_test_examples_are(model, monkeypatch):
     """Not with dropout, batch norm of the batch and weights that still move, as the running accuracy is."""
-    monkeypatch.setattr(training, "TRAIN_EVALUATED", 20)
+    monkeypatch.setattr(loop, "TRAIN_EVALUATED", 20)
     progress = run(model, optimizer={"name": "sgd", "base_lr": 0.2}, augment="crop_flip")
     splits, meta = DATA["image" if model == "resnet" else "text"]
     rows = np.sort(np.random.default_rng(0).permutation(SIZES["train"])[:20])
@@ -445,7 +445,7 @@ def explodes_in_epoch_2(*args, **kwargs):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_late_divergence_keeps_the_best_epoch_and_is_not_resumed(monkeypatch):
-    monkeypatch.setattr(training, "make_schedule", explodes_in_epoch_2)
+    monkeypatch.setattr(loop, "make_schedule", explodes_in_epoch_2)
     states = []
     changes = {
         "num_epochs": 4,

@@ -11,7 +11,6 @@ Exit status 0 if something can be decided, 1 if nothing can, 2 for a mistake in 
 import argparse
 import json
 import math
-import re
 import sys
 import tempfile
 from collections import defaultdict
@@ -31,7 +30,6 @@ from lrstudy.analysis.statistics import (
     chance_to_decide,
     smallest_p,
 )
-from lrstudy.files import write_atomically
 from lrstudy.ledger import Ledger, Record
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.cells import Cell, make_cell
@@ -549,16 +547,6 @@ def printed(overrides: Sequence[str]) -> str:
         return report(design(params, paired_spreads(params, []), cost))
 
 
-_SHOWN = re.compile(
-    r"(<!-- python -m lrstudy\.design, ([^\n]+), empty ledger -->\n\n```\n).*?(\n```)", re.DOTALL
-)
-
-
-def documented(text: str) -> str:
-    """The document with what is printed now below each mark ``<!-- ..., <overrides>, empty ledger -->``."""
-    return _SHOWN.sub(lambda found: found[1] + printed(found[2].split()) + found[3], text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m lrstudy.design",
@@ -566,11 +554,7 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="write JSON")
-    parser.add_argument("--docs", metavar="FILE", type=Path, help="write the prints that a document shows")
     arguments = parser.parse_args()
-    if arguments.docs is not None:
-        write_atomically(arguments.docs, documented(arguments.docs.read_text("utf-8")))
-        return
     params, root = load_params(), workspace_root()
     ledger = Ledger(root / "ledger")
     records = list(ledger.records())

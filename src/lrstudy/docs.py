@@ -2,7 +2,8 @@
 
 A part stands between ``<!-- made by make docs: results -->`` and ``<!-- end -->``. It is made from
 reports/comparison.json and the ledger, so that README.md and docs/findings.md say what the report says; or
-from the registries, so that the pages about optimizers, controllers and networks say what is allowed.
+from the registries and conf/, so that the pages about optimizers, controllers and networks say what is
+allowed, and that about the protocol what the presets can decide.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.controllers import CONTROLLERS
+from lrstudy.entries.parameters import REQUIRED, Parameter
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.ledger import Ledger, Record
@@ -28,8 +30,8 @@ from lrstudy.study.workspace import ledger_folder
 
 DOCUMENTS = (Path("README.md"), Path("docs/findings.md"))
 
-PAGES = (Path("docs/optimizers.md"), Path("docs/controllers.md"), Path("docs/networks.md"))
-"""What is made from the registries alone."""
+PAGES = tuple(Path("docs") / f"{name}.md" for name in ("optimizers", "controllers", "networks", "protocol"))
+"""What is made from the registries and conf/ alone."""
 
 _PART = re.compile(r"(<!-- made by make docs: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -173,11 +175,18 @@ def networks() -> str:
         [
             name,
             f"`{definition}`",
-            "; ".join(s.allowed(size) for size, s in parameters_of(name).items()) or "none",
+            "; ".join(_size(size, spec) for size, spec in parameters_of(name).items()) or "none",
         ]
         for name, definition in architectures().items()
     ]
     return table(["architecture", "definition", "sizes"], rows)
+
+
+def _size(name: str, spec: Parameter) -> str:
+    """What a size may be, with its name and its default, if it has one."""
+    allowed = spec.allowed(name)
+    said = allowed if re.search(rf"\b{name}\b", allowed) else f"{name}: {allowed}"
+    return said if spec.default is REQUIRED else f"{said}, default {_value(spec.default)}"
 
 
 def parameters(entry: str) -> str:
@@ -206,6 +215,15 @@ ENTRIES: dict[str, Callable[[], str]] = {
 }
 """What can stand in a page about the registries' entries, by name."""
 
+_DESIGN = "design "
+
+
+def designed(overrides: str) -> str:
+    """What ``make design`` prints for conf/ with these overrides and an empty ledger."""
+    from lrstudy.design import printed
+
+    return f"```\n{printed(overrides.split())}\n```"
+
 
 PARTS: dict[str, Callable[[dict[str, Any], Sequence[Record]], str]] = {
     part.__name__: part for part in (answer, results, progress, claims, gaps, trainings)
@@ -226,11 +244,16 @@ def made(text: str, where: str, comparison: dict, records: Sequence[Record]) -> 
     """
 
     def part(found: re.Match) -> str:
-        if found[2] in ENTRIES:
-            return f"{found[1]}\n{ENTRIES[found[2]]()}\n\n{found[4]}"
-        if found[2] not in PARTS:
-            raise unknown(f"{where}: made by make docs", found[2], [*PARTS, *ENTRIES], "a part of documents")
-        return f"{found[1]}\n{PARTS[found[2]](comparison, records)}\n\n{found[4]}"
+        begin, name, _, end = found.groups()
+        if name.startswith(_DESIGN):
+            text = designed(name.removeprefix(_DESIGN))
+        elif name in ENTRIES:
+            text = ENTRIES[name]()
+        elif name in PARTS:
+            text = PARTS[name](comparison, records)
+        else:
+            raise unknown(f"{where}: made by make docs", name, [*PARTS, *ENTRIES], "a part of documents")
+        return f"{begin}\n{text}\n\n{end}"
 
     return _PART.sub(part, text)
 
@@ -251,13 +274,13 @@ def main() -> None:
     check = arguments.check
     comparison = {} if arguments.entries else read_comparison()
     records = [] if arguments.entries else list(Ledger(ledger_folder(workspace_root())).records())
-    stale = []
+    stale = {}
     for path in PAGES if arguments.entries else (*DOCUMENTS, *PAGES):
         text = path.read_text("utf-8")
         if (new := made(text, str(path), comparison, records)) != text:
-            stale.append(str(path))
-            if not check:
-                write_atomically(path, new)
+            stale[str(path)] = new
+    for name, new in stale.items() if not check else ():
+        write_atomically(name, new)
     if check and stale:
         raise StudyError(
             f"{', '.join(stale)}: not what the committed study gives; `make docs` makes them anew."

@@ -18,7 +18,19 @@ def unknown(where: str, found: object, allowed: Iterable[str], noun: str) -> Stu
     conf/schedule: 'expo' is not a schedule; choose one of cosine, exponential. Did you mean 'exponential'?
     """
     names = sorted(str(name) for name in allowed)
-    message = f"{where}: {found!r} is not {noun}; choose one of {', '.join(names) or '(none)'}."
+    allowed_names = ", ".join(names) or "(none)"
+    return StudyError(
+        f"{where}: {found!r} is not {noun}; choose one of {allowed_names}.{meant(found, names)}"
+    )
+
+
+def meant(found: object, names: Iterable[str]) -> str:
+    """A question after the one of ``names`` that begins so or is nearest; empty where none is near.
+
+    >>> meant("expo", ["cosine", "exponential"])
+    " Did you mean 'exponential'?"
+    """
+    names = list(names)
     near = [name for name in names if str(found) and name.startswith(str(found))]
     near = near or difflib.get_close_matches(str(found), names, n=1)
-    return StudyError(message + (f" Did you mean {near[0]!r}?" if near else ""))
+    return f" Did you mean {near[0]!r}?" if near else ""

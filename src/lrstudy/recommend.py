@@ -28,6 +28,7 @@ from lrstudy.recipe.config import Choices, FloatRange
 from lrstudy.recipe.dataset import headlines
 from lrstudy.recipe.identity import content_hash
 from lrstudy.schedules import forms_of
+from lrstudy.words import counted
 
 REFERENCE = "static"
 REACH = 1.5
@@ -61,7 +62,7 @@ class Task:
     @property
     def name(self) -> str:
         """In words."""
-        return f"{self.model}, {self.num_epochs} epochs of {self.data}, {self.setting}"
+        return f"{self.model}, {counted(self.num_epochs, 'epoch')} of {self.data}, {self.setting}"
 
 
 def tasks_of(records: Iterable[Record], headline: Mapping[str, str]) -> list[Task]:

@@ -55,9 +55,9 @@ def _misfit(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str | None:
         total = arrays.get("tokens", np.empty(())).size
         shapes |= {"tokens": (np.int32, (total,)), "offsets": (np.int64, (count + 1,))}
     for name, (dtype, shape) in shapes.items():
-        found = arrays.get(name)
-        if found is None or found.dtype != dtype or found.shape != shape:
-            what = "no" if found is None else f"{found.dtype} {found.shape}"
+        array = arrays.get(name)
+        if array is None or array.dtype != dtype or array.shape != shape:
+            what = "no" if array is None else f"{array.dtype} {array.shape}"
             return f"{what} {name}, expected {np.dtype(dtype)} {shape}"
     if count == 0:
         return "no examples"

@@ -5,6 +5,8 @@ its cache. What it lacks is here: one clear error, bounds on what is read, and l
 """
 
 import csv
+import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy.data.raw import IMAGE_TYPE, MAX_IMAGE_BYTES, ROWS_AT_ONCE, class_numbers, is_string, one_line
+from lrstudy.data.raw import (
+    IMAGE_TYPE,
+    MAX_IMAGE_BYTES,
+    ROWS_AT_ONCE,
+    check_no_gap,
+    class_numbers,
+    is_string,
+    one_line,
+)
 from lrstudy.errors import StudyError, unknown
 from lrstudy.recipe.dataset import Columns, Split
 
@@ -58,9 +68,32 @@ def write_table(
             for path in paths:
                 if not path.is_file():
                     raise StudyError(f"{at}: {path} is not there; correct origin.folder or origin.files.")
+                before = 0
                 for inputs, labels in _rows_of(path, kind, columns, cache, at):
-                    numbers = class_numbers(labels, classes, f"{at}: {path.name}")
-                    writer.add(_images_of(inputs, path.parent, at) if kind == "image" else inputs, numbers)
+                    place = functools.partial(_place, path, before)
+                    numbers = class_numbers(labels, classes, f"{at}: {path.name}", place)
+                    if kind == "image":
+                        names = inputs.to_pylist() if is_string(inputs.type) else None
+                        writer.add(_images_of(inputs, path.parent, at), numbers, names)
+                    else:
+                        check_no_gap(inputs, "text", f"{at}: {path.name}", place)
+                        writer.add(inputs, numbers)
+                    before += len(labels)
+
+
+def _place(path: Path, before: int, row: int) -> str:
+    """Where a row stands in its file: of a CSV file the line in which it begins."""
+    if path.suffix != ".csv":
+        return f"row {before + row}"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        begins, rows = 1, -2  # the header is none
+        for fields in reader:
+            rows += bool(fields)  # an empty line is none
+            if rows == before + row:
+                return f"line {begins}"
+            begins = reader.line_num + 1
+    return f"row {before + row}"
 
 
 def _rows_of(path: Path, kind: str, columns: Columns, cache: Path, at: str) -> Iterator[tuple[Any, Any]]:
@@ -82,15 +115,21 @@ def _rows_of(path: Path, kind: str, columns: Columns, cache: Path, at: str) -> I
             "keep_default_na": False,
             "encoding": "utf-8-sig",
         }
-        found = dict.fromkeys(header, "string")
+        names = header
+        if len(header) == 1 and (other := re.search("[;\t|]", header[0])):
+            raise StudyError(
+                f"{at}: {path.name}, line 1: found one column, {header[0]!r}, and {other[0]!r} in it; "
+                "commas separate columns: save it so, or as parquet."
+            )
     else:
         from lrstudy.data.raw import parquet_schema
 
-        found = {field.name: str(field.type) for field in parquet_schema(path, at)}
+        names = [field.name for field in parquet_schema(path, at)]
     for name in (columns.input, columns.label):
-        if name not in found:
-            raise unknown(f"{at}: {path.name}: origin.columns", name, found, "a column")
-    for table in stream(path.suffix[1:], {"rows": [str(path)]}, cache, at, **options)["rows"]:
+        if name not in names:
+            raise unknown(f"{at}: {path.name}: origin.columns", name, names, "a column")
+    rows = stream(path.suffix[1:], {"rows": [str(path)]}, cache, f"{at}: {path.name}", **options)["rows"]
+    for table in rows:
         inputs, labels = (table[name].combine_chunks() for name in (columns.input, columns.label))
         if not (is_string(inputs.type) or (kind == "image" and pa.types.is_struct(inputs.type))):
             wanted = f"{IMAGE_TYPE} or string, of paths" if kind == "image" else "string"
@@ -109,12 +148,21 @@ def _images_of(inputs: Any, folder: Path, at: str) -> list[bytes]:
 
 def _read_image(path: Path, at: str) -> bytes:
     if not path.is_file():
-        raise StudyError(f"{at}: the image {path} is not there.")
+        raise StudyError(f"{at}: the image {path} {_no_file(path)}.")
     if path.stat().st_size > MAX_IMAGE_BYTES:
         raise StudyError(
             f"{at}: {path} has {path.stat().st_size:,} bytes, at most {MAX_IMAGE_BYTES:,} allowed."
         )
     return path.read_bytes()
+
+
+def _no_file(path: Path) -> str:
+    """Why there is nothing to read."""
+    if path.is_dir() and path.is_symlink():
+        return "is a link to a folder, which is not followed"
+    if path.is_dir():
+        return "is a folder" if any(path.iterdir()) else "is an empty folder"
+    return f"is a link to {path.readlink()}, which is not there" if path.is_symlink() else "is not there"
 
 
 def write_images(
@@ -136,23 +184,33 @@ def write_images(
         at = f"{where}, {split}"
         if not folder.is_dir():
             raise StudyError(f"{at}: {folder} is no folder; correct origin.folder or origin.splits.")
-        found = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[:1] != ".")
-        for name in found:
+        inside = sorted(path for path in folder.iterdir() if path.name[:1] != ".")
+        for path in inside:
+            if not path.is_dir():
+                raise StudyError(f"{at}: {path} is in no class's folder; move it into one, or away.")
+        names = [path.name for path in inside]
+        for name in names:
             if name not in classes:
                 raise unknown(f"{at}: {folder}: a folder", name, classes, "one of the data set's classes")
         for name in classes:
-            if name not in found:
-                raise StudyError(f"{at}: the class {name!r} has no folder in {folder}; found {found}.")
+            if name not in names:
+                raise StudyError(f"{at}: the class {name!r} has no folder in {folder}; found {names}.")
+        left = set()
+        for path in (path for name in names for path in (folder / name).rglob("[!.]*")):
+            if path.is_file():
+                left.add(path)
+            elif not path.is_dir() or path.is_symlink() or not any(path.iterdir()):
+                raise StudyError(f"{at}: {path} {_no_file(path)}, where an image is expected; move it away.")
         # Its glob knows no escapes, and a bracket in a path is seldom meant as a pattern.
-        pattern = {"rows": [re.sub(r"[\[\]?*]", "?", str(folder / name)) + "/**" for name in found]}
-        left = {path for name in found for path in (folder / name).rglob("[!.]*") if path.is_file()}
+        pattern = {"rows": [re.sub(r"[\[\]?*]", "?", str(folder / name)) + "/**" for name in names]}
         streamed = stream("imagefolder", pattern, cache, at, images=True, drop_labels=False)
         with _Writer(targets[split], "image", at) as writer:
             for table in streamed["rows"]:
                 paths = [Path(value["path"]) for value in table["image"].to_pylist()]
                 left.difference_update(paths)
                 numbers = [classes.index(path.relative_to(folder).parts[0]) for path in paths]
-                writer.add([_read_image(path, at) for path in paths], np.array(numbers))
+                named = [str(path.relative_to(folder)) for path in paths]
+                writer.add([_read_image(path, at) for path in paths], np.array(numbers), named)
         if left:
             raise StudyError(
                 f"{at}: {min(left)} is no image by its name, so {len(left)} files of the folder would be "
@@ -175,12 +233,12 @@ def stream(
     import datasets
 
     with _readable(at):
-        found = datasets.load_dataset(
+        loaded = datasets.load_dataset(
             builder, data_files=files, streaming=True, cache_dir=str(cache), **options
         )
         if images:
-            found = found.cast_column("image", datasets.Image(decode=False))
-    return {split: _tables(found[split], at) for split in files}
+            loaded = loaded.cast_column("image", datasets.Image(decode=False))
+    return {split: _tables(loaded[split], at) for split in files}
 
 
 def _tables(rows: Any, at: str) -> Iterator[Any]:
@@ -213,10 +271,10 @@ def names_of_classes(path: Path, column: str, cache: Path, at: str) -> list[str]
     import datasets
 
     with _readable(at):
-        found = datasets.load_dataset(
+        loaded = datasets.load_dataset(
             "parquet", data_files={"rows": [str(path)]}, streaming=True, cache_dir=str(cache)
         )
-        feature = (found["rows"].features or {}).get(column)
+        feature = (loaded["rows"].features or {}).get(column)
     return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
 
@@ -238,12 +296,14 @@ class _Writer:
         self.writer = pq.ParquetWriter(self.path, self.schema)
         return self
 
-    def add(self, inputs: Any, labels: np.ndarray) -> None:
-        """Write some rows: encoded images or an Arrow array of texts, and labels."""
+    def add(self, inputs: Any, labels: np.ndarray, paths: list[str] | None = None) -> None:
+        """Write some rows: encoded images, with their paths if they have some, or an Arrow array of texts."""
         import pyarrow as pa
 
         if self.kind == "image":
-            inputs = pa.array([{"bytes": value, "path": None} for value in inputs], self.type)
+            of_files = paths or itertools.repeat(None)
+            rows = [{"bytes": value, "path": path} for value, path in zip(inputs, of_files, strict=False)]
+            inputs = pa.array(rows, self.type)
         else:
             inputs = inputs.cast(self.type)
         self.size += inputs.nbytes

@@ -148,9 +148,9 @@ def _read_source(raw: Path) -> Source:
     source = Source.read(raw / "source.json", stage)
     for split, entry in source.files.items():
         path = raw / f"{split}.parquet"
-        found = digest(path, "sha256") if path.is_file() else "nothing"
-        if found != entry.sha256:
-            raise refused(path, stage, f"found {found}, but source.json speaks of SHA-256 {entry.sha256}")
+        actual = digest(path, "sha256") if path.is_file() else "nothing"
+        if actual != entry.sha256:
+            raise refused(path, stage, f"found {actual}, but source.json speaks of SHA-256 {entry.sha256}")
     return source
 
 

@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lrstudy.errors import StudyError, unknown
 from lrstudy.files import write_atomically
 from lrstudy.recipe.dataset import Columns, Layout, Split, image_shape
+from lrstudy.words import counted
 
 OFFICIAL_SPLITS: tuple[Split, ...] = ("train", "test")
 ARCHIVE_SIZE = 32  # pixels, height and width, of the images in CIFAR's archive
@@ -56,24 +57,24 @@ def read_rows(
     column, label, classes = layout.columns.input, layout.columns.label, layout.class_names
     with _readable_parquet(where), pq.ParquetFile(path) as file:
         schema, metadata = file.schema_arrow, file.metadata
-        found, labelled = _type(schema, column), _type(schema, label)
+        input_type, labelled = _type(schema, column), _type(schema, label)
         if layout.kind == "image":
             wanted = IMAGE_TYPE
             right = (
-                pa.types.is_struct(found)
-                and found.get_field_index("bytes") >= 0
-                and pa.types.is_binary(found.field("bytes").type)
+                pa.types.is_struct(input_type)
+                and input_type.get_field_index("bytes") >= 0
+                and pa.types.is_binary(input_type.field("bytes").type)
             )
         else:
             wanted = "string"
-            right = pa.types.is_string(found) or pa.types.is_large_string(found)
+            right = pa.types.is_string(input_type) or pa.types.is_large_string(input_type)
         if not right or not (pa.types.is_integer(labelled) or pa.types.is_string(labelled)):
             columns = ", ".join(f"{f.name}: {f.type}" for f in schema) or "none"
             raise StudyError(
                 f"{where}: columns are {columns}; expected {column}: {wanted}, {label}: integer or string."
             )
         if rows is not None and metadata.num_rows != rows:
-            raise StudyError(f"{where}: {metadata.num_rows:,} rows, expected {rows:,}.")
+            raise StudyError(f"{where}: {counted(metadata.num_rows, 'row')}, expected {rows:,}.")
         batches, unpacked = [], 0
         for batch in file.iter_batches(ROWS_AT_ONCE, columns=[column, label]):
             unpacked += batch.nbytes
@@ -83,7 +84,7 @@ def read_rows(
         table = pa.Table.from_batches(batches) if batches else schema.empty_table()
         table = table.combine_chunks()
         if rows is not None and table.num_rows != rows:
-            raise StudyError(f"{where}: {table.num_rows:,} rows, expected {rows:,}.")
+            raise StudyError(f"{where}: {counted(table.num_rows, 'row')}, expected {rows:,}.")
 
     labels = class_numbers(table[label].combine_chunks(), classes, where)
     counts = np.bincount(labels, minlength=len(classes)).tolist()
@@ -96,7 +97,9 @@ def read_rows(
         raise StudyError(f"{where}: the class {classes[counts.index(0)]!r} has no example.")
     values = table[column].chunk(0) if table[column].num_chunks else table[column].combine_chunks()
     if layout.kind == "image":
-        images, encoding = _decode_images(values.field("bytes"), layout, where)
+        index = values.type.get_field_index("path")
+        paths = values.field("path").to_pylist() if index >= 0 else [None] * len(values)
+        images, encoding = _decode_images(values.field("bytes"), paths, layout, where)
         return images, labels, encoding
     return _decode_texts(values, where), labels, "utf-8"
 
@@ -129,7 +132,7 @@ def _type(schema: Any, name: str) -> Any:
     return schema.field(index).type if index >= 0 else pa.null()
 
 
-def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray, str]:
+def _decode_images(values: Any, paths: list, layout: Layout, where: str) -> tuple[np.ndarray, str]:
     from PIL import Image
 
     height, width, channels = image_shape(layout)
@@ -162,8 +165,9 @@ def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray,
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             wanted = "" if layout.resize else f"{height}x{width} "
             reason = re.sub(r" <_io\.BytesIO[^>]*>", "", one_line(error))  # another address every time
+            named = f"image {row} ({paths[row]})" if paths[row] else f"image {row}"
             raise StudyError(
-                f"{where}: image {row} is no {wanted}image in {', '.join(FORMATS)} ({reason})."
+                f"{where}: {named} is no {wanted}image in {', '.join(FORMATS)} ({reason})."
             ) from error
     return images, "+".join(sorted(encodings))
 
@@ -171,8 +175,7 @@ def _decode_images(values: Any, layout: Layout, where: str) -> tuple[np.ndarray,
 def _decode_texts(values: Any, where: str) -> list[str]:
     import pyarrow.compute as pc
 
-    if values.null_count:
-        raise StudyError(f"{where}: {values.null_count:,} rows have no text.")
+    check_no_gap(values, "text", where, "row {}".format)
     longest = pc.max(pc.binary_length(values)).as_py() or 0
     if longest > MAX_TEXT_BYTES:
         raise StudyError(f"{where}: a text has {longest:,} bytes, at most {MAX_TEXT_BYTES:,} allowed.")
@@ -275,16 +278,26 @@ def check_size(path: Path, where: str) -> None:
         raise StudyError(f"{where}: {path} has {size:,} bytes, at most {MAX_FILE_BYTES:,} allowed.")
 
 
-def class_numbers(labels: Any, classes: list[str], at: str) -> np.ndarray:
+def check_no_gap(values: Any, what: str, at: str, place: Callable[[int], str]) -> None:
+    """Raise StudyError if an Arrow array has nothing in a row: no ``what``, in ``place(row)``."""
+    if values.null_count:
+        first = place(values.is_null().index(True).as_py())
+        raise StudyError(f"{at}: {counted(values.null_count, 'row')} without a {what}, the first in {first}.")
+
+
+def class_numbers(
+    labels: Any, classes: list[str], at: str, place: Callable[[int], str] = "row {}".format
+) -> np.ndarray:
     """Labels of an Arrow array, numbers or names of classes, as int64 (N,).
+
+    ``place`` says in errors where a row stands.
 
     Raises:
         StudyError: one is missing, or no class.
     """
     import pyarrow as pa
 
-    if labels.null_count:
-        raise StudyError(f"{at}: {labels.null_count:,} rows have no label.")
+    check_no_gap(labels, "label", at, place)
     if pa.types.is_integer(labels.type):
         numbers = labels.to_numpy(zero_copy_only=False)
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= len(classes)):
@@ -299,7 +312,8 @@ def class_numbers(labels: Any, classes: list[str], at: str) -> np.ndarray:
     by_name |= {name: number for number, name in enumerate(classes)}
     for name in labels.unique().to_pylist():
         if name not in by_name:
-            raise unknown(f"{at}: label", name, classes, "one of the data set's classes")
+            first = place(labels.index(name).as_py())
+            raise unknown(f"{at}, {first}: label", name, classes, "one of the data set's classes")
     return np.array([by_name[name] for name in labels.to_pylist()], np.int64)
 
 

@@ -85,21 +85,21 @@ def download(
     shutil.rmtree(staging, ignore_errors=True)  # what a call that was killed left
     try:
         if source == "sample":
-            found = _stage_sample(name, spec, staged)
+            brought = _stage_sample(name, spec, staged)
         elif source == "archive" and spec.archive:
-            found = _stage_archive(name, spec, spec.archive, staged, folder, partial / name)
+            brought = _stage_archive(name, spec, spec.archive, staged, folder, partial / name)
         elif isinstance(spec.origin, Hub) and mirror is not None:
-            found = _stage_mirror(name, spec, spec.origin, staged, mirror)
+            brought = _stage_mirror(name, spec, spec.origin, staged, mirror)
         elif isinstance(spec.origin, Hub):
-            found = _stage_hub(name, spec, spec.origin, staged, folder, partial / name, endpoint)
+            brought = _stage_hub(name, spec, spec.origin, staged, folder, partial / name, endpoint)
         elif isinstance(spec.origin, Torchvision):
-            found = _stage_torchvision(name, spec, spec.origin, staged, partial / name)
+            brought = _stage_torchvision(name, spec, spec.origin, staged, partial / name)
         else:
-            found = _stage_own(name, spec, spec.origin, staged)
+            brought = _stage_own(name, spec, spec.origin, staged)
         paths = {s: staged[s] if staged[s].exists() else folder / f"{s}.parquet" for s in OFFICIAL_SPLITS}
-        record = _describe(name, spec, paths, found)
-        if isinstance(spec.origin, Hub) and found.origin in ("hub", "mirror"):
-            _check_class_names(name, spec, found, paths)
+        record = _describe(name, spec, paths, brought)
+        if isinstance(spec.origin, Hub) and brought.origin in ("hub", "mirror"):
+            _check_class_names(name, spec, brought, paths)
         for split, path in staged.items():
             if path.exists():
                 os.replace(path, folder / f"{split}.parquet")
@@ -110,7 +110,7 @@ def download(
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Brought:
     """Where the staged files are from and how they are to be read."""
 
     origin: str
@@ -134,50 +134,50 @@ def layout_of(spec: Dataset, columns: Columns) -> Layout:
     )
 
 
-def _describe(name: str, spec: Dataset, paths: dict[Split, Path], found: _Found) -> dict[str, Any]:
+def _describe(name: str, spec: Dataset, paths: dict[Split, Path], brought: _Brought) -> dict[str, Any]:
     """Check the content of both splits and return the record for ``source.json``."""
     files: dict[Split, dict[str, Any]] = {}
     encodings: set[str] = set()
     contents: dict[Split, set[bytes]] = {}
     for split, path in paths.items():
-        where = f"{name} ({found.origin}), {split}"
-        rows = found.rows[split] if found.rows else None
-        values, labels, encoding = read_rows(path, found.layout, rows, where)
+        where = f"{name} ({brought.origin}), {split}"
+        rows = brought.rows[split] if brought.rows else None
+        values, labels, encoding = read_rows(path, brought.layout, rows, where)
         encodings.update(encoding.split("+"))
         contents[split] = set(content_digests(values))
         files[split] = {"sha256": digest(path, "sha256"), "bytes": path.stat().st_size, "rows": len(labels)}
     if contents["test"] <= contents["train"]:
         raise StudyError(
-            f"{name} ({found.origin}): every test example stands in train, so test would measure memory; "
+            f"{name} ({brought.origin}): every test example stands in train, so test would measure memory; "
             "give the two splits files of their own."
         )
-    official = found.official
+    official = brought.official
     if official is None:
         hashes = {split: [entry["sha256"]] for split, entry in files.items()}
         official = isinstance(spec.origin, Hub) and hashes == spec.origin.sha256
-    note = "sample" if found.origin == "sample" else "JPEG copy" if "jpeg" in encodings else "mirror"
-    noted = not official and found.origin in ("sample", "mirror", "hub")
+    note = "sample" if brought.origin == "sample" else "JPEG copy" if "jpeg" in encodings else "mirror"
+    noted = not official and brought.origin in ("sample", "mirror", "hub")
     resized = ", resized to {}x{}".format(*image_shape(spec)) if spec.resize else ""
-    revision = found.revision
-    if isinstance(spec.origin, Hub) and official and found.origin == "mirror":
+    revision = brought.revision
+    if isinstance(spec.origin, Hub) and official and brought.origin == "mirror":
         revision = spec.origin.revision
     return {
         "dataset": name,
-        "source": found.origin,
+        "source": brought.origin,
         "official": official,
-        "label": (found.title or spec.title) + (f" ({note})" if noted else "") + resized,
+        "label": (brought.title or spec.title) + (f" ({note})" if noted else "") + resized,
         "encoding": "+".join(sorted(encodings)),
         "revision": revision,
-        "layout": found.layout.model_dump(),
+        "layout": brought.layout.model_dump(),
         "files": files,
     }
 
 
-def _check_class_names(name: str, spec: Dataset, found: _Found, paths: dict[Split, Path]) -> None:
+def _check_class_names(name: str, spec: Dataset, brought: _Brought, paths: dict[Split, Path]) -> None:
     """Where files name their classes themselves, the names must be those of the conf, in their order."""
     for split, path in paths.items():
-        where = f"{name} ({found.origin}), {split}"
-        names = names_of_classes(path, found.layout.columns.label, path.parent, where)
+        where = f"{name} ({brought.origin}), {split}"
+        names = names_of_classes(path, brought.layout.columns.label, path.parent, where)
         if names is not None and names != spec.classes:
             raise StudyError(
                 f"{where}: the file's classes are {', '.join(names)}; conf says {', '.join(spec.classes)}. "
@@ -185,7 +185,7 @@ def _check_class_names(name: str, spec: Dataset, found: _Found, paths: dict[Spli
             )
 
 
-def _stage_sample(name: str, spec: Dataset, staged: dict[Split, Path]) -> _Found:
+def _stage_sample(name: str, spec: Dataset, staged: dict[Split, Path]) -> _Brought:
     from lrstudy.data import sample
 
     if spec.sample is None:
@@ -199,10 +199,10 @@ def _stage_sample(name: str, spec: Dataset, staged: dict[Split, Path]) -> _Found
     layout = layout_of(spec, made.columns)
     layout = layout.model_copy(update={"class_names": made.class_names, "balanced": True, "resize": False})
     rows = {split: table.num_rows for split, table in made.tables.items()}
-    return _Found("sample", f"version {sample.VERSION}", layout, rows, official=False, title=made.title)
+    return _Brought("sample", f"version {sample.VERSION}", layout, rows, official=False, title=made.title)
 
 
-def _stage_mirror(name: str, spec: Dataset, origin: Hub, staged: dict[Split, Path], mirror: Path) -> _Found:
+def _stage_mirror(name: str, spec: Dataset, origin: Hub, staged: dict[Split, Path], mirror: Path) -> _Brought:
     by_split: dict[Split, list[Path]] = {}
     for split in staged:
         by_split[split] = [mirror / origin.repo / file for file in origin.files[split]]
@@ -214,7 +214,7 @@ def _stage_mirror(name: str, spec: Dataset, origin: Hub, staged: dict[Split, Pat
                 )
             check_size(path, f"{name} (mirror), {split}")
     official = None if _as_it_is(origin) else _hashes_agree(by_split, origin)
-    return _Found("mirror", None, _stage_files(name, spec, origin, by_split, staged), spec.rows, official)
+    return _Brought("mirror", None, _stage_files(name, spec, origin, by_split, staged), spec.rows, official)
 
 
 def _stage_hub(
@@ -225,15 +225,15 @@ def _stage_hub(
     folder: Path,
     partial: Path,
     endpoint: str | None,
-) -> _Found:
+) -> _Brought:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
     as_it_is = _as_it_is(origin)
     layout = layout_of(spec, origin.columns if as_it_is else written_columns(spec.kind))
-    found = _Found("hub", origin.revision, layout, spec.rows, official=True)
+    brought = _Brought("hub", origin.revision, layout, spec.rows, official=True)
     if _is_here(folder, origin.revision, layout):
-        return found
+        return brought
     with contextlib.ExitStack() as kept:
         by_split: dict[Split, list[Path]] = {}
         for split in staged:
@@ -250,7 +250,7 @@ def _stage_hub(
                 getting = fetched(url, partial, f"sha256:{expected}", name, build_hf_headers())
                 by_split[split].append(kept.enter_context(getting))
         _stage_files(name, spec, origin, by_split, staged)
-    return found
+    return brought
 
 
 def _hash_at_the_hub(url: str, dataset: str, partial: Path) -> str:
@@ -258,13 +258,13 @@ def _hash_at_the_hub(url: str, dataset: str, partial: Path) -> str:
     from huggingface_hub import get_hf_file_metadata
 
     with _clear_network_errors(url, dataset, partial / "unknown"):
-        found = get_hf_file_metadata(url).etag or ""
-    if not re.fullmatch(r"[0-9a-f]{64}", found):
+        sha256 = get_hf_file_metadata(url).etag or ""
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
         raise StudyError(
             f"{dataset}: the hub has no SHA-256 for {url} (a small file outside of its large file storage); "
             "give it as origin.sha256."
         )
-    return found
+    return sha256
 
 
 def _as_it_is(origin: Hub) -> bool:
@@ -273,8 +273,8 @@ def _as_it_is(origin: Hub) -> bool:
 
 
 def _hashes_agree(files: dict[Split, list[Path]], origin: Hub) -> bool:
-    found = {split: [digest(path, "sha256") for path in paths] for split, paths in files.items()}
-    return found == origin.sha256
+    hashes = {split: [digest(path, "sha256") for path in paths] for split, paths in files.items()}
+    return hashes == origin.sha256
 
 
 def _stage_files(
@@ -307,7 +307,7 @@ def _stage_files(
     return layout_of(spec, written_columns(spec.kind))
 
 
-def _stage_own(name: str, spec: Dataset, origin: Images | Table, staged: dict[Split, Path]) -> _Found:
+def _stage_own(name: str, spec: Dataset, origin: Images | Table, staged: dict[Split, Path]) -> _Brought:
     folder, cache = Path(origin.folder).expanduser(), _made(staged["train"].parent) / "cache"
     where = f"{name} ({origin.type})"
     if not folder.is_dir():
@@ -327,19 +327,19 @@ def _stage_own(name: str, spec: Dataset, origin: Images | Table, staged: dict[Sp
             where=where,
         )
     layout = layout_of(spec, written_columns(spec.kind))
-    return _Found(origin.type, None, layout, spec.rows, official=False)
+    return _Brought(origin.type, None, layout, spec.rows, official=False)
 
 
 def _stage_torchvision(
     name: str, spec: Dataset, origin: Torchvision, staged: dict[Split, Path], partial: Path
-) -> _Found:
+) -> _Brought:
     import inspect
 
     import torchvision
 
     known = {
-        found: inspect.signature(getattr(torchvision.datasets, found).__init__).parameters
-        for found in torchvision.datasets.__all__
+        one: inspect.signature(getattr(torchvision.datasets, one).__init__).parameters
+        for one in torchvision.datasets.__all__
     }
     named = origin.name
     usable = [one for one, takes in known.items() if "download" in takes and {"train", "split"} & set(takes)]
@@ -349,7 +349,7 @@ def _stage_torchvision(
         part = {"train": split == "train"} if "train" in known[named] else {"split": split}
         where = f"{name} (torchvision), {split}"
         try:
-            found = getattr(torchvision.datasets, named)(root=partial, download=True, **part)
+            examples = getattr(torchvision.datasets, named)(root=partial, download=True, **part)
         except Exception as error:  # of the network, the archive, the hash: each data set has its own
             raise StudyError(
                 f"{where}: torchvision cannot bring {named} ({one_line(error)}). Where its publisher is out "
@@ -357,7 +357,7 @@ def _stage_torchvision(
                 "-S data=sample."
             ) from error
         images, labels = [], []
-        for image, label in found:
+        for image, label in examples:
             images.append(np.asarray(image))
             labels.append(int(label))
         if len({image.shape for image in images}) > 1:
@@ -365,7 +365,7 @@ def _stage_torchvision(
         columns = written_columns("image")
         write_parquet(image_table(np.stack(images), np.array(labels), columns), target)
     layout = layout_of(spec, written_columns("image"))
-    return _Found("torchvision", f"torchvision {torchvision.__version__}", layout, spec.rows, official=True)
+    return _Brought("torchvision", f"torchvision {torchvision.__version__}", layout, spec.rows, official=True)
 
 
 def _is_here(folder: Path, revision: str | None, layout: Layout) -> bool:
@@ -385,16 +385,16 @@ def _is_here(folder: Path, revision: str | None, layout: Layout) -> bool:
 
 def _stage_archive(
     name: str, spec: Dataset, archive: Archive, staged: dict[Split, Path], folder: Path, partial: Path
-) -> _Found:
+) -> _Brought:
     columns = Columns(input="img", label="label")
     layout = layout_of(spec, columns)
-    found = _Found("archive", f"md5:{archive.md5}", layout, spec.rows, official=True)
-    if not _is_here(folder, found.revision, layout):
+    brought = _Brought("archive", f"md5:{archive.md5}", layout, spec.rows, official=True)
+    if not _is_here(folder, brought.revision, layout):
         with fetched(archive.url, partial, f"md5:{archive.md5}", name) as path:
             for split, target in staged.items():
                 images, labels = read_archive(path, archive.members[split])
                 write_parquet(image_table(images, labels, columns), target)
-    return found
+    return brought
 
 
 @contextlib.contextmanager
@@ -423,11 +423,11 @@ def fetched(
                     displayed_filename=f"{dataset}: {url.rsplit('/', 1)[-1]}",
                     tqdm_class=ProgressBar,
                 )
-            found = digest(path, algorithm)
-            if found != value:
+            actual = digest(path, algorithm)
+            if actual != value:
                 path.unlink()
                 raise StudyError(
-                    f"{dataset}: {url} has {algorithm} {found}, expected {value}. The file was discarded; "
+                    f"{dataset}: {url} has {algorithm} {actual}, expected {value}. The file was discarded; "
                     "run the stage again, and if it fails again the publisher changed the file or something "
                     "on the way did."
                 )

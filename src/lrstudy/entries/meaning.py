@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrstudy.entries.outside import is_outside, module_file, module_folder, parse
-from lrstudy.errors import StudyError
+from lrstudy.errors import StudyError, unknown
 
 PACKAGE = "lrstudy"
 _DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -152,12 +152,16 @@ def definition_outside(key: str) -> str:
         StudyError: it is not defined in that package.
     """
     module, _, name = key.partition(":")
-    module_file(module)  # says what is missing
+    file = module_file(module)  # says what is missing
     package = module.partition(".")[0]
     definition = _followed(f"{module}.{name}", package)
     if not _defined(definition, package):
+        known = _module(module)
+        if name not in known.imports:
+            names = [one for one in known.statements if not one.startswith("_")]
+            raise unknown(key, name, names, f"defined at the top of {file}")
         raise StudyError(
-            f"{key}: {package} does not define {name} at the top of {module_file(module)}, so what it "
+            f"{key}: {package} does not define {name} at the top of {file}, so what it "
             "computes cannot be seen; name the module that does."
         )
     return definition

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lrstudy.errors import StudyError, unknown
+from lrstudy.errors import StudyError, meant, unknown
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -27,9 +27,12 @@ def is_outside(name: str) -> bool:
     """Whether ``name`` is ``package.module:name``.
 
     Raises:
-        StudyError: it has a colon and is none all the same, or names this package.
+        StudyError: it has a colon or a dot and is none all the same, or names this package.
     """
     if ":" not in name:
+        module, dot, own = name.rpartition(".")
+        if dot and _NAME.fullmatch(f"{module}:{own}"):
+            raise StudyError(f"{name!r}: a colon stands before the last part; write {module}:{own}.")
         return False
     if not _NAME.fullmatch(name):
         raise StudyError(f"{name!r}: write code of another package as package.module:name.")
@@ -50,8 +53,12 @@ def load(name: str, noun: str) -> Any:
     with told_whose(name, f"the import of {module_name}"):
         module = importlib.import_module(module_name)
     if not hasattr(module, attribute):
-        names = [one for one in vars(module) if not one.startswith("_")]
-        raise unknown(f"{name}", attribute, names, f"a name of {module.__file__}, so {noun}")
+        own = [
+            one
+            for one, value in vars(module).items()
+            if not one.startswith("_") and getattr(value, "__module__", module_name) == module_name
+        ]
+        raise unknown(name, attribute, own, f"defined in {module.__file__}, as {noun} has to be")
     return _guarded(getattr(module, attribute), name, noun)
 
 
@@ -135,8 +142,11 @@ def module_file(module: str) -> Path:
     for path in (inside / "__init__.py", inside.with_name(f"{inside.name}.py")):
         if path.is_file():
             return path
+    above = module.rpartition(".")[0]
+    beside = [f"{above}.{path.stem}" for path in sorted(inside.parent.glob("[!_]*.py"))]
     raise StudyError(
         f"module {module} not found: looked for {inside.relative_to(folder.parent)}.py in {folder.parent}."
+        f"{meant(module, beside)}"
     )
 
 

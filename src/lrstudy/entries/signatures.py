@@ -1,8 +1,8 @@
 """What the arguments of a class or function may be, read from its source: nothing is imported.
 
-An argument says what it may be in its annotation, ``Annotated[int, Number(ge=8)]`` or a name of
-:mod:`lrstudy.entries.parameters` such as ``Count``. Any other annotation restricts nothing; without one the
-default says what kind of value it is.
+An argument says what it may be in its annotation, ``Annotated[int, Number(ge=8)]``, a name of
+:mod:`lrstudy.entries.parameters` such as ``Count``, or ``int``, ``float`` and ``bool`` alone. Any other
+annotation restricts nothing; without one the default says what kind of value it is.
 """
 
 import ast
@@ -12,7 +12,16 @@ from typing import Any, get_args
 
 from lrstudy.entries import parameters
 from lrstudy.entries.meaning import definition_outside, resolved, source_of
-from lrstudy.entries.parameters import REQUIRED, UNREAD, Free, Parameter, of_default
+from lrstudy.entries.parameters import (
+    REQUIRED,
+    UNREAD,
+    Flag,
+    Free,
+    Number,
+    Parameter,
+    is_number,
+    of_default,
+)
 from lrstudy.errors import StudyError
 
 __all__ = ["definition_outside", "signature"]
@@ -78,9 +87,20 @@ def _arguments(definition: str, function: ast.FunctionDef, skip: int = 0) -> dic
 
 def _parameter(annotation: ast.expr | None, default: ast.expr | None) -> Parameter:
     value = REQUIRED if default is None else _literal(default)
-    if (said := _said(annotation)) is not None:
+    said = _said(annotation) or _plain(annotation, value)
+    if said is not None:
         return replace(said, default=value)
     return Free(value) if value is REQUIRED or value is UNREAD else of_default(value)
+
+
+def _plain(annotation: ast.expr | None, default: object) -> Parameter | None:
+    """What ``int``, ``float`` and ``bool`` say, where the default is of that kind, too."""
+    name = annotation.value if isinstance(annotation, ast.Constant) else getattr(annotation, "id", None)
+    if name == "bool" and (default is REQUIRED or isinstance(default, bool)):
+        return Flag()
+    if name == "int" and (default is REQUIRED or (is_number(default) and default == int(default))):
+        return Number(whole=True)
+    return Number() if name == "float" and (default is REQUIRED or is_number(default)) else None
 
 
 def _literal(node: ast.expr) -> Any:

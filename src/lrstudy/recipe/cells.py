@@ -1,10 +1,13 @@
 """A cell is one model x schedule: what config says of it, joined, checked and ready to train or search."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lrstudy.controllers import make_controller
 from lrstudy.errors import StudyError, unknown
+from lrstudy.recipe.conf import told_file
 from lrstudy.recipe.config import (
     Choices,
     ControllerParams,
@@ -27,6 +30,7 @@ from lrstudy.schedules import (
     replace_parameters,
     resolve_parameters,
 )
+from lrstudy.words import counted
 
 
 @dataclass(frozen=True)
@@ -168,13 +172,23 @@ def make_cell(params: Params, model: str, schedule: str) -> Cell:
         model, schedule, settings, row, optimizer, controller, num_epochs, batch_size, params.train.precision
     )
     where = f"params.yaml: model.{model}"
-    try:
+    kind = params.dataset_named(settings.dataset).kind
+    with told_file("model", model), _told_where(where):
         check_sizes(where, settings.architecture, settings.options, beside=tuple(ModelParams.model_fields))
-    except StudyError as error:
-        raise error if str(error).startswith(where) else StudyError(f"{where}: {error}") from None
-    check_kind(where, settings.architecture, settings.dataset, params.dataset_named(settings.dataset).kind)
-    _check_row(schedule, row, "params.yaml")
-    _check_cell(cell, "params.yaml")
+        check_kind(where, settings.architecture, settings.dataset, kind)
+    with told_file("schedule", schedule):
+        _check_row(schedule, row, "params.yaml")
+        _check_schedule(cell, "params.yaml")
+    of_the_row = ("schedule", schedule)
+    of_the_model = (
+        ("model", model) if isinstance(params.optimizer, PerModel) else ("optimizer", optimizer.name)
+    )
+    with told_file(*(of_the_model if row.optimizer is None else of_the_row)):
+        _check_optimizer(cell, "params.yaml")
+    with told_file(*(of_the_row if row.controller else ("controller", controller.name))):
+        _check_controller(cell, "params.yaml")
+    with told_file(*of_the_row), _told_where(f"params.yaml: {cell.name}"):
+        cell.search_space()
     return cell
 
 
@@ -244,21 +258,33 @@ def _check_search(at: str, search: FloatRange | Choices) -> None:
         raise StudyError(f"{at}: low {low:g} has no logarithm; with log: true it must be above 0.")
 
 
-def _check_cell(cell: Cell, where: str) -> None:
+@contextmanager
+def _told_where(at: str) -> Iterator[None]:
+    """Has errors of the block begin with the place."""
+    try:
+        yield
+    except StudyError as error:
+        raise error if str(error).startswith(at) else StudyError(f"{at}: {error}") from None
+
+
+def _check_schedule(cell: Cell, where: str) -> None:
     at = f"{where}: {cell.name}"
     if cell.row.warmup_epochs >= cell.num_epochs:
         raise StudyError(
             f"{at}: schedule.{cell.schedule_name}.warmup_epochs is {cell.row.warmup_epochs:g}, which leaves "
-            f"nothing of the {cell.num_epochs} epochs of {cell.dataset}; make it shorter or num_epochs more."
+            f"nothing of the {counted(cell.num_epochs, 'epoch')} of {cell.dataset}; make it shorter or "
+            "num_epochs more."
         )
-    try:
+    with _told_where(at):
         make_schedule(**cell._schedule())
-        check_options(cell.optimizer.name, cell.optimizer.options)
-        make_controller(cell.controller.name, num_epochs=cell.num_epochs, **cell.controller.options)
-    except StudyError as error:
-        raise StudyError(f"{at}: {error}") from None
     if cell.function != "static" and not cell.moves():
         raise StudyError(f"{at}: {_why_static(cell)}")
+
+
+def _check_optimizer(cell: Cell, where: str) -> None:
+    at = f"{where}: {cell.name}"
+    with _told_where(at):
+        check_options(cell.optimizer.name, cell.optimizer.options)
     if "base_lr" not in cell.optimizer.search:
         raise StudyError(
             f"{at}: optimizer.search has no base_lr; every schedule tunes it, so add "
@@ -268,26 +294,28 @@ def _check_cell(cell: Cell, where: str) -> None:
         if name != "base_lr":
             raise unknown(f"{at}: optimizer.search", name, ["base_lr"], "searched")
         _check_search(f"{at}: optimizer.search.base_lr", search)
-    try:
-        cell.search_space()
-    except StudyError as error:
-        raise StudyError(f"{at}: {error}") from None
+
+
+def _check_controller(cell: Cell, where: str) -> None:
+    with _told_where(f"{where}: {cell.name}"):
+        make_controller(cell.controller.name, num_epochs=cell.num_epochs, **cell.controller.options)
 
 
 def _why_static(cell: Cell) -> str:
     """Why a row is not dynamic, and what to change."""
     schedule = cell._schedule()
-    found = multiplier_range(**schedule)
-    if found is None:
+    reached = multiplier_range(**schedule)
+    if reached is None:
         how = "the warmup and granularity: epoch leave it no update"
-    elif found[0] == found[1]:
-        how = f"its multiplier is {found[0]:.4g} at every update"
+    elif reached[0] == reached[1]:
+        how = f"its multiplier is {reached[0]:.4g} at every update"
     else:
-        how = f"its multiplier lies between {found[0]:.4g} and {found[1]:.4g}"
+        how = f"its multiplier lies between {reached[0]:.4g} and {reached[1]:.4g}"
     set_to = ", ".join(f"{name} {schedule[name]}" for name in parameters_of(cell.function))
     finer = ", or granularity: step" if cell.row.granularity == "epoch" else ""
     return (
-        f"schedule.{cell.schedule_name} is not dynamic: over the {cell.num_epochs} epochs of {cell.dataset} "
-        f"{how} ({set_to}), and a schedule moves by {LEAST_MOVEMENT:g} of its largest multiplier or more. "
-        f"Choose other parameters{finer}, or leave the row out: static stands for a constant rate."
+        f"schedule.{cell.schedule_name} is not dynamic: over the {counted(cell.num_epochs, 'epoch')} of "
+        f"{cell.dataset} {how} ({set_to}), and a schedule moves by {LEAST_MOVEMENT:g} of its largest "
+        f"multiplier or more. Choose other parameters{finer}, or leave the row out: static stands for a "
+        "constant rate."
     )

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lrstudy.errors import StudyError, unknown
+from lrstudy.recipe.conf import file_of, told_file, with_file
 from lrstudy.recipe.dataset import Dataset
 
 Count = Annotated[int, Field(ge=1)]
@@ -373,8 +374,8 @@ class Params(_Section):
         return values.get(name) or values.get("others") or getattr(self.dataset_named(name), section)
 
 
-def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check ``path``.
+def load_params(path: str | Path = "params.yaml", *, where: str | None = None) -> Params:
+    """Read and check ``path``; ``where`` names it in errors about what it says.
 
     Raises:
         StudyError: the file is missing or not YAML, a key is unknown, a value has the wrong type or is out
@@ -398,7 +399,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise StudyError(f"{path}{line}: not readable as YAML ({_first_line(error)}); {_WRITTEN}.") from None
     if not isinstance(content, dict):
         raise StudyError(f"{path}: found {type(content).__name__}, not a mapping of sections; {_WRITTEN}.")
-    return check_params(content, str(path))
+    return check_params(content, where or str(path))
 
 
 def check_params(content: dict, where: str = "params.yaml") -> Params:
@@ -414,8 +415,8 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         "dataset": params.dataset,
         "preset": [params.preset],
     }
-    for section, found in (names | {"compare.reference": [params.compare.reference]}).items():
-        for name in found:
+    for section, chosen in (names | {"compare.reference": [params.compare.reference]}).items():
+        for name in chosen:
             if not re.fullmatch(r"[A-Za-z0-9_]+", name):
                 raise StudyError(
                     f"{where}: {section}: {name!r} is not a name; use letters, digits and underscores alone."
@@ -431,7 +432,8 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
     ):
         for name in named:
             if name not in [*params.known_datasets, *more]:
-                raise unknown(f"{where}: {section}", name, [*params.known_datasets, *more], "a data set")
+                refused = unknown(f"{where}: {section}", name, [*params.known_datasets, *more], "a data set")
+                raise StudyError(with_file(str(refused), file_of([*section.split("."), name], content)))
     _check_theory(params, where)
     for name in params.compare.targets:
         if name not in params.model:
@@ -467,7 +469,8 @@ def check_params(content: dict, where: str = "params.yaml") -> Params:
         )
     for name, model in params.model.items():
         if model.tuned_as is not None:
-            _check_tuned_as(name, model, model.tuned_as, params, where)
+            with told_file("model", name):
+                _check_tuned_as(name, model, model.tuned_as, params, where)
     return params
 
 
@@ -500,19 +503,19 @@ def _check_tuned_as(name: str, model: ModelParams, base: str, params: Params, wh
             f"{at}: '{base}' is not among the models of this study ({', '.join(params.model)}), so nothing "
             f"finds the values of {name}; add it: -S 'model=[{','.join([base, *params.model])}]'."
         )
-    found = params.model[base]
-    if found.tuned_as is not None:
+    base_row = params.model[base]
+    if base_row.tuned_as is not None:
         raise StudyError(
-            f"{at}: {base} has no search of its own but takes the values of {found.tuned_as}; name a row "
+            f"{at}: {base} has no search of its own but takes the values of {base_row.tuned_as}; name a row "
             "without tuned_as."
         )
     mine, other = (
         {"dataset": one.dataset, **one.network, "optimizer": one.optimizer.model_dump()}
-        for one in (model, found)
+        for one in (model, base_row)
     )
     for key in mine | other:
         if key not in other and difflib.get_close_matches(key, ModelParams.model_fields):
-            known = [*ModelParams.model_fields, *found.options]
+            known = [*ModelParams.model_fields, *base_row.options]
             raise unknown(f"{where}: model.{name}", key, known, "a known key")
         if mine.get(key) != other.get(key):
             raise StudyError(
@@ -546,8 +549,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        found = super().construct_mapping(node, deep)
-        if isinstance(node, yaml.MappingNode) and len(found) < len(node.value):
+        mapping = super().construct_mapping(node, deep)
+        if isinstance(node, yaml.MappingNode) and len(mapping) < len(node.value):
             seen = set()
             for key, _ in node.value:
                 name = self.construct_object(key, deep=True)
@@ -555,7 +558,7 @@ class _StrictLoader(yaml.SafeLoader):
                     problem = f"the key {name!r} stands twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(name)
-        return found
+        return mapping
 
 
 # 1e-05 is a number in YAML 1.2, in JSON and to whoever writes it; PyYAML knows it with a point alone.
@@ -579,15 +582,18 @@ def _explain(error: ValidationError, content: dict, where: str) -> str:
         if key := problem.unknown_key():
             *section, _ = problem.path if problem.kind == "extra_forbidden" else (*problem.path[:-1], key)
             at = ": ".join([where, *([".".join(section)] if section else [])])
-            return str(unknown(at, key[:100], problem.allowed, "a known key"))
+            said = str(unknown(at, key[:100], problem.allowed, "a known key"))
+            return with_file(said, file_of([*section, key], content))
     problem = problems[0]
     path = ".".join(name if name.isprintable() else repr(name) for name in problem.path)
     if problem.kind == "missing":
-        return f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
-    if isinstance(problem.found, dict | list) and problem.kind == "value_error":
-        return f"{where}: {path}: {problem.message}."
-    message = problem.message[:1].lower() + problem.message[1:]
-    return f"{where}: {path}: found {_short(problem.found)}; {message}."
+        said = f"{where}: {path} is missing; every key of conf/ is required, `make params` composes them."
+    elif isinstance(problem.found, dict | list) and problem.kind == "value_error":
+        said = f"{where}: {path}: {problem.message}."
+    else:
+        message = problem.message[:1].lower() + problem.message[1:]
+        said = f"{where}: {path}: found {_short(problem.found)}; {message}."
+    return with_file(said, file_of(problem.path, content))
 
 
 @dataclass(frozen=True)

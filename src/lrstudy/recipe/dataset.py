@@ -3,7 +3,6 @@
 Everything that depends on which data set it is stands there and nowhere in the code: a new one is a new file.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lrstudy.errors import StudyError
+from lrstudy.recipe.conf import conf_folders
 
 Split = Literal["train", "test"]
 Count = Annotated[int, Field(ge=1)]
@@ -190,14 +190,12 @@ def headlines(root: Path) -> dict[str, str]:
     Raises:
         StudyError: a file is not what such a file says.
     """
-    folders = [root / "conf"]
-    if own := os.environ.get("LRSTUDY_CONF"):
-        folders.insert(0, Path(own).expanduser())
-    found = {}
+    by_name = {}
+    folders = reversed(conf_folders(root))  # so that the repository's hold
     for path in (path for folder in folders for path in sorted((folder / "dataset").glob("*.yaml"))):
         try:
-            found[path.stem] = Dataset.model_validate(yaml.safe_load(path.read_text("utf-8"))).metric
+            by_name[path.stem] = Dataset.model_validate(yaml.safe_load(path.read_text("utf-8"))).metric
         except (OSError, ValueError, yaml.YAMLError) as error:
             first = str(error).strip().splitlines()
             raise StudyError(f"{path}: not a data set's file ({'; '.join(first[:3])}).") from error
-    return found
+    return by_name

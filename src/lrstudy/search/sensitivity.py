@@ -46,7 +46,7 @@ def in_the_papers_terms(
         parameters: all parameters of the schedule that follow from searched values.
     """
     chosen, searched = parameters(values), as_good["values"]
-    found = [_in_its_terms(name, value, searched.get(name)) for name, value in values.items()]
+    in_terms = [_in_its_terms(name, value, searched.get(name)) for name, value in values.items()]
     ends = {name: _ends(where) for name, where in space.items()}
     for name in TERMS:
         if name in values or chosen.get(name) is None:
@@ -58,8 +58,8 @@ def in_the_papers_terms(
         )
         if follows:
             others = [parameters(some)[name] for some in _combinations(searched)] if searched else []
-            found.append(_in_its_terms(name, chosen[name], [min(others), max(others)] if others else None))
-    return found
+            in_terms.append(_in_its_terms(name, chosen[name], [min(others), max(others)] if others else None))
+    return in_terms
 
 
 def _in_its_terms(name: str, value: object, as_good: list | dict | None) -> dict:
@@ -98,11 +98,11 @@ def noise_between_seeds(trials: list[dict], of: Callable[[float], float] = float
         if trial["objective"] is not None:
             parts = [trial[phase] for phase in ("search", "confirmation") if trial[phase] is not None]
             losses.append([of(loss) for part in parts for loss in part["losses"]])
-    losses = [found for found in losses if len(found) > 1]
-    freedom = sum(len(found) - 1 for found in losses)
+    losses = [group for group in losses if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in losses)
     if not freedom:
         return None
-    squares = math.fsum(float(np.var(found)) * len(found) for found in losses)
+    squares = math.fsum(float(np.var(group)) * len(group) for group in losses)
     return {
         "standard_deviation": math.sqrt(squares / freedom),
         "degrees_of_freedom": freedom,
@@ -134,19 +134,19 @@ def within_the_noise(trials: list[dict], space: Space, best: dict) -> dict:
     lowest = min(trial["search"]["objective"] for trial in worked)
     error = noise["standard_deviation"] / math.sqrt(len(worked[0]["search"]["losses"]))
     as_good = [trial for trial in worked if trial["search"]["objective"] <= lowest + error]
-    found: dict[str, list | dict] = {}
+    ranges: dict[str, list | dict] = {}
     for name in best["values"]:
         values = [trial["values"][name] for trial in [*as_good, best]]
         if isinstance(where := space[name], Choices):
-            found[name] = {"choices": [choice for choice in where.choices if choice in values]}
+            ranges[name] = {"choices": [choice for choice in where.choices if choice in values]}
         else:
-            found[name] = [min(values), max(values)]
+            ranges[name] = [min(values), max(values)]
     return {
         "num_trials": len(as_good),
         "threshold": lowest + error,
         "standard_error": error,
         "noise": noise,
-        "values": found,
+        "values": ranges,
     }
 
 
@@ -221,16 +221,16 @@ def _is_logarithmic(where: FloatRange) -> bool:
 
 
 def _coordinates(values: dict, space: Space) -> list[float]:
-    found: list[float] = []
+    coordinates: list[float] = []
     for name, where in space.items():
         if isinstance(where, Choices):
-            found += [2.0 * (values[name] == choice) for choice in where.choices]
+            coordinates += [2.0 * (values[name] == choice) for choice in where.choices]
         elif _is_logarithmic(where):
-            found.append(math.log2(values[name]))
+            coordinates.append(math.log2(values[name]))
         else:
             low, high = where.bounds
-            found.append(4.0 * (values[name] - low) / ((high - low) or 1.0))
-    return found
+            coordinates.append(4.0 * (values[name] - low) / ((high - low) or 1.0))
+    return coordinates
 
 
 def _logarithm(losses: Any) -> Any:

@@ -56,19 +56,21 @@ def changed_for_dvc(params: Params) -> Callable[[str], bool]:
     """
 
     @functools.cache
-    def changed() -> set[str]:
+    def changed() -> set[str] | None:
+        from dvc.exceptions import NotDvcRepoError
         from dvc.repo import Repo
 
-        with Repo() as repo, repo.lock:  # which DVC lets go of while it runs a stage
-            return {
-                stage.addressing
-                for stage in repo.index.stages
-                if _of_a_cell(stage.addressing) and stage.changed()
-            }
+        try:
+            with Repo() as repo, repo.lock:  # which DVC lets go of while it runs a stage
+                stages = [stage for stage in repo.index.stages if _of_a_cell(stage.addressing)]
+                return {stage.addressing for stage in stages if stage.changed()}
+        except NotDvcRepoError:
+            return None  # called by hand where there are no stages
 
     def is_wanted(name: str) -> bool:
         searching = params.cells[name].tuned.replace("/", "-")
-        return not changed().isdisjoint({f"tune@{searching}", f"train@{name}", f"evaluate@{name}"})
+        mine = {f"tune@{searching}", f"train@{name}", f"evaluate@{name}"}
+        return changed() is None or not mine.isdisjoint(changed() or ())
 
     return is_wanted
 

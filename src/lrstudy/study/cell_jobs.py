@@ -95,11 +95,14 @@ def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None
         study.say(f"{cell.name}: not all of it is in the ledger, but no stage of it changed: left as it is")
         return
     study.sharing.expect(cell)
-    if cell.model.tuned_as is None and study.params.tune.num_trials:
-        searched = yield from search_jobs(study, plan, meta)
-        best = searched.best
-    else:
-        best = yield from searched_jobs(study, plan, meta)
+    try:
+        if cell.model.tuned_as is None and study.params.tune.num_trials:
+            searched = yield from search_jobs(study, plan, meta)
+            best = searched.best
+        else:
+            best = yield from searched_jobs(study, plan, meta)
+    finally:
+        study.sharing.settle(cell)
     tracked = yield from seed_jobs(study, plan, best, meta)
     yield from measuring_jobs(study, plan, tracked, meta)
 
@@ -169,7 +172,6 @@ def seed_jobs(study: Study, plan: Plan, best: Best, meta: dict) -> Generator[lis
     """The cell's trainings by seed with the values that were found; returns their runs."""
     growing = growing_seeds(plan, best, study.params, meta, study.root, study.find)
     missing = _not_derived(study, next(growing, []), plan.needs)
-    study.sharing.settle(plan.cell)
     tasks = {seed: need.task for seed, need in plan.seeds.items()}
     tracked = TrackedCell(plan.cell, study.params, meta, study.root, tasks, plan.source, study.follow)
     recorded = {

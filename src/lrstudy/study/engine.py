@@ -79,7 +79,7 @@ class Progress:
     room: int = 1
 
 
-Show = Callable[[Progress, Job | None, Exception | None], None]
+Show = Callable[[Progress, Job | None], None]
 
 
 class Costs:
@@ -117,7 +117,7 @@ def work(
     cells: Mapping[str, Jobs],
     pool: Pool,
     costs: Costs,
-    show: Show = lambda progress, ended, error: None,
+    show: Show = lambda progress, ended: None,
     sharing: Sharing | None = None,
 ) -> Progress:
     """Do all jobs of all cells.
@@ -125,7 +125,7 @@ def work(
     Args:
         cells: by name.
         costs: what jobs cost, to begin those with the longest way ahead first.
-        show: is told of every change: the job that has ended, if one has, and what was wrong with it.
+        show: is told of every change: a job that has ended, or None.
 
     Returns:
         What was done, and the cells that failed with what was wrong.
@@ -156,10 +156,9 @@ class _Engine:
                 self._ask(name)
             self._begin()
             while self.pool.running:
-                ended = self.pool.next()
-                job = self._end(ended)
+                ended = self._end(self.pool.next())
                 self._begin()
-                self.show(self.progress, job, ended.error)
+                self.show(self.progress, ended)
         except BaseException as error:
             for cell in self.cells.values():
                 _throw(cell, error)
@@ -207,10 +206,10 @@ class _Engine:
             self.progress.running[key] = job
             self.pool.submit(job.function, job.task | along | {"job": key})
         self.progress.ready, self.progress.room = len(self.queue), self.pool.room
-        self.show(self.progress, None, None)
+        self.show(self.progress, None)
 
     def _end(self, ended: Ended) -> Job | None:
-        """Take what came of a job; returns it, or None where another process is at it."""
+        """Take what came of a job; returns it, or None where it failed or another process is at it."""
         key = ended.task["job"]
         job, by_cell = self.progress.running.pop(key), self.wanted[key]
         if ended.error is None and ended.result is None:  # another process is at it
@@ -236,7 +235,7 @@ class _Engine:
         for name in by_cell:
             if name in self.cells:
                 self._ask(name)
-        return job
+        return job if ended.error is None else None
 
     def _fail(self, name: str, error: Exception) -> None:
         """Give a cell up; what only it has asked for is not begun any more."""

@@ -29,7 +29,7 @@ class View:
 
         self._console = Console(stderr=True)
         self._costs = costs
-        self._progress = Progress()
+        self._progress, self._failed = Progress(), 0
         self.is_live = self._console.is_terminal
 
     def __enter__(self) -> "View":
@@ -53,13 +53,16 @@ class View:
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def show(self, progress: Progress, ended: Job | None, error: Exception | None) -> None:
-        """Take note of how far all is, and of a job that has ended or could not be done."""
+    def show(self, progress: Progress, ended: Job | None) -> None:
+        """Take note of how far all is, of a job that has ended, and of cells that have failed."""
         self._progress = progress
-        if ended is None or (error is not None and not progress.running):
-            return  # who asked for it says what was wrong
-        what = "has ended" if error is None else f"could not be done: {error}"
-        self.say(f"{time.strftime('%H:%M:%S')}  {ended.label} {what}; {self._summary()}")
+        when = time.strftime("%H:%M:%S")
+        for name, error in list(progress.failed.items())[self._failed :]:
+            self._failed += 1
+            if progress.running:  # else who asked for the cells says what was wrong
+                self.say(f"{when}  {name} has failed, the others go on: {error}")
+        if ended is not None:
+            self.say(f"{when}  {ended.label} has ended; {self._summary()}")
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.table import Table
