@@ -1,8 +1,8 @@
 """How busy the engine keeps many places, and what planning costs: `python benchmarks/engine.py`.
 
-Places: 48 cells with ten jobs of a second each (four trials, then six seeds) on 64 places of a Ray cluster of small machines, all
-of it here: the jobs sleep. Their share of the places over time is what the engine and Ray leave. Planning: cells with
-a search of six trials and ten seeds each, from an empty ledger and from one that has all of them.
+Places: 48 cells with ten jobs of a second each (four trials, then six seeds) on 64 places of a Ray cluster of
+small machines, all of it here: the jobs sleep. Their share of the places over time is what the engine and
+Ray leave. Planning: cells with a search and ten seeds each, from an empty ledger and from one that has all.
 """
 
 import argparse
@@ -66,6 +66,7 @@ def places(count: int) -> dict:
         began = time.monotonic()
         work({f"cell{n}": cell(f"cell{n}") for n in range(CELLS)}, pool, Costs(), show)
     took = ended[-1] - began
+    ends = [end - began for end in ended]
     jobs = CELLS * (TRIALS + SEEDS)
     tail = sorted(ended)[-(jobs % count or count)] - began  # when the last round begins to end
     busy_before = sum(min(1.0, max(0.0, tail - (end - began - 1.0))) for end in ended)
