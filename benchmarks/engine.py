@@ -66,7 +66,6 @@ def places(count: int) -> dict:
         began = time.monotonic()
         work({f"cell{n}": cell(f"cell{n}") for n in range(CELLS)}, pool, Costs(), show)
     took = ended[-1] - began
-    ends = [end - began for end in ended]
     jobs = CELLS * (TRIALS + SEEDS)
     tail = sorted(ended)[-(jobs % count or count)] - began  # when the last round begins to end
     busy_before = sum(min(1.0, max(0.0, tail - (end - began - 1.0))) for end in ended)
