@@ -35,7 +35,7 @@ class Job:
         kind: jobs of one kind cost alike.
         epochs: how long it is.
         ahead: how many epochs its cell has to do one after the other, from this job's first to its last: the
-            more, the sooner it is begun.
+            more, the sooner it is begun. Infinity: before all others.
         later: how many epochs its cell is expected to ask for when all that it asks for now has ended.
         shares: it may have something in common with others, :class:`Sharing`.
     """
