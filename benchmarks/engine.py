@@ -136,6 +136,49 @@ def planning(cells: int) -> dict:
         return {"cells": len(made), "trainings": sum(len(one.needs) for one in plans), **found}
 
 
+def sharing(folder: Path) -> list[dict]:
+    """By network and length: epochs of the ledger's trainings, those that differ, and their core-hours.
+
+    Two epochs are one where the trainings agree in all settings but schedule and controller, and in every
+    rate to the end of the epoch. The seconds of an epoch are the median of its network's.
+    """
+    from collections import defaultdict
+    from statistics import median
+
+    from lrstudy.ledger import Ledger
+    from lrstudy.training.measures import num_steps
+    from lrstudy.training.prefix import multipliers, trunk_key
+
+    groups: dict[tuple, list] = defaultdict(list)
+    for record in Ledger(folder).records():
+        groups[(record.labels.model, record.settings["num_epochs"])].append(record)
+    found = []
+    for (model, num_epochs), records in sorted(groups.items()):
+        nodes = set()
+        for record in records:
+            steps = num_steps(record.data.num_examples["train"], record.settings["batch_size"])
+            key = trunk_key(record.settings, record.data.fingerprint) or record.identity
+            factors = [1.0, *record.history["controller_factor"][:-1]]
+            rates = hash(key)
+            for epoch, factor in enumerate(factors):
+                rates = hash((rates, multipliers(record.settings, epoch, steps), factor))
+                nodes.add(rates)
+        epochs = sum(len(record.history["epoch"]) for record in records)
+        each = median(median(record.numbers("compute_seconds")) for record in records) / 3600
+        found.append(
+            {
+                "model": model,
+                "num_epochs": num_epochs,
+                "trainings": len(records),
+                "epochs": epochs,
+                "epochs that differ": len(nodes),
+                "core_hours": round(epochs * each, 2),
+                "core_hours_shared": round(len(nodes) * each, 2),
+            }
+        )
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--places", type=int, default=64, help="a multiple of 8; 0: none (64)")
@@ -150,6 +193,9 @@ def main() -> None:
     if arguments.places:
         found["places"] = places(arguments.places)
         print(json.dumps(found["places"]))
+    found["sharing"] = sharing(Path("ledger"))
+    for row in found["sharing"]:
+        print(json.dumps(row))
     found["planning"] = []
     for count in arguments.cells:
         found["planning"].append(planning(count))
