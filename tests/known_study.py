@@ -2,11 +2,13 @@
 
 import copy
 import hashlib
+import json
 import math
 
 from lrstudy.analysis.claims import claims
 from lrstudy.analysis.comparison import compare, curves
 from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.records import Comparison
 from lrstudy.analysis.time_to_target import time_to_target
 from lrstudy.analysis.timing import with_ratios
 from lrstudy.recipe.config import CompareParams
@@ -138,7 +140,7 @@ def comparison(
     missing: tuple[str, ...] = (),
     source: str = "hub",
     settings: CompareParams = SETTINGS,
-) -> dict:
+) -> Comparison:
     """reports/comparison.json of ``cells``, as the compare stage puts it together."""
     used = [next(iter(schedules.values()))["training"]["dataset"] for schedules in cells.values()]
     seeds = max((list(c["training"]["seeds"]) for row in cells.values() for c in row.values()), key=len)
@@ -168,7 +170,7 @@ def comparison(
         "timing": {model: with_ratios(timing(model), "static", settings.confidence) for model in cells},
         **compare(cells, settings, [tuple(name.split("-")) for name in missing]),
     }
-    return found | {
+    found |= {
         "time_to_target": time_to_target(cells, found["cells"], settings),
         "gaps": gaps(found),
         "claims": claims(found, curves(cells)),
@@ -179,6 +181,17 @@ def comparison(
             "missing": [],
         },
     }
+    return read(json.loads(json.dumps(found, allow_nan=False)))
+
+
+def read(content: dict) -> Comparison:
+    """What is read of a comparison.json with this in it."""
+    return Comparison.model_validate(content)
+
+
+def written(study: Comparison) -> dict:
+    """What stands in the comparison.json of a study, to be changed."""
+    return json.loads(json.dumps(study.model_dump(exclude_unset=True)))
 
 
 def progress(model: str, schedule: str, seeds: list[str], training: dict | None) -> dict:

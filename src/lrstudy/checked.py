@@ -17,9 +17,17 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
@@ -35,7 +43,16 @@ Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 Value = Finite | Whole | bool | str | None | list[Finite | Whole]
 Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[a-z0-9_]+)?$")]
-Interval = tuple[Finite, Finite] | list[Finite] | None
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Item = TypeVar("Item")
+Two = Annotated[tuple[Item, Item], BeforeValidator(_tuple), PlainSerializer(list)]
+"""Two of a kind, in JSON a list."""
+Interval = Two[Finite]
 
 
 def _with_a_rate(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import html
 import re
 from typing import TYPE_CHECKING
 
+from lrstudy.analysis.records import Comparison
 from lrstudy.report.sections import document, identities_in
 
 if TYPE_CHECKING:
@@ -11,13 +12,13 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-def render_markdown(comparison: dict) -> str:
+def render_markdown(comparison: Comparison) -> str:
     """reports/report.md."""
     # Markdown, not HTML; names in it are checked to be plain words by config.
     return _environment(autoescape=False).get_template("report.md.j2").render(report=document(comparison))
 
 
-def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]) -> str:
+def render_html(comparison: Comparison, figures: dict[str, str], files: dict[str, str]) -> str:
     """reports/report.html: one file that needs no other and no network.
 
     Args:

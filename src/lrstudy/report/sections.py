@@ -3,16 +3,25 @@
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 from lrstudy.analysis.looks import alpha_spent
+from lrstudy.analysis.records import (
+    COSTS,
+    CellResult,
+    Claim,
+    Comparison,
+    Difference,
+    Reference,
+    Taken,
+    Term,
+    Tuning,
+)
 from lrstudy.analysis.statistics import MIN_SEEDS
-from lrstudy.analysis.words import level_of
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.report.document import Document, Figure, Section, Table
 from lrstudy.report.findings import AVERAGED_CLAIM, MAIN_CLAIM, claim_of, findings, verdict
 from lrstudy.report.series import (
-    TIMES,
     budgets,
     difference_of,
     differences,
@@ -24,7 +33,6 @@ from lrstudy.report.words import (
     PAPER_EPOCHS,
     by_search,
     cell_states,
-    cells_in,
     change_words,
     headline,
     hours_words,
@@ -38,6 +46,7 @@ from lrstudy.report.words import (
     parameters_words,
     percent_confidence,
     percent_words,
+    points_words,
     range_words,
     reached_words,
     seeds_words,
@@ -47,12 +56,12 @@ from lrstudy.report.words import (
 from lrstudy.words import counted, listed, seeds_named
 
 
-def document(comparison: dict) -> Document:
+def document(comparison: Comparison) -> Document:
     """What the report says, from the numbers in ``comparison``."""
-    sample = comparison["protocol"]["source"] == "sample"
+    sample = comparison.protocol.source == "sample"
     title = "Do dynamic learning-rate schedules generalize better than static ones?"
-    everything = [f"{model}-{schedule}" for model, schedule, _ in cells_in(comparison)]
-    reference = comparison["protocol"]["reference"]
+    everything = [f"{model}-{schedule}" for model, schedule, _ in comparison.each()]
+    reference = comparison.protocol.reference
     main_figure = Figure(
         "differences.svg",
         f"Test metric minus that of {reference} at the same seed, in points: dots are seeds, bars the mean "
@@ -74,9 +83,9 @@ def document(comparison: dict) -> Document:
     )
 
 
-def _sections(comparison: dict) -> Iterator[Section | None]:
+def _sections(comparison: Comparison) -> Iterator[Section | None]:
     yield _results(comparison)
-    for model in comparison["cells"]:
+    for model in comparison.cells:
         yield Section(
             model_title(comparison, model),
             3,
@@ -98,33 +107,33 @@ def _sections(comparison: dict) -> Iterator[Section | None]:
     yield _sources(comparison)
 
 
-def _measured_on(comparison: dict) -> str:
-    protocol = comparison["protocol"]
+def _measured_on(comparison: Comparison) -> str:
+    protocol = comparison.protocol
     data = "; ".join(
-        f"{found['label']} ({found['num_examples']['train']:,} training, "
-        f"{found['num_examples']['validation']:,} validation, {found['num_examples']['test']:,} test "
-        f"examples; {'official' if found['official'] else 'not the official files'})"
-        for found in comparison["data"].values()
+        f"{found.label} ({found.num_examples['train']:,} training, "
+        f"{found.num_examples['validation']:,} validation, {found.num_examples['test']:,} test "
+        f"examples; {'official' if found.official else 'not the official files'})"
+        for found in comparison.data.values()
     )
     epochs = ", ".join(
         f"{listed([str(count) for count in sorted(lengths_on(comparison, name))])} epochs of {name}"
-        for name in comparison["data"]
+        for name in comparison.data
     )
     tuning = (
-        f"{protocol['num_trials']} tuning trials for every schedule"
-        if protocol["num_trials"]
+        f"{protocol.num_trials} tuning trials for every schedule"
+        if protocol.num_trials
         else "not tuned: the defaults of conf/"
     )
-    seeds = counted(len(protocol["seeds"]))
-    return f"Measured on {data}. Preset `{protocol['preset']}`: {seeds}, {epochs}, {tuning}."
+    seeds = counted(len(protocol.seeds))
+    return f"Measured on {data}. Preset `{protocol.preset}`: {seeds}, {epochs}, {tuning}."
 
 
-def _results(comparison: dict) -> Section:
+def _results(comparison: Comparison) -> Section:
     after = []
     diverged = [
         f"{model}-{schedule} seed {seed}"
-        for model, schedule, cell in cells_in(comparison)
-        for seed in cell["diverged"]
+        for model, schedule, cell in comparison.each()
+        for seed in cell.diverged
     ]
     if diverged:
         after.append(
@@ -137,14 +146,14 @@ def _results(comparison: dict) -> Section:
         f"{model} has the values that the search for {base} found, stretched with the length."
         for model, base in tuned_rows(comparison).items()
     ]
-    for name, found in _controllers(comparison).items():
-        formula = f" ({found['formula']})" if found["formula"] else ""
+    for name, use in _controllers(comparison).items():
+        formula = f" ({use.formula})" if use.formula else ""
         after.append(
-            f"Controller `{name}`{formula} was on {', '.join(found['rows'])}: {found['interventions']} "
+            f"Controller `{name}`{formula} was on {', '.join(use.cells)}: {use.interventions} "
             "interventions in all."
         )
     after += _not_there_yet(comparison)
-    level = level_of(comparison)
+    level = comparison.protocol.level
     return Section(
         "Test metrics after the last epoch",
         text=[
@@ -163,7 +172,7 @@ def _results(comparison: dict) -> Section:
     )
 
 
-def _not_there_yet(comparison: dict) -> list[str]:
+def _not_there_yet(comparison: Comparison) -> list[str]:
     """What the study plans and has not done yet."""
     said = []
     if states := cell_states(comparison):
@@ -175,20 +184,20 @@ def _not_there_yet(comparison: dict) -> list[str]:
         )
     absent = [
         f"the linear reference of {name} (`dvc repro references@{name}`)"
-        for name in comparison["data"]
-        if name not in comparison["references"]
+        for name in comparison.data
+        if name not in comparison.references
     ]
-    absent += [f"{name} (`dvc repro {name}`)" for name in comparison["theory"]["missing"]]
+    absent += [f"{name} (`dvc repro {name}`)" for name in comparison.theory.missing]
     if absent:
         said.append(f"**Not run** on these data: {listed(absent)}.")
     return said
 
 
-def _view_words(comparison: dict) -> list[str]:
+def _view_words(comparison: Comparison) -> list[str]:
     """What the row of the reference's averaged weights is."""
-    if not any(comparison["views"].values()):
+    if not any(comparison.views.values()):
         return []
-    reference = comparison["protocol"]["reference"]
+    reference = comparison.protocol.reference
     return [
         f"{reference}_averaged is no training of its own: it shows the trainings of {reference} with the "
         "mean of their weights over the last fifth of the updates. It is the rival that every decay must "
@@ -196,7 +205,7 @@ def _view_words(comparison: dict) -> list[str]:
     ]
 
 
-_METRICS = {
+_METRICS: dict[str, str] = {
     "test/accuracy": "accuracy",
     "test/balanced_accuracy": "balanced accuracy",
     "test/f1_macro": "macro F1",
@@ -204,14 +213,14 @@ _METRICS = {
 }
 
 
-def _balance_words(comparison: dict) -> list[str]:
+def _balance_words(comparison: Comparison) -> list[str]:
     """For each data set whose classes differ in size, by how much and what decides on it."""
     paragraphs = []
-    for dataset, counts in comparison["protocol"].get("test_classes", {}).items():
-        label = comparison["data"][dataset]["label"]
+    for dataset, counts in comparison.protocol.test_classes.items():
+        label = comparison.data[dataset].label
         total = sum(counts.values())
-        largest, smallest = max(counts, key=counts.get), min(counts, key=counts.get)
-        metric = _METRICS[comparison["protocol"]["headline"][dataset]]
+        largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        metric = _METRICS[comparison.protocol.headline[dataset]]
         words = (
             f"The classes of {label} are unbalanced: of {total:,} test examples {largest} has "
             f"{counts[largest]:,} and {smallest} {counts[smallest]:,}. "
@@ -227,32 +236,32 @@ def _balance_words(comparison: dict) -> list[str]:
     return paragraphs
 
 
-def _reference_words(comparison: dict) -> list[str]:
+def _reference_words(comparison: Comparison) -> list[str]:
     """For each data set, what its linear reference is and reaches, at which cost."""
     paragraphs = []
-    for dataset, found in comparison["references"].items():
+    for dataset, found in comparison.references.items():
         scores = ", ".join(
-            f"{_METRICS[name]} {percent_words(value)}" for name, value in found["metrics"].items()
+            f"{_METRICS.get(name, name)} {percent_words(value)}" for name, value in found.metrics.items()
         )
         paragraphs.append(
             "The last row, in grey or italics, is no schedule but what a sceptic would train first on "
-            f"{comparison['data'][dataset]['label']}: {found['title']}, on the same training examples, with "
-            f"settings fixed in advance: {scores}, in {found['seconds']:.0f} s of one core "
-            f"({found['processor']})."
+            f"{comparison.data[dataset].label}: {found.title}, on the same training examples, with "
+            f"settings fixed in advance: {scores}, in {found.seconds:.0f} s of one core "
+            f"({found.processor})."
         )
     return paragraphs
 
 
-def _plan(comparison: dict) -> str:
+def _plan(comparison: Comparison) -> str:
     """When the study is tested, and whether this is such a time."""
-    protocol = comparison["protocol"]
-    count, looks = max(len(cell["seeds"]) for _, _, cell in cells_in(comparison)), protocol["looks"]
+    protocol = comparison.protocol
+    count, looks = max(len(cell.seeds) for _, _, cell in comparison.each()), protocol.looks
     if not looks:
         return (
-            f"Planned is one look, at {counted(len(comparison['protocol']['seeds']))}. Who adds seeds after "
+            f"Planned is one look, at {counted(len(comparison.protocol.seeds))}. Who adds seeds after "
             "having seen results plans further looks (`compare.looks`) first."
         )
-    level = level_of(comparison)
+    level = comparison.protocol.level
     words = f"Planned are looks at {listed([str(look) for look in looks])} seeds"
     reached = [look for look in looks if look <= count]
     if reached:
@@ -269,31 +278,31 @@ def _plan(comparison: dict) -> str:
     return words
 
 
-def _table(comparison: dict, model: str) -> Table:
-    schedules = comparison["cells"][model] | comparison["views"][model]
+def _table(comparison: Comparison, model: str) -> Table:
+    schedules = comparison.cells[model] | comparison.views[model]
     metric = headline(comparison, next(iter(schedules.values())))
-    percent, reference = percent_confidence(comparison), comparison["protocol"]["reference"]
+    percent, reference = percent_confidence(comparison), comparison.protocol.reference
     rows = []
     for schedule, cell in schedules.items():
-        found = cell["metrics"][metric]
+        found = cell.metrics[metric]
         difference = difference_of(comparison, cell)
-        planned = len(comparison["protocol"]["seeds"])
-        part = f" ({len(cell['seeds'])} of {planned} seeds)" if len(cell["seeds"]) < planned else ""
+        planned = len(comparison.protocol.seeds)
+        part = f" ({len(cell.seeds)} of {planned} seeds)" if len(cell.seeds) < planned else ""
         rows.append(
             [
                 f"{schedule}{part}",
-                percent_words(found["mean"]),
-                percent_words(found["spread"]),
-                interval_words(found["interval"]),
-                f"{100 * difference['mean']:+.2f}" if difference else "",
-                interval_words(difference["interval"], "+") if difference else "",
+                percent_words(found.mean),
+                percent_words(found.spread),
+                interval_words(found.interval),
+                points_words(difference.mean) if difference else "",
+                interval_words(difference.interval, "+") if difference else "",
                 p_words(difference, "p"),
                 p_words(difference, "p_holm"),
-                *_to_averaged(found.get("difference_to_averaged")),
-                percent_words(cell["metrics"]["generalization_gap"]["mean"]),
-                number_words(cell["metrics"]["best_epoch"]["mean"]),
-                by_search(cell, lambda search: f"{search['base_lr']:.4g}"),
-                by_search(cell, lambda search: parameters_words(search["parameters"])),
+                *_to_averaged(found.difference_to_averaged),
+                percent_words(cell.metrics["generalization_gap"].mean),
+                number_words(cell.metrics["best_epoch"].mean),
+                by_search(cell, lambda search: f"{search.base_lr:.4g}"),
+                by_search(cell, lambda search: parameters_words(search.parameters)),
             ]
         )
     header = [
@@ -313,41 +322,40 @@ def _table(comparison: dict, model: str) -> Table:
         "parameters",
     ]
     rows += [
-        [found["schedule"], state_words(found) or "", *[""] * (len(header) - 2)]
-        for name, found in comparison["progress"].items()
-        if name in comparison["missing"] and found["model"] == model
+        [found.schedule, state_words(found) or "", *[""] * (len(header) - 2)]
+        for name, found in comparison.progress.items()
+        if name in comparison.missing and found.model == model
     ]
     grey = [
-        [found["title"], percent_words(found["metrics"][metric]), *[""] * (len(header) - 2)]
+        [found.title, percent_words(found.metrics[metric]), *[""] * (len(header) - 2)]
         for found in _references(comparison, model)
     ]
     return Table(header, rows, grey)
 
 
-def _to_averaged(difference: dict | None) -> list[str]:
+def _to_averaged(difference: Difference | None) -> list[str]:
     """A row's mean difference to the averaged reference with its interval, and its p's."""
-    if difference is None or difference["mean"] is None:
+    if difference is None or difference.mean is None:
         return ["", ""]
-    mean = f"{100 * difference['mean']:+.2f}"
-    if difference["interval"] is not None:
-        mean += f" ({interval_words(difference['interval'], '+')})"
+    mean = points_words(difference.mean)
+    if difference.interval is not None:
+        mean += f" ({interval_words(difference.interval, '+')})"
     p = p_words(difference, "p")
     return [mean, f"{p} ({p_words(difference, 'p_holm')})" if p else ""]
 
 
-def _references(comparison: dict, model: str) -> list[dict]:
+def _references(comparison: Comparison, model: str) -> list[Reference]:
     """The linear reference of the model's data set, if there is one."""
-    dataset = next(iter(comparison["cells"][model].values()))["dataset"]
-    return [found for name, found in comparison["references"].items() if name == dataset]
+    dataset = next(iter(comparison.cells[model].values())).dataset
+    return [found for name, found in comparison.references.items() if name == dataset]
 
 
-def _over_examples(comparison: dict, model: str) -> list[str]:
+def _over_examples(comparison: Comparison, model: str) -> list[str]:
     """The interval that takes the test examples for a sample, too, where their results were at hand."""
     known = [
-        f"{schedule} {interval_words(difference['examples_interval'], '+')}"
-        for schedule, cell in comparison["cells"][model].items()
-        if (difference := cell["metrics"]["test/accuracy"].get("difference"))
-        and difference.get("examples_interval")
+        f"{schedule} {interval_words(difference.examples_interval, '+')}"
+        for schedule, cell in comparison.cells[model].items()
+        if (difference := cell.metrics["test/accuracy"].difference) and difference.examples_interval
     ]
     if not known:
         return []
@@ -357,30 +365,29 @@ def _over_examples(comparison: dict, model: str) -> list[str]:
     ]
 
 
-def _ranks(comparison: dict, model: str) -> list[str]:
-    found = comparison["models"][model]
+def _ranks(comparison: Comparison, model: str) -> list[str]:
+    result = comparison.models[model]
     left_out = []
-    if found["left_out"]:
+    if result.left_out:
         left_out = [
-            f"Left out of the ranks: {seeds_named(found['left_out'])}, where not all schedules ran in one "
+            f"Left out of the ranks: {seeds_named(result.left_out)}, where not all schedules ran in one "
             "dtype."
         ]
-    if found["critical_difference"] is None:
+    test = result.test
+    if test is None:
         return left_out
-    ranks = ", ".join(
-        f"{name} {rank:.2f}" for name, rank in sorted(found["ranks"].items(), key=lambda r: r[1])
-    )
-    groups = "; ".join(" and ".join(group) for group in found["groups"])
+    ranks = ", ".join(f"{name} {rank:.2f}" for name, rank in sorted(test.ranks.items(), key=lambda r: r[1]))
+    groups = "; ".join(" and ".join(group) for group in test.groups)
     return [
-        f"Average ranks over {found['num_seeds']} seeds, 1 is best: {ranks}. Ranks that differ by less than "
-        f"{found['critical_difference']:.2f} (Nemenyi) are not told apart"
+        f"Average ranks over {result.num_seeds} seeds, 1 is best: {ranks}. Ranks that differ by less than "
+        f"{test.critical_difference:.2f} (Nemenyi) are not told apart"
         + (f": {groups}" if groups else "")
-        + f". Friedman's test of any difference ({found['friedman_method']}): p {found['friedman_p']:.3g}.",
+        + f". Friedman's test of any difference ({test.method}): p {test.p:.3g}.",
         *left_out,
     ]
 
 
-def _rank_diagrams(comparison: dict) -> Section | None:
+def _rank_diagrams(comparison: Comparison) -> Section | None:
     found = ranks(comparison)
     if not found:
         return None
@@ -392,18 +399,18 @@ def _rank_diagrams(comparison: dict) -> Section | None:
                 "Average rank of each schedule over the seeds, best on the left; a bar joins those that "
                 f"Nemenyi's critical difference does not tell apart at {percent_confidence(comparison)}.",
                 "comparison.json",
-                [f"{model}-{schedule}" for model, schedule, _ in cells_in(comparison) if model in found],
+                [f"{model}-{schedule}" for model, schedule, _ in comparison.each() if model in found],
             )
         ],
     )
 
 
-def _across(comparison: dict) -> Section | None:
-    found = {name: row for name, row in comparison["across_models"].items() if row["num_models"] > 1}
+def _across(comparison: Comparison) -> Section | None:
+    found = {name: row for name, row in comparison.across_models.items() if row.num_models > 1}
     if not found:
         return None
     again = tuned_rows(comparison)
-    models = [model for model in comparison["cells"] if model not in again]
+    models = [model for model in comparison.cells if model not in again]
     once = [
         f"{model} is not counted: it is {base} once more, with the same network, values and seeds."
         for model, base in again.items()
@@ -415,14 +422,14 @@ def _across(comparison: dict) -> Section | None:
     rows = [
         [
             schedule,
-            effect(row["effect"]),
-            "none" if row["interval"] is None else " to ".join(map(effect, row["interval"])),
-            *(effect((row["by_model"] or {}).get(model)) for model in models),
-            str(row["num_runs"]),
+            effect(row.effect),
+            "none" if row.interval is None else " to ".join(map(effect, row.interval)),
+            *(effect((row.by_model or {}).get(model)) for model in models),
+            str(row.num_runs),
         ]
         for schedule, row in found.items()
     ]
-    reference = comparison["protocol"]["reference"]
+    reference = comparison.protocol.reference
     return Section(
         "All models together",
         text=[
@@ -446,23 +453,23 @@ def _across(comparison: dict) -> Section | None:
     )
 
 
-def _other_metrics(comparison: dict) -> Section:
+def _other_metrics(comparison: Comparison) -> Section:
     rows = []
-    for model, schedule, cell in cells_in(comparison):
-        metrics = cell["metrics"]
+    for model, schedule, cell in comparison.each():
+        metrics = cell.metrics
         name = headline(comparison, cell)
         best = metrics[name.replace("test/", "test_best/")]
         rows.append(
             [
                 f"{model}-{schedule}",
-                percent_words(metrics[name]["mean"]),
-                percent_words(best["mean"]),
-                number_words(metrics["test/loss"]["mean"]),
+                percent_words(metrics[name].mean),
+                percent_words(best.mean),
+                number_words(metrics["test/loss"].mean),
                 reached_words(metrics["turning_epoch"]),
-                number_words(metrics["overfitting"]["mean"]),
-                number_words(metrics["seconds_per_epoch"]["mean"]),
-                percent_words(metrics["epoch_slowdown"]["mean"]),
-                str(sum(cell["interventions"].values())),
+                number_words(metrics["overfitting"].mean),
+                number_words(metrics["seconds_per_epoch"].mean),
+                percent_words(metrics["epoch_slowdown"].mean),
+                str(sum(cell.interventions.values())),
             ]
         )
     return Section(
@@ -494,22 +501,22 @@ def _other_metrics(comparison: dict) -> Section:
     )
 
 
-def _time_to_target(comparison: dict) -> Section:
+def _time_to_target(comparison: Comparison) -> Section:
     """How soon each schedule's runs reached one target per model; runs that never did are in every number."""
-    models, percent = comparison["time_to_target"]["models"], percent_confidence(comparison)
+    models, percent = comparison.time_to_target.models, percent_confidence(comparison)
     targets, rows = [], []
     for model, timed in models.items():
-        value, words = timed["target"]["value"], "none"
+        value, words = timed.target.value, "none"
         if value is not None:
-            words = f"{timed['target']['metric']} of {percent_words(value)}"
-        targets.append(f"{model}: {words} ({timed['target']['source']})")
-        for schedule, times in timed["schedules"].items():
-            number = len(times["epochs"]["values"])
-            row = [f"{model}-{schedule}", f"{number - times['unreached']} of {number}"]
-            for cost in TIMES:
-                row += [number_words(times[cost]["median"]), range_words(times[cost]["interval"])]
+            words = f"{timed.target.metric} of {percent_words(value)}"
+        targets.append(f"{model}: {words} ({timed.target.source})")
+        for schedule, times in timed.schedules.items():
+            number = len(times.epochs.values)
+            row = [f"{model}-{schedule}", f"{number - times.unreached} of {number}"]
+            for cost in COSTS:
+                row += [number_words(times.by(cost).median), range_words(times.by(cost).interval)]
             rows.append(row)
-    header = [words for cost in TIMES for words in (f"median {cost}", f"{percent} interval of {cost}")]
+    header = [words for cost in COSTS for words in (f"median {cost}", f"{percent} interval of {cost}")]
     figure = Figure(
         "time_to_target.svg",
         "Share of the seeds at which a schedule reached the target within so many times what the fastest "
@@ -533,41 +540,41 @@ def _time_to_target(comparison: dict) -> Section:
     )
 
 
-def _profiled(comparison: dict) -> str:
+def _profiled(comparison: Comparison) -> str:
     """Which schedules and seeds the profile over all models is of; nothing where there is one model."""
-    found = comparison["time_to_target"]
-    models = {model: timed["schedules"] for model, timed in found["models"].items() if timed["schedules"]}
-    whole = found["profiles"]["epochs"]
+    found = comparison.time_to_target
+    models = {model: timed.schedules for model, timed in found.models.items() if timed.schedules}
+    whole = found.profiles.epochs
     if len(models) < 2:
         return ""
-    words = f" All models: {whole['num_problems']} seeds of models that all of these schedules ran"
-    if whole["num_unsolved"]:
-        words += f", at {whole['num_unsolved']} of which none got there"
+    words = f" All models: {whole.num_problems} seeds of models that all of these schedules ran"
+    if whole.num_unsolved:
+        words += f", at {whole.num_unsolved} of which none got there"
     some = list(dict.fromkeys(name for timed in models.values() for name in timed))
-    if partly := [name for name in some if name not in whole["schedules"]]:
+    if partly := [name for name in some if name not in whole.schedules]:
         words += f"; without {listed(partly)}, which did not run on every model"
     return words + "."
 
 
-def _costs(comparison: dict) -> Section | None:
+def _costs(comparison: Comparison) -> Section | None:
     """What an update costs under each schedule and each optimizer, per model."""
-    if not comparison["timing"]:
+    if not comparison.timing:
         return None
-    reference, percent = comparison["protocol"]["reference"], percent_confidence(comparison)
+    reference, percent = comparison.protocol.reference, percent_confidence(comparison)
     tables, text = [], []
-    for model, timing in comparison["timing"].items():
+    for model, timing in comparison.timing.items():
         rows = [
             (name if kind == "schedules" else f"static, {name}", row)
             for kind in ("schedules", "optimizers")
-            for name, row in timing[kind].items()
+            for name, row in getattr(timing, kind).items()
         ]
-        origin, threads = timing["origin"], timing["threads"]
-        on = origin["accelerator"] or f"{origin['processor']}, {threads} thread{'s' * (threads > 1)}"
+        origin, threads = timing.origin, timing.threads
+        on = origin.accelerator or f"{origin.processor}, {threads} thread{'s' * (threads > 1)}"
         text.append(
-            f"{model}: {timing['rounds']} rounds of {timing['updates']} updates, {timing['batch_size']} "
-            f"examples of {timing['data']['label']} each, in {timing['precision']} on {on}."
+            f"{model}: {timing.rounds} rounds of {timing.updates} updates, {timing.batch_size} "
+            f"examples of {timing.data.label} each, in {timing.precision} on {on}."
         )
-        diverged = [f"{name} {row['diverged']} times" for name, row in rows if row["diverged"]]
+        diverged = [f"{name} {row.diverged} times" for name, row in rows if row.diverged]
         if diverged:
             text.append(
                 f"{model}'s loss was not finite, so that a training began anew: {', '.join(diverged)}. An "
@@ -580,11 +587,11 @@ def _costs(comparison: dict) -> Section | None:
                 [
                     [
                         name,
-                        row["optimizer"],
-                        row["controller"],
-                        f"{1000 * row['seconds_per_update']:.4g}",
-                        "" if row["ratio"] is None else f"{100 * (row['ratio'] - 1):+.1f}",
-                        "" if row["ratio"] is None else interval_words(less_one(row["interval"]), "+"),
+                        row.optimizer,
+                        row.controller,
+                        f"{1000 * row.seconds_per_update:.4g}",
+                        "" if row.ratio is None else f"{100 * (row.ratio - 1):+.1f}",
+                        "" if row.ratio is None else interval_words(less_one(row.interval), "+"),
                     ]
                     for name, row in rows
                 ],
@@ -604,17 +611,17 @@ def _costs(comparison: dict) -> Section | None:
     )
 
 
-def _claims(comparison: dict) -> Section | None:
-    claims = comparison.get("claims") or []
+def _claims(comparison: Comparison) -> Section | None:
+    claims = comparison.claims
     if not claims:
         return None
     rows = [
         [
-            claim["claim"],
-            claim["verdict"],
-            claim["why"],
+            claim.claim,
+            claim.verdict,
+            claim.why,
             _would_decide(claim),
-            ", ".join(claim["source"]),
+            ", ".join(claim.source),
         ]
         for claim in claims
     ]
@@ -629,15 +636,15 @@ def _claims(comparison: dict) -> Section | None:
     )
 
 
-def _alone(comparison: dict) -> Iterator[Section]:
+def _alone(comparison: Comparison) -> Iterator[Section]:
     """The claims on the chosen schedule for each one by itself: against the reference and its average."""
-    reference = comparison["protocol"]["reference"]
+    reference = comparison.protocol.reference
     for name, title, rival in (
         (MAIN_CLAIM, "Each schedule by itself", reference),
         (AVERAGED_CLAIM, f"Each schedule against {reference}_averaged", f"{reference}_averaged"),
     ):
         claim = claim_of(comparison, name)
-        if claim is None or not claim["by_schedule"]:
+        if claim is None or not claim.by_schedule:
             continue
         yield Section(
             title,
@@ -649,20 +656,20 @@ def _alone(comparison: dict) -> Iterator[Section]:
             tables=[
                 Table(
                     ["schedule", "verdict", "why"],
-                    [[row, found["verdict"], found["why"]] for row, found in claim["by_schedule"].items()],
+                    [[row, found.verdict, found.why] for row, found in claim.by_schedule.items()],
                 )
             ],
         )
 
 
-def _would_decide(claim: dict) -> str:
-    if claim["run"] is not None:
-        return f"`{claim['run']['command']}`{hours_words(claim['run']['core_hours'])}"
-    if claim["seeds_needed"] is None:
+def _would_decide(claim: Claim) -> str:
+    if claim.run is not None:
+        return f"`{claim.run.command}`{hours_words(claim.run.core_hours)}"
+    if claim.seeds_needed is None or claim.chance is None:
         return ""
-    chance = f"chance {100 * claim['chance']:.0f}%"
-    more = " more" if claim["counted"] == "seeds" else ""
-    return f"{claim['seeds_needed']} {claim['counted']}{hours_words(claim['core_hours'], more)}, {chance}"
+    chance = f"chance {100 * claim.chance:.0f}%"
+    more = " more" if claim.counted == "seeds" else ""
+    return f"{claim.seeds_needed} {claim.counted}{hours_words(claim.core_hours, more)}, {chance}"
 
 
 # By how the file's name begins; figures that are not named here are in artifacts/theory/ alone.
@@ -686,28 +693,27 @@ def theory_figure(experiment: str, file: str) -> str:
     return f"{experiment}_{file}"
 
 
-def _theory(comparison: dict) -> Section | None:
-    found = comparison.get("theory") or {"claims": [], "figures": {}}
-    claims = found["claims"]
+def _theory(comparison: Comparison) -> Section | None:
+    claims = comparison.theory.claims
     if not claims:
         return None
     figures = [
         Figure(theory_figure(experiment, file), words, f"{experiment}.json", [])
-        for experiment, files in found["figures"].items()
+        for experiment, files in comparison.theory.figures.items()
         for file in files
         for beginning, words in _THEORY_CAPTIONS.items()
         if file.startswith(beginning)
     ]
     rows = [
         [
-            claim["claim"],
-            claim["where"],
-            claim["verdict"],
-            claim["effect"],
-            "" if claim["mean"] is None else f"{claim['mean']:+.4g}",
-            range_words(claim["interval"]),
-            "" if claim["n"] is None else str(claim["n"]),
-            claim["experiment"],
+            claim.claim,
+            claim.where,
+            claim.verdict,
+            claim.effect,
+            "" if claim.mean is None else f"{claim.mean:+.4g}",
+            range_words(claim.interval),
+            "" if claim.n is None else str(claim.n),
+            claim.experiment,
         ]
         for claim in claims
     ]
@@ -737,25 +743,25 @@ def _theory(comparison: dict) -> Section | None:
     )
 
 
-def _gaps(comparison: dict) -> Section | None:
-    gaps = comparison.get("gaps") or []
+def _gaps(comparison: Comparison) -> Section | None:
+    gaps = comparison.gaps
     if not gaps:
         return None
     rows = [
         [
-            gap["gap"],
-            value["cell"],
-            value["name"],
-            f"{number_words(value['value'])} {value['unit']}".strip(),
-            range_words(value["interval"]),
-            value["key"],
+            gap.gap,
+            value.cell,
+            value.name,
+            f"{number_words(value.value)} {value.unit}".strip(),
+            range_words(value.interval),
+            value.key,
         ]
         for gap in gaps
-        for value in gap["values"]
+        for value in gap.values
     ]
     return Section(
         "The paper's gaps, filled",
-        text=[f"**{gap['gap']}** ({gap['where']}). {gap['text']}" for gap in gaps],
+        text=[f"**{gap.gap}** ({gap.where}). {gap.text}" for gap in gaps],
         tables=[Table(["gap", "cell", "what", "value", "interval", "key in comparison.json"], rows)],
     )
 
@@ -768,26 +774,25 @@ _BUDGET = (
 )
 
 
-def _search(comparison: dict) -> Iterator[Section]:
+def _search(comparison: Comparison) -> Iterator[Section]:
     """What tuning found for every model's schedules, and what a value off by a factor of 2 costs each."""
-    protocol = comparison["protocol"]
-    tuned = {
-        model: {name: cell for name, cell in schedules.items() if cell["tuning"]}
-        for model, schedules in comparison["cells"].items()
-    }
-    tuned = {model: found for model, found in tuned.items() if found}
+    protocol = comparison.protocol
+    tuned: dict[str, dict[str, tuple[CellResult, Tuning]]] = {}
+    for model, schedule, cell in comparison.each():
+        if cell.tuning is not None:
+            tuned.setdefault(model, {})[schedule] = cell, cell.tuning
     if not tuned:
         return
-    seeds, further = protocol["tune_seeds"], protocol["confirm_seeds"]
+    seeds, further = protocol.tune_seeds, protocol.confirm_seeds
     drawn = budgets(comparison)
     yield Section(
         "What tuning found",
         text=[
-            f"Every schedule had {protocol['num_trials']} trials with the "
+            f"Every schedule had {protocol.num_trials} trials with the "
             f"{'seed' if len(seeds) == 1 else 'seeds'} "
             f"{', '.join(map(str, seeds))}, none of those above"
             + (
-                f"; the best {protocol['finalists']} of each schedule were trained again with "
+                f"; the best {protocol.finalists} of each schedule were trained again with "
                 f"{', '.join(map(str, further))}, and the mean over all these seeds decided"
                 if further
                 else ", and the lowest loss decided"
@@ -812,36 +817,37 @@ def _search(comparison: dict) -> Iterator[Section]:
         else [],
     )
     sides = {"half": "halved", "double": "doubled"}
-    for model, cells in tuned.items():
-        rows, searches = [], {name: cell["tuning"] for name, cell in cells.items()}
-        for schedule, tuning in searches.items():
-            for term in tuning["terms"]:
-                known = tuning["sensitivity"]["parameters"].get(term["parameter"], {})
+    for model, searches in tuned.items():
+        rows = []
+        for schedule, (cell, tuning) in searches.items():
+            for term in tuning.terms:
+                known = tuning.sensitivity.parameters.get(term.parameter)
                 rows.append(
                     [
                         schedule,
-                        term["term"],
-                        by_search(cells[schedule], partial(_chosen, term)),
-                        range_words(term["as_good"]),
-                        *(change_words(known.get(side)) for side in ("half", "double")),
+                        term.term,
+                        by_search(cell, partial(_chosen, term)),
+                        range_words(term.as_good),
+                        change_words(known.half if known else None),
+                        change_words(known.double if known else None),
                     ]
                 )
         losses = [
             [
                 schedule,
-                number_words(tuning["defaults_objective"]),
-                number_words(tuning["search_objective"]),
-                number_words(tuning["objective"]),
-                str(tuning["cost"]["trainings"]),
-                f"{tuning['cost']['epochs']:.4g}",
-                f"{tuning['cost']['seconds'] / 60:.1f}",
+                number_words(tuning.defaults_objective),
+                number_words(tuning.search_objective),
+                number_words(tuning.objective),
+                str(tuning.cost.trainings),
+                f"{tuning.cost.epochs:.4g}",
+                f"{tuning.cost.seconds / 60:.1f}",
             ]
-            for schedule, tuning in searches.items()
+            for schedule, (_, tuning) in searches.items()
         ]
-        rises = {name: tuning["largest_rise"] for name, tuning in searches.items() if tuning["largest_rise"]}
+        rises = {name: tuning.largest_rise for name, (_, tuning) in searches.items() if tuning.largest_rise}
         safest = [
-            f"{name} ({rise['parameter']} {sides[rise['side']]}: {change_words(rise)})"
-            for name, rise in sorted(rises.items(), key=lambda item: item[1]["change"])
+            f"{name} ({rise.parameter} {sides[rise.side]}: {change_words(rise)})"
+            for name, rise in sorted(rises.items(), key=lambda item: item[1].change)
         ]
         yield Section(
             f"{model_title(comparison, model)}: the values found",
@@ -874,36 +880,35 @@ def _search(comparison: dict) -> Iterator[Section]:
         )
 
 
-def _searches(comparison: dict) -> str:
+def _searches(comparison: Comparison) -> str:
     """How many searches stand behind the seeds, and which of them had fewer trials than were asked for."""
-    protocol = comparison["protocol"]
-    if protocol["searches"] == 1:
+    protocol = comparison.protocol
+    if protocol.searches == 1:
         words = "One search stands behind all seeds of a row: its luck is in no interval."
     else:
         words = (
-            f"{protocol['searches']} searches, each with a sampler of its own, take turns in giving the "
+            f"{protocol.searches} searches, each with a sampler of its own, take turns in giving the "
             "seeds their values, so that the spread over seeds has the luck of the search in it."
         )
     few = [
         f"{model}-{schedule} {min(tried)}"
-        for model, schedule, cell in cells_in(comparison)
-        if cell["tuning"]
-        and min(tried := [search["num_tried"] for search in cell["tuning"]["searches"]])
-        < protocol["num_trials"]
+        for model, schedule, cell in comparison.each()
+        if cell.tuning
+        and min(tried := [search.num_tried for search in cell.tuning.searches]) < protocol.num_trials
     ]
     return words + (f" Fewer trials, since the space has no more: {', '.join(few)}." if few else "")
 
 
-def _chosen(term: dict, search: dict) -> str:
+def _chosen(term: Term, search: Taken) -> str:
     """A term's value in a search, with its unit."""
-    value = (search["parameters"] | search["values"])[term["parameter"]]
-    return f"{number_words(value)} {term['unit']}".strip()
+    value = (search.parameters | search.values)[term.parameter]
+    return f"{number_words(value)} {term.unit}".strip()
 
 
-def _curves(comparison: dict) -> Section:
-    reference = comparison["protocol"]["reference"]
-    everything = [f"{model}-{schedule}" for model, schedule, _ in cells_in(comparison)]
-    static = [f"{model}-{reference}" for model, found in comparison["cells"].items() if reference in found]
+def _curves(comparison: Comparison) -> Section:
+    reference = comparison.protocol.reference
+    everything = [f"{model}-{schedule}" for model, schedule, _ in comparison.each()]
+    static = [f"{model}-{reference}" for model, found in comparison.cells.items() if reference in found]
     figures = [
         Figure(
             "losses.svg",
@@ -935,32 +940,32 @@ def _curves(comparison: dict) -> Section:
     return Section("Curves", text=["Means over seeds; bands are one standard deviation."], figures=figures)
 
 
-def _origins(comparison: dict) -> Section:
+def _origins(comparison: Comparison) -> Section:
     """By cell, on what its trainings ran; then the pairs that differ and were compared all the same."""
     title = "What stands behind each cell"
     rows = []
-    for model, schedule, cell in cells_in(comparison):
-        found = cell["origins"]
-        revisions = {revision[:8] or "no repository": seeds for revision, seeds in found["revision"].items()}
-        days = dict.fromkeys(time.strftime("%Y-%m-%d", time.gmtime(ended)) for ended in found["ended"])
-        told = [found["processor"], found["machine"], found["device"], found["dtype"], found["torch"]]
+    for model, schedule, cell in comparison.each():
+        found = cell.origins
+        revisions = {revision[:8] or "no repository": seeds for revision, seeds in found.revision.items()}
+        days = dict.fromkeys(time.strftime("%Y-%m-%d", time.gmtime(ended)) for ended in found.ended)
+        told = [found.processor, found.machine, found.device, found.dtype, found.torch]
         rows.append(
             [
                 model,
                 schedule,
-                ", ".join(map(str, cell["seeds"])),
-                *map(seeds_words, [*told, found["lrstudy"], revisions]),
+                ", ".join(map(str, cell.seeds)),
+                *map(seeds_words, [*told, found.lrstudy, revisions]),
                 " to ".join(days),
             ]
         )
     dtypes = "are compared, as `compare.across_dtypes` asks"
-    if not comparison["protocol"]["across_dtypes"]:
+    if not comparison.protocol.across_dtypes:
         dtypes = "are not compared: `compare.across_dtypes` would ask for it"
-    reference = comparison["protocol"]["reference"]
+    reference = comparison.protocol.reference
     mixed = [
-        f"{model}-{schedule} against {reference}: {pairs_words(difference['mixed'])}"
-        for model, schedule, cell in cells_in(comparison)
-        if (difference := difference_of(comparison, cell)) and difference["mixed"]
+        f"{model}-{schedule} against {reference}: {pairs_words(difference.mixed)}"
+        for model, schedule, cell in comparison.each()
+        if (difference := difference_of(comparison, cell)) and difference.mixed
     ]
     return Section(
         title,
@@ -992,10 +997,10 @@ def _origins(comparison: dict) -> Section:
     )
 
 
-def _origin_notes(comparison: dict) -> list[str]:
+def _origin_notes(comparison: Comparison) -> list[str]:
     """What a reader of the main table must know of machines and dtypes; a line if all trainings are alike."""
     kinds, dtypes, versions = (
-        list(dict.fromkeys(value for _, _, cell in cells_in(comparison) for value in cell["origins"][name]))
+        list(dict.fromkeys(value for _, _, cell in comparison.each() for value in cell.origins.of(name)))
         for name in ("processor", "dtype", "torch")
     )
     alike = len(kinds) == len(dtypes) == len(versions) == 1
@@ -1004,12 +1009,12 @@ def _origin_notes(comparison: dict) -> list[str]:
         f"{'All trainings' if alike else 'Trainings'}: {machines}, {listed(dtypes)}, torch {listed(versions)}"
         + ("." if alike else "; by cell under What stands behind each cell.")
     ]
-    reference = comparison["protocol"]["reference"]
-    for model, schedule, cell in cells_in(comparison):
+    reference = comparison.protocol.reference
+    for model, schedule, cell in comparison.each():
         words = []
-        if len(cell["origins"]["dtype"]) > 1:
+        if len(cell.origins.dtype) > 1:
             first, *others = (
-                (dtype, seeds_named(seeds), len(seeds)) for dtype, seeds in cell["origins"]["dtype"].items()
+                (dtype, seeds_named(seeds), len(seeds)) for dtype, seeds in cell.origins.dtype.items()
             )
             were = "was" if first[2] == 1 else "were"
             words.append(
@@ -1020,10 +1025,11 @@ def _origin_notes(comparison: dict) -> list[str]:
                     ]
                 )
             )
-        difference = cell["metrics"][headline(comparison, cell)].get("difference", {})
-        if difference.get("left_out"):
-            words.append(f"not compared with {reference}: {pairs_words(difference['left_out'])}")
-        across = {seed: what for seed, what in difference.get("mixed", {}).items() if "dtype" in what}
+        difference = cell.metrics[headline(comparison, cell)].difference
+        if difference is not None and difference.left_out:
+            words.append(f"not compared with {reference}: {pairs_words(difference.left_out)}")
+        mixed = difference.mixed if difference is not None else {}
+        across = {seed: what for seed, what in mixed.items() if "dtype" in what}
         if across:
             words.append(f"compared with {reference} across dtypes, as asked for: {pairs_words(across)}")
         if words:
@@ -1031,52 +1037,62 @@ def _origin_notes(comparison: dict) -> list[str]:
     return notes
 
 
-def _optimizer_notes(comparison: dict) -> list[str]:
+def _optimizer_notes(comparison: Comparison) -> list[str]:
     """The rows that have another optimizer than their model's reference: no schedule makes them differ."""
-    reference = comparison["protocol"]["reference"]
+    reference = comparison.protocol.reference
     return [
-        f"{model}-{schedule} is trained with {cell['optimizer']}, and {reference} with {base['optimizer']}: "
+        f"{model}-{schedule} is trained with {cell.optimizer}, and {reference} with {base.optimizer}: "
         "no verdict on schedules includes it."
-        for model, schedule, cell in cells_in(comparison)
-        if (base := comparison["cells"][model].get(reference)) and cell["optimizer"] != base["optimizer"]
+        for model, schedule, cell in comparison.each()
+        if (base := comparison.cells[model].get(reference)) and cell.optimizer != base.optimizer
     ]
 
 
-def _sources(comparison: dict) -> Section:
+def _sources(comparison: Comparison) -> Section:
     return Section(
         "Where the numbers come from",
         text=[
             "`comparison.json` has every value in full precision with the identity of each seed's training; "
             "`python -m lrstudy.ledger show <identity>` shows what `ledger/` has of it, the results of every "
             "test example included. Its MLflow run, where there is one, has it in the tag `lrstudy.key`.",
-            *(f"{name}: fingerprint `{found['fingerprint']}`." for name, found in comparison["data"].items()),
+            *(f"{name}: fingerprint `{found.fingerprint}`." for name, found in comparison.data.items()),
         ],
         tables=[
             Table(
                 ["cell", "seed", "identity"],
                 [
                     [f"{model}-{schedule}", seed, f"`{identity[:16]}`"]
-                    for model, schedule, cell in cells_in(comparison)
-                    for seed, identity in cell["identities"].items()
+                    for model, schedule, cell in comparison.each()
+                    for seed, identity in cell.identities.items()
                 ],
             )
         ],
     )
 
 
-def _controllers(comparison: dict) -> dict[str, dict[str, Any]]:
-    """Each controller that was used: on which cells, how often it intervened, and whose formula it is."""
-    found: dict[str, dict[str, Any]] = {}
-    for model, schedule, cell in cells_in(comparison):
-        name = cell["controller"]
-        if name == "none":
-            continue
-        formula = CONTROLLERS[name].reconstruction if name in CONTROLLERS else ""
-        words = found.setdefault(name, {"formula": formula, "rows": [], "interventions": 0})
-        words["rows"].append(f"{model}-{schedule}")
-        words["interventions"] += sum(cell["interventions"].values())
-    return found
+class ControllerUse(NamedTuple):
+    """Whose formula a controller is, the cells that it was on, and how often it intervened in all."""
+
+    formula: str
+    cells: list[str]
+    interventions: int
 
 
-def identities_in(comparison: dict) -> dict[str, dict[str, str]]:
-    return {f"{model}-{schedule}": cell["identities"] for model, schedule, cell in cells_in(comparison)}
+def _controllers(comparison: Comparison) -> dict[str, ControllerUse]:
+    """Each controller that was used."""
+    used: dict[str, list[tuple[str, CellResult]]] = {}
+    for model, schedule, cell in comparison.each():
+        if cell.controller != "none":
+            used.setdefault(cell.controller, []).append((f"{model}-{schedule}", cell))
+    return {
+        name: ControllerUse(
+            CONTROLLERS[name].reconstruction if name in CONTROLLERS else "",
+            [cell_name for cell_name, _ in cells],
+            sum(sum(cell.interventions.values()) for _, cell in cells),
+        )
+        for name, cells in used.items()
+    }
+
+
+def identities_in(comparison: Comparison) -> dict[str, dict[str, str]]:
+    return {f"{model}-{schedule}": cell.identities for model, schedule, cell in comparison.each()}

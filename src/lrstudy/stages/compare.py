@@ -11,6 +11,7 @@ from typing import Any
 from lrstudy.analysis.claims import claims
 from lrstudy.analysis.comparison import compare, curves
 from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.records import Comparison
 from lrstudy.analysis.time_to_target import time_to_target
 from lrstudy.analysis.timing import timed_cells, with_ratios
 from lrstudy.errors import StudyError
@@ -19,7 +20,7 @@ from lrstudy.ledger import Ledger
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.config import Params, load_params, workspace_root
 from lrstudy.study.collect import cell_of, collect, progress
-from lrstudy.study.outputs import CURVES, Comparison, Reference, Theory, Timing
+from lrstudy.study.outputs import CURVES, Reference, Theory, Timing
 from lrstudy.study.workspace import REPORTS, ledger_folder, reference_file, timing_file
 
 THEORY = ("late_decay", "level_sets")

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from pathlib import Path
 
+from lrstudy.analysis.records import Comparison, TheoryClaims
 from lrstudy.checked import read_bytes
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically
@@ -39,9 +40,9 @@ COLUMNS = {
 def main() -> None:
     comparison = read_comparison(REPORTS / "comparison.json")
     rows = CURVES.read(REPORTS / "curves.csv", "compare")
-    figures = draw(comparison, rows) + bring_theory(comparison)
+    figures = draw(comparison, rows) + bring_theory(comparison.theory)
     tables = {"curves.csv": "text/csv", "comparison.json": "application/json"}
-    tables |= {f"{experiment}.json": "application/json" for experiment in comparison["theory"]["figures"]}
+    tables |= {f"{experiment}.json": "application/json" for experiment in comparison.theory.figures}
     files = {name: _address((REPORTS / name).read_bytes(), kind) for name, kind in tables.items()}
     for path in (REPORTS / "figures").glob("*.svg"):  # the output persists: DVC would remove the theory's
         if path not in figures:
@@ -53,10 +54,10 @@ def main() -> None:
     print(f"report: {REPORTS / 'report.html'}, {REPORTS / 'report.md'}")
 
 
-def draw(comparison: dict, rows: list[dict]) -> list[Path]:
+def draw(comparison: Comparison, rows: list[dict]) -> list[Path]:
     """The report's figures in reports/figures; returns their paths."""
-    titles = {model: model_title(comparison, model, ", ") for model in comparison["cells"]}
-    reference = comparison["protocol"]["reference"]
+    titles = {model: model_title(comparison, model, ", ") for model in comparison.cells}
+    reference = comparison.protocol.reference
     with style():
         drawn = {
             name: curve_figure(rows, titles, column, label, logarithmic=name == "rates")
@@ -85,20 +86,20 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
         ]
 
 
-def bring_theory(comparison: dict) -> list[Path]:
+def bring_theory(theory: TheoryClaims) -> list[Path]:
     """Copy the theory stages' figures into reports/figures; returns their paths.
 
-    Only those of the numbers that ``comparison`` was made from: where artifacts/ has none or others, as in a
+    Only those of the numbers that the comparison was made from: where artifacts/ has none or others, as in a
     fresh clone or after a run on the sample, those that reports/ has are taken.
 
     Raises:
         StudyError: reports/ has other numbers, or the figures are in neither place.
     """
     figures: list[Path] = []
-    for experiment, names in comparison["theory"]["figures"].items():
+    for experiment, names in theory.figures.items():
         source, numbers = THEORY / experiment, REPORTS / f"{experiment}.json"
         there = {name: REPORTS / "figures" / theory_figure(experiment, name) for name in names}
-        wanted = comparison["theory"]["sha256"][experiment]
+        wanted = theory.sha256[experiment]
         if not numbers.exists() or _sha256(numbers) != wanted:
             raise StudyError(
                 f"{numbers}: not what {REPORTS / 'comparison.json'} was made from; `make report` makes both "
