@@ -366,7 +366,7 @@ def test_no_key_of_the_comparison_is_missed_by_the_report_without_a_word(tmp_pat
         else:
             assert render_markdown(found)
             assert text_table(found)
-    assert told > 400
+    assert told > 350
 
 
 def keys(content: object, depth: int, at: tuple = ()) -> list[tuple]:

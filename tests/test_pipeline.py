@@ -235,16 +235,14 @@ def test_every_optimizer_and_every_controller_composes_to_its_own_section(group)
 
 
 def test_the_timed_optimizers_are_those_of_conf_and_the_claim_finds_both_kinds_among_them():
-    from lrstudy.analysis.claims import claim_specs
+    from lrstudy.analysis.claim_specs import Timed, claim_specs
 
     timed = compose("optimizer=adagrad")["timing"]["optimizers"]
     assert timed == {name: conf_section("optimizer", name) for name in timed}
-    [claim] = [spec for spec in claim_specs() if spec.get("contrast") == "optimizer"]
-    assert set(timed) < {*claim["adaptive"], *claim["plain"]}
-    assert {"adagrad", "rmsprop", "adam", "adamw", "nadam"} < set(claim["adaptive"]) & set(timed)
-    assert {*claim["adaptive"], *claim["plain"]} <= set(
-        OPTIMIZERS
-    )  # a new one is in neither class until named
+    [claim] = [spec for spec in claim_specs() if isinstance(spec, Timed) and spec.contrast == "optimizer"]
+    assert set(timed) < {*claim.adaptive, *claim.plain}
+    assert {"adagrad", "rmsprop", "adam", "adamw", "nadam"} < set(claim.adaptive) & set(timed)
+    assert {*claim.adaptive, *claim.plain} <= set(OPTIMIZERS)  # a new one is in neither class until named
 
 
 def all_cells(preset: str) -> dict:

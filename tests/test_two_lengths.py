@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from known_study import SETTINGS, cells, comparison
-from lrstudy.analysis.comparison import compare
+from known_study import SETTINGS, cells, compare_as_written, comparison
 from lrstudy.analysis.records import ClaimRun, Comparison
 from lrstudy.report.figures import budget_figure, curve_figure, difference_figure
 from lrstudy.report.findings import findings, text_table
@@ -35,7 +34,7 @@ def whole() -> Comparison:
 
 
 def test_a_longer_row_changes_no_other_rows_numbers():
-    found, without = compare(two_lengths(), SETTINGS), compare(cells(), SETTINGS)
+    found, without = compare_as_written(two_lengths(), SETTINGS), compare_as_written(cells(), SETTINGS)
     for part in ("cells", "views", "models"):
         assert {m: found[part][m] for m in without[part]} == without[part]
     longer = found["cells"]["resnet_20_epochs"]["cosine"]
@@ -45,7 +44,7 @@ def test_a_longer_row_changes_no_other_rows_numbers():
 
 
 def test_a_network_that_stands_twice_is_counted_once_across_models():
-    found, without = compare(two_lengths(), SETTINGS), compare(cells(), SETTINGS)
+    found, without = compare_as_written(two_lengths(), SETTINGS), compare_as_written(cells(), SETTINGS)
     # exponential, which the longer row has not, is compared on all models that have it
     assert found["across_models"] == without["across_models"]
     assert list(found["across_models"]) == ["exponential", "cosine", "static_averaged"]
@@ -55,15 +54,17 @@ def test_a_network_that_stands_twice_is_counted_once_across_models():
 def test_a_schedule_that_a_model_has_not_is_compared_across_those_that_have_it():
     study = with_seeds(9)
     del study["resnet"]["exponential"]
-    by_design = compare(study, SETTINGS)["across_models"]["exponential"]
+    by_design = compare_as_written(study, SETTINGS)["across_models"]["exponential"]
     assert (by_design["num_models"], set(by_design["by_model"])) == (1, {"lstm"})
     # not where it should have run
-    assert "exponential" not in compare(study, SETTINGS, [("resnet", "exponential")])["across_models"]
+    assert (
+        "exponential" not in compare_as_written(study, SETTINGS, [("resnet", "exponential")])["across_models"]
+    )
     # a longer row that has not run yet holds up nothing
     study = two_lengths()
     del study["resnet_20_epochs"]["cosine"]
-    late = compare(study, SETTINGS, [("resnet_20_epochs", "cosine")])
-    assert late["across_models"] == compare(cells(), SETTINGS)["across_models"]
+    late = compare_as_written(study, SETTINGS, [("resnet_20_epochs", "cosine")])
+    assert late["across_models"] == compare_as_written(cells(), SETTINGS)["across_models"]
 
 
 def test_both_lengths_are_parts_of_the_main_claim_and_a_row_is_no_question_to_a_model_without_it(whole):

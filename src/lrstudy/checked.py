@@ -116,6 +116,11 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
+    def told(self) -> dict[str, Any]:
+        """By name the parts that were given, as they are, for a record that has more of them."""
+        given = self.model_fields_set | (self.model_extra or {}).keys()
+        return {name: part for name, part in self if name in given}
+
 
 class Output(Record):
     """A whole file."""

@@ -28,12 +28,12 @@ from lrstudy.checked import (
     Whole,
 )
 from lrstudy.ledger.record import Data
-from lrstudy.study.outputs import Reference, TheoryClaim, TimedRow, Timing
+from lrstudy.study.outputs import Progress, Reference, TheoryClaim, TimedRow, Timing
 
 Number = Finite | Whole
 Confidence = Annotated[float, Field(gt=0, lt=1)]
 Date = Annotated[float, Field(ge=0, lt=253_402_300_800)]  # seconds since 1970, before the year 10000
-Headline = Literal["test/accuracy", "test/balanced_accuracy", "test/f1_macro", "test/f1"]
+Headline = Annotated[str, Field(pattern="^test/(accuracy|balanced_accuracy|f1_macro|f1)$")]
 """A test metric that is told by a name of its own; one of them decides for a data set."""
 
 Kind = Literal["processor", "device", "dtype", "torch"]
@@ -523,27 +523,6 @@ class Gap(Record):
 
 
 # --- the study ---
-
-
-class SearchProgress(Record):
-    """How many trials of a search are there."""
-
-    trials: Natural
-    of: Natural
-    confirmed: Natural
-    finalists: Natural
-    complete: bool
-
-
-class Progress(Record):
-    """How far a cell has come."""
-
-    model: Name
-    schedule: Name
-    searches: list[SearchProgress]
-    measured: list[Natural]
-    trained: list[Natural]  # and not measured yet
-    planned: list[Natural]
 
 
 class Protocol(Record):

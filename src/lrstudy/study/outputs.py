@@ -167,3 +167,24 @@ class Theory(Output):
     claims: list[TheoryClaim]
     toy: TheoryPart | None = None
     models: dict[Name, TheoryPart]
+
+
+class SearchProgress(Record):
+    """How many trials of a search are there: ``complete`` with fewer where the space has no more."""
+
+    trials: Natural
+    of: Natural
+    confirmed: Natural
+    finalists: Natural
+    complete: bool
+
+
+class Progress(Record):
+    """How far a cell has come."""
+
+    model: Name
+    schedule: Name
+    searches: list[SearchProgress]
+    measured: list[Natural]
+    trained: list[Natural]  # and not measured yet
+    planned: list[Natural]
