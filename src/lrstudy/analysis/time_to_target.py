@@ -62,7 +62,7 @@ def time_to_target(
         reference = schedules.get(settings.reference)
         # A row that is tuned as another has the search of that one.
         searched = reference and cells.get(reference.tuned_as or model, {}).get(settings.reference)
-        aim = target(model, searched and searched.tuning, headline, settings)
+        aim = target(model, searched.tuning if searched else None, headline, settings)
         times: dict[str, TimesOfCell] = {}
         if (goal := aim.value) is not None:
             times = {
@@ -96,7 +96,7 @@ def target(model: str, tuning: Mapping[str, Any] | None, headline: str, settings
 
     Args:
         model: its name.
-        tuning: what the search of the reference schedule found, as best.json has it; None if that did not run.
+        tuning: what the search of the reference schedule found, as best.json has it; None if it did not run.
         headline: the metric that decides for the model's data set (:func:`validated`).
         settings: the reference's name and ``targets``.
 

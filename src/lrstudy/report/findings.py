@@ -1,18 +1,16 @@
 """What a study found, in a few sentences and one table."""
 
-from lrstudy.analysis.records import Claim, Comparison, Outcome
+from lrstudy.analysis.records import Claim, Comparison
 from lrstudy.analysis.statistics import MIN_SEEDS
+from lrstudy.report.sentences import paragraphs, sentence
 from lrstudy.report.words import (
     cell_states,
     headline,
-    hours_words,
-    interval_words,
     model_title,
     percent_confidence,
     percent_words,
     result_rows,
 )
-from lrstudy.words import counted
 
 MAIN_CLAIM, AVERAGED_CLAIM = "dynamic_generalizes", "dynamic_beats_averaged"
 """The claim that the report begins with, and the same against static with averaged weights."""
@@ -25,23 +23,7 @@ def claim_of(comparison: Comparison, name: str = MAIN_CLAIM) -> Claim | None:
 def verdict(comparison: Comparison) -> list[str]:
     """The question's own claim with its verdict; nothing if claims were not judged."""
     claim = claim_of(comparison)
-    if claim is None:
-        return []
-    words = f"**{claim.verdict.capitalize()}**: {claim.claim}"
-    if claim.verdict == "undecided" and claim.seeds_needed is not None and claim.chance is not None:
-        words += (
-            f" {claim.seeds_needed} seeds{hours_words(claim.core_hours, ' more')} would decide with a "
-            f"chance of {100 * claim.chance:.0f}%, if the effects are those seen."
-        )
-    return [words]
-
-
-_DECIDES: dict[Outcome, str] = {
-    "for": "better than {reference}",
-    "against": "worse than {reference}",
-    "equivalent": "equivalent to {reference} within half a point",
-    "neither": "undecided",
-}
+    return [] if claim is None else paragraphs("findings", "verdict", claim=claim)
 
 
 def findings(comparison: Comparison) -> list[str]:
@@ -49,43 +31,31 @@ def findings(comparison: Comparison) -> list[str]:
 
     And how far from the reference's averaged weights.
     """
-    reference, claim = comparison.protocol.reference, claim_of(comparison)
+    claim, against = claim_of(comparison), claim_of(comparison, AVERAGED_CLAIM)
     if claim is None:
         return []
-    against = claim_of(comparison, AVERAGED_CLAIM)
     parts = {part.model: part for part in claim.parts}
     rivals = {part.model: part for part in (against.parts if against else ())}
     why = {model: reason for reason, models in claim.untested.items() for model in models}
     said = []
     for model, schedules in comparison.cells.items():
-        title = f"**{model_title(comparison, model)}**"
+        title = model_title(comparison, model)
         if model not in parts:
-            said.append(f"{title}: {why[model]}, so there is no difference to tell.")
+            said.append(sentence("findings", "untested", title=title, why=why[model]))
             continue
-        part = parts[model]
-        metric = headline(comparison, next(iter(schedules.values())))
-        words = (
-            f"{title}: validation chose {part.rows[0]}, {100 * part.effect:+.2f} points of {metric} "
-            f"from {reference}"
+        said.append(
+            sentence(
+                "findings",
+                "finding",
+                title=title,
+                part=parts[model],
+                rival=rivals.get(model),
+                metric=headline(comparison, next(iter(schedules.values()))),
+                reference=comparison.protocol.reference,
+                percent=percent_confidence(comparison),
+                min_seeds=MIN_SEEDS,
+            )
         )
-        if part.interval is not None:
-            words += f" ({percent_confidence(comparison)} interval {interval_words(part.interval, '+')})"
-        if part.waits:
-            words += f"; undecided: of the rows that validation chooses from one has {part.waits}"
-        elif part.n < MIN_SEEDS:
-            words += f"; undecided: {counted(part.n)}, and a test needs {MIN_SEEDS}"
-        else:
-            words += f"; {_DECIDES[part.decides].format(reference=reference)} (p {part.p:.3g}"
-            if part.p_holm != part.p:
-                words += f", {part.p_holm:.3g} after Holm over the models"
-            words += f"; {counted(part.n)})"
-        if model in rivals:
-            rival, averaged = rivals[model], f"{reference}_averaged"
-            words += f"; {100 * rival.effect:+.2f} points from {averaged}"
-            if rival.n >= MIN_SEEDS and not rival.waits:
-                decided = _DECIDES[rival.decides].format(reference=averaged)
-                words += f", {decided} (p {rival.p:.3g})"
-        said.append("; ".join([words, *part.notes]) + ".")
     return said
 
 

@@ -22,8 +22,8 @@ from lrstudy.report.figures import (
 )
 from lrstudy.report.findings import text_table
 from lrstudy.report.render import render_html, render_markdown
-from lrstudy.report.sections import theory_figure
 from lrstudy.report.series import budgets, differences, models_beyond_the_paper, profiles, ranks
+from lrstudy.report.verdicts import theory_figure
 from lrstudy.report.words import PAPER_EPOCHS, model_title
 from lrstudy.study.outputs import CURVES
 from lrstudy.study.workspace import REPORTS
