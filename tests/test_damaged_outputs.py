@@ -8,6 +8,7 @@ import copy
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -348,6 +349,36 @@ def test_one_of_several_that_belong_together_is_missed(place, file, at):
     path = place(file)
     changed(path, at, remove)
     assert at[0] in refusal(file, path)
+
+
+CLAIM, CELL = ("claims", 1), ("cells", "resnet", "cosine")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        ((*CLAIM, "verdict"), "perhaps", r"claims\.1\.verdict is 'perhaps'"),
+        ((*CLAIM, "parts", 0, "decides"), None, r"claims\.1\.parts\.0\.decides is None"),
+        ((*CLAIM, "parts", 0, "rows"), [], r"claims\.1\.parts\.0\.rows is \[\]"),
+        ((*CLAIM, "parts"), [], "claims of the id dynamic_generalizes say nothing of resnet"),
+        ((*CLAIM, "by_schedule", "cosine", "why"), 3, r"claims\.1\.by_schedule\.cosine\.why is 3"),
+        ((*CELL, "metrics", "test/accuracy", "difference", "interval"), [0.1], r"difference\.interval\.1 is missing"),
+        ((*CELL, "metrics", "test/accuracy", "difference", "mixed"), {"1": {"dtype": ["bfloat16"]}}, r"mixed\.1\.dtype"),
+        ((*CELL, "tuning", "cost", "epochs"), "many", r"tuning\.cost\.epochs is 'many'"),
+        ((*CELL, "tuning", "terms", 0, "parameter"), "gamma", r"by_search\.1 has no gamma, which was searched"),
+        ((*CELL, "tuning", "sensitivity", "parameters", "base_lr", "half"), [], "half is "),
+        ((*CELL, "origins", "dtype"), {}, r"origins\.dtype is \{\}"),
+        (("gaps", 0, "values", 0, "unit"), None, r"gaps\.0\.values\.0\.unit is None"),
+        (("progress", "lstm-cosine", "searches", 0, "trials"), -1, r"progress\.lstm-cosine\.searches\.0\.trials is -1"),
+        (("time_to_target", "profiles", "epochs", "factors"), [], r"shares\.\w+ has \d of 0 factors"),
+        (("protocol", "looks"), [12, 9], "looks do not grow"),
+    ],
+)  # fmt: skip
+def test_a_damaged_part_of_the_comparison_is_named(place, at, value, said):
+    file = JSON[-1]
+    path = place(file)
+    changed(path, at, replaced(value))
+    assert re.search(said, refusal(file, path))
 
 
 @pytest.mark.slow

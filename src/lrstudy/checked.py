@@ -4,7 +4,7 @@ Whoever has touched a file since, what has not the shape that its stage writes g
 the file, the place in it, what was found, and the stage that makes it anew. Names in a record may become
 parts of paths, so they are letters, digits and underscores.
 
-More than a record names may stand in its file: what only its own writer and the report's tables know of.
+More than a record names may stand in its file: what only its own writer knows of.
 """
 
 import contextlib

@@ -124,7 +124,7 @@ def trainings(comparison: Comparison, records: Sequence[Record]) -> str:
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.labels.model, record.labels.schedule), []).append(record)
-    rows = [[*name, *_took(found)] for name, found in sorted(groups.items())]
+    rows = [[*name, *_took(of_row)] for name, of_row in sorted(groups.items())]
     rows.append(["all", "", *_took(list(records))])
     header = [
         "model",
@@ -228,12 +228,12 @@ def made(text: str, where: str, comparison: Comparison | None, records: Sequence
         StudyError: it names a part that there is not.
     """
 
-    def part(found: re.Match) -> str:
-        if found[2] in ENTRIES:
-            return f"{found[1]}\n{ENTRIES[found[2]]()}\n\n{found[4]}"
-        if found[2] not in PARTS or comparison is None:
-            raise unknown(f"{where}: made by make docs", found[2], [*PARTS, *ENTRIES], "a part of documents")
-        return f"{found[1]}\n{PARTS[found[2]](comparison, records)}\n\n{found[4]}"
+    def part(mark: re.Match) -> str:
+        if mark[2] in ENTRIES:
+            return f"{mark[1]}\n{ENTRIES[mark[2]]()}\n\n{mark[4]}"
+        if mark[2] not in PARTS or comparison is None:
+            raise unknown(f"{where}: made by make docs", mark[2], [*PARTS, *ENTRIES], "a part of documents")
+        return f"{mark[1]}\n{PARTS[mark[2]](comparison, records)}\n\n{mark[4]}"
 
     return _PART.sub(part, text)
 

@@ -106,10 +106,10 @@ class Unbalanced(NamedTuple):
 
 
 def _unbalanced(comparison: Comparison) -> list[Unbalanced]:
-    found = []
+    unbalanced = []
     for dataset, counts in comparison.protocol.test_classes.items():
         largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-        found.append(
+        unbalanced.append(
             Unbalanced(
                 comparison.data[dataset].label,
                 sum(counts.values()),
@@ -120,7 +120,7 @@ def _unbalanced(comparison: Comparison) -> list[Unbalanced]:
                 _METRICS[comparison.protocol.headline[dataset]],
             )
         )
-    return found
+    return unbalanced
 
 
 class Linear(NamedTuple):

@@ -38,10 +38,10 @@ def headline(comparison: Comparison, cell: CellResult) -> str:
 
 def by_search(cell: CellResult, said: Callable[[Taken], str]) -> str:
     """What is said of the values of each search that a cell's seeds took; with the seeds where it differs."""
-    found: dict[str, list[int]] = {}
+    seeds_of: dict[str, list[int]] = {}
     for search in cell.by_search.values():
-        found.setdefault(said(search), []).extend(search.seeds)
-    return seeds_words(found)
+        seeds_of.setdefault(said(search), []).extend(search.seeds)
+    return seeds_words(seeds_of)
 
 
 def parameters_words(parameters: Mapping[str, object]) -> str:

@@ -90,7 +90,7 @@ def of_plans(plans: Mapping[str, Plan]) -> Measured:
 def compared(params: Params, plans: Mapping[str, Plan], measured: Measured, rows: list[dict]) -> Comparison:
     """All that is said of the study; ``rows`` are those of curves.csv."""
     cells, data, missing = measured
-    found = compare(
+    statistics = compare(
         cells,
         params.compare,
         [(params.cells[name].model, params.cells[name].schedule) for name in missing],
@@ -102,12 +102,12 @@ def compared(params: Params, plans: Mapping[str, Plan], measured: Measured, rows
         protocol=protocol(params, measured),
         progress={name: progress(plan, params) for name, plan in plans.items()},
         missing=missing,
-        cells=found.cells,
-        views=found.views,
-        models=found.models,
-        across_models=found.across_models,
+        cells=statistics.cells,
+        views=statistics.views,
+        models=statistics.models,
+        across_models=statistics.across_models,
         timing=timings(params, data),
-        time_to_target=time_to_target(cells, found.cells, params.compare),
+        time_to_target=time_to_target(cells, statistics.cells, params.compare),
     )
     return Comparison(**results.told(), gaps=gaps(results), claims=claims(results, rows), theory=theory())
 

@@ -72,14 +72,15 @@ def draw(comparison: Comparison, rows: list[dict]) -> list[Path]:
                 drawn[f"{name}_{PAPER_EPOCHS}"] = curve_figure(first, longer, *COLUMNS[name])
         if panels := differences(comparison):
             drawn["differences"] = difference_figure(
-                {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
+                {titles[model]: of_model for model, of_model in panels.items()},
+                f"points ahead of {reference}",
             )
         if bought := budgets(comparison):
-            drawn["budget"] = budget_figure({titles[model]: found for model, found in bought.items()})
+            drawn["budget"] = budget_figure({titles[model]: of_model for model, of_model in bought.items()})
         if lines := profiles(comparison):
             drawn["time_to_target"] = profile_figure(lines)
         if ranked := ranks(comparison):
-            drawn["ranks"] = rank_figure({titles[model]: found for model, found in ranked.items()})
+            drawn["ranks"] = rank_figure({titles[model]: of_model for model, of_model in ranked.items()})
         return [
             save_figure(figure, REPORTS / "figures" / f"{name}.svg", description=name.replace("_", " "))
             for name, figure in drawn.items()
