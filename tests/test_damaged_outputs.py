@@ -368,7 +368,7 @@ CLAIM, CELL = ("claims", 1), ("cells", "resnet", "cosine")
         ((*CELL, "tuning", "terms", 0, "parameter"), "gamma", r"by_search\.1 has no gamma, which was searched"),
         ((*CELL, "tuning", "sensitivity", "parameters", "base_lr", "half"), [], "half is "),
         ((*CELL, "origins", "dtype"), {}, r"origins\.dtype is \{\}"),
-        (("gaps", 0, "values", 0, "unit"), None, r"gaps\.0\.values\.0\.unit is None"),
+        (("gaps", 3, "values", 0, "unit"), None, r"gaps\.3\.values\.0\.unit is None"),
         (("progress", "lstm-cosine", "searches", 0, "trials"), -1, r"progress\.lstm-cosine\.searches\.0\.trials is -1"),
         (("time_to_target", "profiles", "epochs", "factors"), [], r"shares\.\w+ has \d of 0 factors"),
         (("protocol", "looks"), [12, 9], "looks do not grow"),
