@@ -27,24 +27,30 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from lrstudy.analysis.cells import AVERAGED
+from lrstudy.analysis.claim_specs import ClaimSpec, Paired
 from lrstudy.analysis.claims import claims
-from lrstudy.analysis.comparison import AVERAGED, compare
+from lrstudy.analysis.comparison import compare
+from lrstudy.analysis.records import Claim, Protocol, Results
+from lrstudy.analysis.time_to_target import time_to_target
 from lrstudy.compose import compose
 from lrstudy.design import EFFECTS, GUESSED_SPREAD, SPREADS, PlannedClaim, claims_of, power
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
-from lrstudy.ledger.record import ALWAYS_IN_FINAL, WEIGHTS
+from lrstudy.ledger.record import ALWAYS_IN_FINAL, WEIGHTS, Data, Origin, Scores
 from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import Params, load_params
 from lrstudy.recipe.identity import content_hash
 from lrstudy.schedules import make_schedule
+from lrstudy.study.collect import MeasuredCell, MeasuredSeed
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/verdicts.json"
@@ -91,11 +97,19 @@ def read(text: str) -> tuple[Params, list[PlannedClaim]]:
     return params, simulated_claims(params)
 
 
+class Template(NamedTuple):
+    """A cell of which all trainings are alike, whether its rate moves, and the epochs of one training."""
+
+    cell: MeasuredCell
+    moves: bool
+    epochs: list[dict[str, float]]
+
+
 @cache
-def template(text: str) -> dict[str, dict[str, dict]]:
-    """The cells of a study as ``compare`` takes them, all trainings alike."""
+def template(text: str) -> dict[str, dict[str, Template]]:
+    """The cells of a study, all trainings alike."""
     params, _ = read(text)
-    found: dict[str, dict[str, dict]] = {}
+    templates: dict[str, dict[str, Template]] = {}
     for listed in params.cells.values():
         cell = make_cell(params, listed.model, listed.schedule)
         settings = cell.settings()
@@ -122,63 +136,71 @@ def template(text: str) -> dict[str, dict[str, dict]]:
             }
             for epoch in range(1, cell.num_epochs + 1)
         ]
-        origin = {
-            "machine": "simulated",
-            "processor": "none",
-            "accelerator": None,
-            "versions": {},
-            "revision": "",
-            "ended": 0.0,
-        }
-        run = {
-            "identity": "",
-            "search": 1,
-            "values": {},
-            "base_lr": base_lr,
-            "parameters": chosen["parameters"],
-            "status": "finished",
-            "best_epoch": cell.num_epochs,
+        run = MeasuredSeed(
+            identity="",
+            search=1,
+            values={},
+            base_lr=base_lr,
+            parameters=chosen["parameters"],
+            status="finished",
+            best_epoch=cell.num_epochs,
             # a monitor that never acts would be no test of monitoring
-            "interventions": [{}] if settings["controller"]["name"] == "validation_monitor" else [],
-            "compute_seconds": [1.0] * cell.num_epochs,
-            "final": dict.fromkeys(ALWAYS_IN_FINAL, 0.8),
-            "device": "cpu",
-            "dtype": "float32",
-            "origin": origin,
-        }
-        seeds = [str(seed) for seed in params.train.seeds]
-        found.setdefault(cell.model_name, {})[cell.schedule_name] = {
-            "schedule": cell.schedule_name,
-            "moves": cell.moves(),
-            "training": {
-                "dataset": cell.dataset,
-                "headline": params.dataset[cell.dataset].metric,
-                "tuned": "defaults",
-                "settings": settings,
-                "seeds": dict.fromkeys(seeds, run),
-            },
-            "tuning": {"source": "defaults"},
-            "history": {seed: [row | {"seed": float(seed)} for row in epochs] for seed in seeds},
-        }
-    return found
+            interventions=[{}] if settings["controller"]["name"] == "validation_monitor" else [],
+            compute_seconds=[1.0] * cell.num_epochs,
+            final=dict.fromkeys(ALWAYS_IN_FINAL, 0.8),
+            device="cpu",
+            dtype="float32",
+            origin=Origin(
+                machine="simulated",
+                processor="none",
+                cores=1,
+                system="none",
+                accelerator=None,
+                versions={},
+                revision="",
+                ended=0.0,
+            ),
+            scores={},
+        )
+        templates.setdefault(cell.model_name, {})[cell.schedule_name] = Template(
+            MeasuredCell(
+                model=cell.model_name,
+                schedule=cell.schedule_name,
+                data=_data(cell.dataset),
+                dataset=cell.dataset,
+                headline=params.dataset[cell.dataset].metric,
+                tuned="defaults",
+                settings=settings,
+                seeds=dict.fromkeys(map(str, params.train.seeds), run),
+                history=[],
+                tuning={"source": "defaults"},
+            ),
+            cell.moves(),
+            epochs,
+        )
+    return templates
 
 
-def simulate(text: str, scenario: Scenario, number: int) -> dict[str, dict[str, dict]]:
-    """The cells of simulated study ``number`` of a scenario, as ``compare`` takes them."""
+def _data(dataset: str) -> Data:
+    examples = dict.fromkeys(("train", "validation", "test"), EXAMPLES[dataset])
+    return Data(dataset=dataset, label=dataset, official=False, fingerprint="", num_examples=examples)
+
+
+def simulate(text: str, scenario: Scenario, number: int) -> dict[str, dict[str, MeasuredCell]]:
+    """The cells of simulated study ``number`` of a scenario."""
     rng = np.random.default_rng([number, scenario.effect, TAILS.index(scenario.tails)])
 
     def noise(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape) if scenario.tails == "normal" else rng.standard_t(3, shape) / 3**0.5
 
-    found: dict[str, dict[str, dict]] = {}
+    simulated: dict[str, dict[str, MeasuredCell]] = {}
     for model, schedules in template(text).items():
-        found[model] = {}
-        seeds = list(next(iter(schedules.values()))["history"])
+        simulated[model] = {}
+        seeds = list(next(iter(schedules.values())).cell.seeds)
         correlation = rng.uniform(*CORRELATION)
         shared = noise(len(seeds))
-        for name, cell in schedules.items():
-            dataset = cell["training"]["dataset"]
-            spread = SPREAD[dataset]
+        for name, (cell, moves, epochs) in schedules.items():
+            spread = SPREAD[cell.dataset]
 
             def following(metric: np.ndarray, correlation: float = correlation) -> np.ndarray:
                 return correlation * metric + math.sqrt(1 - correlation**2) * noise(len(metric))
@@ -187,51 +209,64 @@ def simulate(text: str, scenario: Scenario, number: int) -> dict[str, dict[str, 
             metric = math.sqrt(SHARED) * shared + math.sqrt(1 - SHARED) * own
             # Of a training's averages: what the seeds share, and half of the training's own luck.
             averaged = math.sqrt(SHARED) * shared + math.sqrt((1 - SHARED) / 2) * (own + noise(len(seeds)))
-            effect = scenario.size if cell["moves"] else 0.0
+            effect = scenario.size if moves else 0.0
             losses, test_losses = following(metric), following(metric)
-            if cell["training"]["settings"]["controller"]["name"] == "validation_monitor":
+            if cell.settings["controller"]["name"] == "validation_monitor":
                 # of a paired difference, whose two parts of the test loss are
                 paired = math.sqrt(2 * (1 - SHARED) * correlation**2 + 2 * (1 - correlation**2))
                 test_losses = test_losses - scenario.in_spreads * paired
-            scores, history = {}, []
+            runs, history = {}, []
             for place, seed in enumerate(seeds):
                 values = {"last": metric[place], AVERAGED: averaged[place]}
-                scores[seed] = {
+                scores = {
                     weights: _scores(
-                        LEVELS[dataset] + effect + spread * values.get(weights, metric[place]),
+                        LEVELS[cell.dataset] + effect + spread * values.get(weights, metric[place]),
                         0.6 + LOSS_SPREAD * float(test_losses[place]),
-                        EXAMPLES[dataset],
+                        EXAMPLES[cell.dataset],
                     )
                     for weights in WEIGHTS
                 }
-                *before, last = cell["history"][seed]
+                runs[seed] = replace(cell.seeds[seed], scores=scores)
+                *before, last = ({**epoch, "seed": float(seed)} for epoch in epochs)
                 history += [*before, last | {"validation/loss": 0.6 + LOSS_SPREAD * float(losses[place])}]
-            found[model][name] = cell | {"scores": scores, "history": history}
-    return found
+            simulated[model][name] = replace(cell, seeds=runs, history=history)
+    return simulated
 
 
-def _scores(metric: float, loss: float, count: int) -> dict[str, float]:
+def _scores(metric: float, loss: float, count: int) -> Scores:
     share = float(np.clip(round(metric * count) / count, 0.0, 1.0))
-    return {"accuracy": share, "f1": share, "f1_macro": share, "loss": loss}
+    # Without the confusion that such scores would have.
+    return Scores.model_construct(accuracy=share, f1=share, f1_macro=share, loss=loss, confusion=None)
 
 
-def judged(text: str, cells: dict[str, dict[str, dict]]) -> tuple[dict, list[dict]]:
-    """comparison.json of the cells, as the compare stage puts it together, and the claims' verdicts."""
+def judged(text: str, cells: dict[str, dict[str, MeasuredCell]]) -> tuple[Results, list[Claim]]:
+    """What is compared of the cells, as the compare stage puts it together, and the claims' verdicts."""
     params, _ = read(text)
     datasets = {listed.dataset: None for listed in params.cells.values()}
-    comparison = {
-        "data": {name: {"label": name} for name in datasets},
-        "protocol": {
-            "preset": params.preset,
-            "source": params.data.source,
-            "seeds": params.train.seeds,
+    compared = compare(cells, params.compare)
+    results = Results(
+        data={name: _data(name) for name in datasets},
+        references={},
+        protocol=Protocol(
+            preset=params.preset,
+            source=params.data.source,
+            seeds=params.train.seeds,
+            num_trials=0,
+            finalists=0,
+            searches=1,
+            tune_seeds=[],
+            confirm_seeds=[],
             **params.compare.model_dump(),
-            "headline": {name: params.dataset[name].metric for name in datasets},
-        },
-        "missing": [],
-        **compare(cells, params.compare),
-    }
-    return comparison, claims(comparison, [])
+            planned_seeds=len(params.train.seeds),
+            headline={name: params.dataset[name].metric for name in datasets},
+        ),
+        progress={},
+        missing=[],
+        timing={},
+        time_to_target=time_to_target(cells, compared.cells, params.compare),
+        **compared._asdict(),
+    )
+    return results, claims(results, [])
 
 
 def simulated_claims(params: Params) -> list[PlannedClaim]:
@@ -241,25 +276,25 @@ def simulated_claims(params: Params) -> list[PlannedClaim]:
 
 def outcome(text: str, scenario: Scenario, number: int) -> dict:
     """What came of one simulated study: by claim the verdict, and the models whose test by itself decides."""
-    comparison, found = judged(text, simulate(text, scenario, number))
-    level = round(1 - comparison["protocol"]["confidence"], 12)
-    found = {claim["id"]: claim for claim in found}
+    results, claims_judged = judged(text, simulate(text, scenario, number))
+    level = results.protocol.level
+    found = {claim.id: claim for claim in claims_judged}
     told = {}
     for planned in read(text)[1]:
-        name = planned.spec["id"]
-        favours = 1 if planned.spec["favours"] == "higher" else -1
+        name = planned.spec.id
+        favours = 1 if planned.spec.favours == "higher" else -1
         for which, one in [(name, found[name]), *_by_schedule(found[name])]:
             told[which] = {
-                "verdict": one["verdict"],
-                "for": [p["model"] for p in one["parts"] if p["p"] <= level and favours * p["effect"] > 0],
-                "equivalent": [p["model"] for p in one["parts"] if p["p_within"] <= level],
+                "verdict": one.verdict,
+                "for": [part.model for part in one.parts if part.p <= level and favours * part.effect > 0],
+                "equivalent": [part.model for part in one.parts if part.p_within <= level],
             }
     return {"scenario": [scenario.effect, scenario.tails], "number": number, "claims": told}
 
 
-def _by_schedule(claim: dict) -> Iterator[tuple[str, dict]]:
-    for row, found in claim.get("by_schedule", {}).items():
-        yield f"{claim['id']}/{row}", found
+def _by_schedule(claim: Claim) -> Iterator[tuple[str, Claim]]:
+    for row, alone in (claim.by_schedule or {}).items():
+        yield f"{claim.id}/{row}", alone
 
 
 def summary(outcomes: Iterable[dict], scenarios: list[Scenario], params: Params) -> list[dict]:
@@ -279,7 +314,7 @@ def summary(outcomes: Iterable[dict], scenarios: list[Scenario], params: Params)
             count["verdicts"][found["verdict"]] += 1
             count["for"].update(found["for"])
             count["equivalent"].update(found["equivalent"])
-    planned = {claim.spec["id"]: claim for claim in simulated_claims(params)}
+    planned = {claim.spec.id: claim for claim in simulated_claims(params)}
     rows = []
     for scenario in scenarios:
         for (effect, tails, name, by_schedule), count in counts.items():
@@ -317,14 +352,15 @@ def summary(outcomes: Iterable[dict], scenarios: list[Scenario], params: Params)
     return rows
 
 
-def is_wrong(verdict: str, scenario: Scenario, spec: dict) -> bool:
+def is_wrong(verdict: str, scenario: Scenario, spec: ClaimSpec) -> bool:
     """Whether a verdict says what is not so: some difference where there is none, or none where there is one.
 
     ``mixed`` is wrong in any case, since the truth is the same in every model. Undecided says nothing.
     """
     if not scenario.effect:
         return verdict in ("supported", "contradicted", "mixed")
-    too_large = spec.get("metric") != "headline" or scenario.size >= spec.get("equivalence", 0.0)
+    of_points = isinstance(spec, Paired) and spec.metric == "headline"
+    too_large = not of_points or scenario.size >= (spec.equivalence or 0.0)
     return verdict in ("contradicted", "mixed") or (verdict == "equivalent" and too_large)
 
 

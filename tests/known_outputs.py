@@ -1,12 +1,12 @@
 """An example of every file that one stage writes and another reads, as JSON has it."""
 
 import functools
-import json
 
 import known_study
+from lrstudy.analysis.records import Comparison
 from lrstudy.checked import Output
 from lrstudy.data.records import DataMeta, Source
-from lrstudy.study.outputs import Best, Comparison, Evaluation, Reference, Theory, Timing, Training
+from lrstudy.study.outputs import Best, Evaluation, Reference, Theory, Timing, Training
 
 HASH = "0f" * 32
 ROWS = [
@@ -36,7 +36,7 @@ def contents() -> dict[type[Output], dict]:
         "model": "lstm", "schedule": "step", "source": "tuned", "values": {"base_lr": 0.1, "gamma": 0.5},
         "searches": [{"values": {"base_lr": 0.1, "gamma": 0.5}, "best_trial": 3}], "objective": 0.3,
     }  # fmt: skip
-    comparison = json.loads(json.dumps(known_study.comparison(known_study.cells())))
+    comparison = known_study.written(known_study.comparison(known_study.cells()))
     theory = {
         "claims": known_study.THEORY[:1], "toy": {"figures": ["toy.svg"], "powers": {}}, "models": {}, "missing": [],
     }  # fmt: skip

@@ -1,15 +1,25 @@
 """A study small enough to be worked by hand: 2 models x 3 schedules x 3 seeds of 2 epochs, one run diverged."""
 
 import copy
+import dataclasses
 import hashlib
+import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
+from lrstudy.analysis.cells import curves
 from lrstudy.analysis.claims import claims
-from lrstudy.analysis.comparison import compare, curves
+from lrstudy.analysis.comparison import compare
 from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.records import Comparison, Results, TheoryClaims
 from lrstudy.analysis.time_to_target import time_to_target
 from lrstudy.analysis.timing import with_ratios
+from lrstudy.checked import Record
+from lrstudy.ledger.record import Data, Origin, Scores
 from lrstudy.recipe.config import CompareParams
+from lrstudy.study.collect import MeasuredCell, MeasuredSeed
+from lrstudy.study.outputs import Timing
 from lrstudy.training.evaluation import NO_SCORES
 
 SETTINGS = CompareParams(
@@ -133,19 +143,70 @@ def trained_elsewhere(cell: dict, seeds: str, dtype: str = "float32", **origin) 
         cell["training"]["seeds"][seed] = run | {"dtype": dtype}
 
 
+def measured(cells: dict[str, dict[str, dict]]) -> dict[str, dict[str, MeasuredCell]]:
+    """Such cells, as :func:`lrstudy.analysis.comparison.compare` takes them."""
+    return {
+        model: {name: measured_cell(cell) for name, cell in schedules.items()}
+        for model, schedules in cells.items()
+    }
+
+
+def measured_cell(cell: dict) -> MeasuredCell:
+    training, right = cell["training"], cell.get("right", {})
+    taken = {field.name for field in dataclasses.fields(MeasuredSeed)} - {"origin", "scores", "right"}
+    return MeasuredCell(
+        **{name: cell[name] for name in ("model", "schedule", "history", "tuning")},
+        **{name: training[name] for name in ("dataset", "headline", "tuned", "settings")},
+        data=Data(**cell["data"]),
+        seeds={
+            seed: MeasuredSeed(
+                **{name: value for name, value in run.items() if name in taken},
+                origin=Origin(**run["origin"]),
+                # of accuracies that these few examples cannot have
+                scores={name: Scores.model_construct(**of) for name, of in cell["scores"][seed].items()},
+                right=right.get(seed),
+            )
+            for seed, run in training["seeds"].items()
+        },
+        tuned_as=training.get("tuned_as"),
+    )
+
+
+def compare_as_written(
+    cells: dict[str, dict[str, dict]],
+    settings: CompareParams = SETTINGS,
+    missing: Sequence[tuple[str, str]] = (),
+    planned: Sequence[int] | None = None,
+) -> dict:
+    """What is compared of such cells, as it stands in comparison.json."""
+    found = compare(measured(cells), settings, missing, planned)
+    return {name: plain(part) if isinstance(part, dict) else part for name, part in found._asdict().items()}
+
+
+def plain(part: object) -> Any:
+    """Records as they stand in comparison.json."""
+    if isinstance(part, Record):
+        return part.model_dump(exclude_unset=True)
+    if isinstance(part, dict):
+        return {name: plain(value) for name, value in part.items()}
+    return [plain(value) for value in part] if isinstance(part, list | tuple) else part
+
+
 def comparison(
     cells: dict[str, dict[str, dict]],
     missing: tuple[str, ...] = (),
     source: str = "hub",
     settings: CompareParams = SETTINGS,
-) -> dict:
+) -> Comparison:
     """reports/comparison.json of ``cells``, as the compare stage puts it together."""
     used = [next(iter(schedules.values()))["training"]["dataset"] for schedules in cells.values()]
     seeds = max((list(c["training"]["seeds"]) for row in cells.values() for c in row.values()), key=len)
-    found = {
-        "data": {name: copy.deepcopy(DATA[name]) for name in used},
-        "references": {name: copy.deepcopy(REFERENCES[name]) for name in used},
-        "protocol": {
+    taken = measured(cells)
+    found = compare(taken, settings, [tuple(name.split("-")) for name in missing])
+    results = Results(
+        data={name: DATA[name] for name in used},
+        references={name: REFERENCES[name] for name in used},
+        protocol={
             "preset": "cpu",
             "source": source,
             "seeds": [int(seed) for seed in seeds],
@@ -158,27 +219,38 @@ def comparison(
             "planned_seeds": (settings.looks or [len(seeds)])[-1],
             "headline": {name: HEADLINE[name] for name in used},
         },
-        "progress": {
+        progress={
             f"{model}-{schedule}": progress(model, schedule, seeds, row.get(schedule, {}).get("training"))
             for model, row in ({model: cells.get(model, {}) for model, _ in ACCURACY}).items()
             for schedule in [s for m, s in ACCURACY if m == model]
             if schedule in row or f"{model}-{schedule}" in missing
         },
-        "missing": list(missing),
-        "timing": {model: with_ratios(timing(model), "static", settings.confidence) for model in cells},
-        **compare(cells, settings, [tuple(name.split("-")) for name in missing]),
-    }
-    return found | {
-        "time_to_target": time_to_target(cells, found["cells"], settings),
-        "gaps": gaps(found),
-        "claims": claims(found, curves(cells)),
-        "theory": {
-            "claims": THEORY,
-            "figures": {"late_decay": ["toy.svg", "toy_drift.svg"], "level_sets": []},
-            "sha256": {"late_decay": "0" * 64, "level_sets": "0" * 64},
-            "missing": [],
+        missing=list(missing),
+        timing={
+            model: with_ratios(Timing(**timing(model)), "static", settings.confidence) for model in cells
         },
-    }
+        time_to_target=time_to_target(taken, found.cells, settings),
+        **found._asdict(),
+    )
+    theory = TheoryClaims(
+        claims=THEORY,
+        figures={"late_decay": ["toy.svg", "toy_drift.svg"], "level_sets": []},
+        sha256={"late_decay": "0" * 64, "level_sets": "0" * 64},
+        missing=[],
+    )
+    return Comparison(
+        **results.told(), gaps=gaps(results), claims=claims(results, curves(taken)), theory=theory
+    )
+
+
+def read(content: dict) -> Comparison:
+    """What is read of a comparison.json with this in it."""
+    return Comparison.model_validate(content)
+
+
+def written(study: Comparison) -> dict:
+    """What stands in the comparison.json of a study, to be changed."""
+    return json.loads(json.dumps(study.model_dump(exclude_unset=True)))
 
 
 def progress(model: str, schedule: str, seeds: list[str], training: dict | None) -> dict:

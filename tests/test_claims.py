@@ -4,17 +4,22 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Annotated, get_args, get_origin
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from composed import composed_params
-from lrstudy.analysis import claims as claims_module
-from lrstudy.analysis.claims import claims
+from known_study import plain
+from lrstudy.analysis import claims as analysis_claims
+from lrstudy.analysis import gaps as analysis_gaps
+from lrstudy.analysis.claim_tests import _chance_within
 from lrstudy.analysis.comparison import chosen_by_validation
-from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.records import CellResult, Results
 from lrstudy.analysis.statistics import chance_to_decide, equivalence_p, signed_rank_p, t_interval
 from lrstudy.analysis.timing import orders
+from lrstudy.checked import Record
 from lrstudy.schedules import resolve_parameters
 
 GAPS = [
@@ -130,8 +135,50 @@ def study(cells: dict, missing=(), source="hub", looks=(), views=None, **more) -
         "missing": list(missing),
         "cells": cells,
         "views": {model: {} for model in cells} | (views or {}),
-        **more,
-    }
+        "models": {model: {"ranks": None} for model in cells},
+        "across_models": {},
+        "timing": {},
+    } | more
+
+
+def record(kind: type[Record], content: dict) -> Record:
+    """Such a record of which only what a test is about is said: to ask for more of it is an error."""
+    return kind.model_construct(
+        **{
+            name: of_type(kind.model_fields[name].annotation, value) if name in kind.model_fields else value
+            for name, value in content.items()
+        }
+    )
+
+
+def of_type(annotation: object, value: object) -> object:
+    """A part of a record: its annotation is a record, or has one inside."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return of_type(inner[0], value)
+    if get_origin(annotation) is dict:
+        return {name: of_type(inner[1], one) for name, one in value.items()}
+    if get_origin(annotation) is list:
+        return [of_type(inner[0], one) for one in value]
+    kinds = [
+        kind for kind in (inner or (annotation,)) if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
+    return record(kinds[0], value) if kinds and isinstance(value, dict) else value
+
+
+def claims(comparison: dict, curves) -> list[dict]:
+    """The verdicts on all claims, as they stand in comparison.json."""
+    return plain(analysis_claims.claims(record(Results, comparison), curves))
+
+
+def gaps(comparison: dict) -> list[dict]:
+    """The paper's gaps, as they stand there."""
+    return plain(analysis_gaps.gaps(record(Results, comparison)))
+
+
+def chosen(rows: dict) -> str | None:
+    """The row of a model that validation chooses."""
+    return chosen_by_validation({name: record(CellResult, row) for name, row in rows.items()}, "static")
 
 
 def judged(name: str, comparison: dict, curves=()) -> dict:
@@ -453,10 +500,11 @@ def test_where_a_turn_is_not_defined_overfitting_is_not_tested_and_not_contradic
 def test_trainings_of_the_texts_three_epochs_do_not_test_overfitting():
     from known_study import cells as known_cells
     from known_study import comparison as known_comparison
-    from lrstudy.analysis.comparison import curves
+    from known_study import measured, written
+    from lrstudy.analysis.cells import curves
 
     study = known_cells()  # of two epochs, which show no turn
-    found = judged("static_overfits", known_comparison(study), curves(study))
+    found = judged("static_overfits", written(known_comparison(study)), curves(measured(study)))
     assert found["verdict"] == "not tested"
     assert "resnet and lstm could not be tested (2 epochs are not more than 10)" in found["why"]
 
@@ -591,7 +639,7 @@ def test_dynamic_is_what_validation_chose_and_shares_everything_but_the_schedule
     rows["adam"] = cell([0.9] * 8, optimizer="adam")
     rows["lucky"] = cell([0.95] * 8, **{"validation/loss": [0.9] * 8})  # ahead on the test split alone
     found = judged("dynamic_generalizes", study({"resnet": rows}))
-    assert chosen_by_validation(rows, "static") == "cosine"
+    assert chosen(rows) == "cosine"
     assert found["effect"] == close(0.0105)
     assert "cosine against static" in found["why"]
     assert {row: alone["verdict"] for row, alone in found["by_schedule"].items()} == {
@@ -752,12 +800,16 @@ def test_futility_and_equivalence_are_said_where_more_seeds_would_not_help():
 
 @pytest.fixture
 def old() -> dict:
-    return json.loads((Path(__file__).parent / "data/comparison_73cd819.json").read_text())
+    """With what it was not asked: it had no updates timed."""
+    text = (Path(__file__).parent / "data/comparison_73cd819.json").read_text()
+    content = json.loads(text)
+    models = {model: {"ranks": None} for model in content["cells"]}
+    return content | {"timing": {}, "models": models, "across_models": {}}
 
 
 def test_of_the_old_study_validation_chooses_the_best_schedules(old):
-    chosen = {model: chosen_by_validation(rows, "static") for model, rows in old["cells"].items()}
-    assert chosen == {"resnet": "cosine", "lstm": "exponential", "transformer": "exponential"}
+    by_model = {model: chosen(rows) for model, rows in old["cells"].items()}
+    assert by_model == {"resnet": "cosine", "lstm": "exponential", "transformer": "exponential"}
 
 
 def test_transformer_step_is_no_dynamic_row_and_fills_no_gap(old):
@@ -1085,9 +1137,7 @@ def test_an_undecided_cost_asks_for_pairs_of_rounds_timed_anew():
     assert found["verdict"] == "undecided"
     values = np.log(EITHER)
     needed = found["seeds_needed"]
-    inside = [
-        claims_module._chance_within(values, pairs, 0.05, math.log(1.05)) for pairs in (needed - 1, needed)
-    ]
+    inside = [_chance_within(values, pairs, 0.05, math.log(1.05)) for pairs in (needed - 1, needed)]
     assert inside[0] < 0.8 <= inside[1] == close(found["chance"])
     assert found["core_hours"] == close(needed * 360 / 8 / 3600)  # 360 s for 8 pairs
     assert f"and {needed} pairs of rounds (" in found["why"]
@@ -1342,12 +1392,12 @@ def test_one_seed_of_every_schedule_has_effects_without_intervals():
 
 
 def test_what_compare_writes_has_what_the_claims_read():
-    from known_study import cells, comparison
-    from lrstudy.analysis.comparison import curves
+    from known_study import cells, comparison, measured, written
+    from lrstudy.analysis.cells import curves
 
     study = cells()
-    compared = json.loads(json.dumps(comparison(study)))
-    found = {claim["id"]: claim for claim in claims(compared, curves(study))}
+    compared = written(comparison(study))
+    found = {claim["id"]: claim for claim in claims(compared, curves(measured(study)))}
     # validation chose exponential, as a run of resnet's cosine diverged, and by the order of rows in the lstm
     resnet, lstm = found["dynamic_generalizes"]["parts"]
     assert resnet["effect"] == close((0.03 + 0.01 + 0.05) / 3)

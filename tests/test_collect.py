@@ -9,6 +9,7 @@ import yaml
 from composed import composed_params
 from filled_ledger import DATA, fill
 from known_outputs import contents
+from known_study import read
 from lrstudy.data.records import DataMeta
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
@@ -60,19 +61,16 @@ def test_a_whole_study_is_collected_with_all_its_trainings(params, tmp_path):
         assert (found.missing, found.waiting) == ([], "")
         assert found.tuned["cost"]["trainings"] == 3 + 2
         cell = cell_of(found)
-        assert list(cell["scores"]) == list(cell["training"]["seeds"]) == [str(seed) for seed in SEEDS]
-        assert len(cell["history"]) == 8 * 4
-        for seed, run in cell["training"]["seeds"].items():
-            record = ledger.find(run["identity"])
+        assert list(cell.seeds) == [str(seed) for seed in SEEDS]
+        assert len(cell.history) == 8 * 4
+        for run in cell.seeds.values():
+            record = ledger.find(run.identity)
             assert record.settings["optimizer"]["base_lr"] == found.tuned["values"]["base_lr"]
-            assert (
-                cell["scores"][seed]["last"]["accuracy"]
-                == record.test.last.accuracy
-                == cell["right"][seed].mean()
-            )
+            assert run.scores["last"].accuracy == record.test.last.accuracy == run.right.mean()
         told = progress(found, params)
-        assert (told["measured"], told["trained"], told["planned"]) == (SEEDS, [], SEEDS)
-        assert told["searches"] == [{"trials": 3, "of": 3, "confirmed": 2, "finalists": 2, "complete": True}]
+        assert (told.measured, told.trained, told.planned) == (SEEDS, [], SEEDS)
+        whole = {"trials": 3, "of": 3, "confirmed": 2, "finalists": 2, "complete": True}
+        assert [search.model_dump() for search in told.searches] == [whole]
 
 
 def of_part(need) -> bool:
@@ -196,7 +194,7 @@ def test_models_on_data_of_which_there_is_nothing_yet_hold_up_no_other(params, t
     found = comparison()
     assert found["missing"] == ["resnet-static", "resnet-step", "resnet-cosine"]
     assert list(found["cells"]) == ["lstm"]
-    assert "resnet-static: not run yet" in render_markdown(found)
+    assert "resnet-static: not run yet" in render_markdown(read(found))
 
 
 def test_the_data_here_and_this_machine_come_first_and_what_is_taken_instead_is_said(params, tmp_path):

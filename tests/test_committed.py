@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lrstudy.analysis.records import Comparison
 from lrstudy.docs import DOCUMENTS, PARTS
 
 ROOT = Path(__file__).parents[1]
@@ -83,8 +84,8 @@ def test_a_report_of_another_version_is_refused_in_words(tmp_path):
 
 
 def test_the_documents_say_what_the_committed_numbers_say():
-    comparison = json.loads(committed("reports/comparison.json"))
-    assert comparison["protocol"]["source"] == "hub"
+    comparison = Comparison.model_validate_json(committed("reports/comparison.json"))
+    assert comparison.protocol.source == "hub"
     # How many trainings the ledger has may be ahead of the report: whoever adds some need not write it.
     parts = {name: part for name, part in PARTS.items() if name != "trainings"}
     for path in map(str, DOCUMENTS):

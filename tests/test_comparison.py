@@ -3,20 +3,25 @@
 import copy
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from known_study import ORIGIN, SETTINGS, cells, identity, trained_elsewhere, tuning
-from lrstudy.analysis.comparison import (
-    TESTED,
-    compare,
-    curves,
-    dynamic_rows,
-    lr_range,
-    metrics_by_seed,
-    moves,
+from known_study import (
+    ORIGIN,
+    SETTINGS,
+    cells,
+    compare_as_written,
+    identity,
+    measured,
+    measured_cell,
+    trained_elsewhere,
+    tuning,
 )
+from lrstudy.analysis.cells import curves, lr_range, metrics_by_seed
+from lrstudy.analysis.comparison import TESTED, dynamic_rows, moves
+from lrstudy.analysis.records import CellResult
 from lrstudy.analysis.statistics import (
     seeds_and_examples_interval,
     signed_rank_p,
@@ -30,8 +35,12 @@ def close(value):
     return pytest.approx(value, rel=1e-12, abs=1e-12)
 
 
+def rows(schedules: dict) -> dict[str, CellResult]:
+    return {name: CellResult.model_validate(cell) for name, cell in schedules.items()}
+
+
 def compared_cells(study: dict) -> dict:
-    return compare(study, SETTINGS)["cells"]
+    return compare_as_written(study, SETTINGS)["cells"]
 
 
 def without_seeds(study: dict, dropped: str) -> dict:
@@ -46,7 +55,7 @@ def without_seeds(study: dict, dropped: str) -> dict:
 
 @pytest.fixture(scope="module")
 def whole() -> dict:
-    return compare(cells(), SETTINGS)
+    return compare_as_written(cells(), SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +69,7 @@ def test_a_cells_numbers_are_those_worked_by_hand(compared):
     assert accuracy["values"] == {"1": 0.73, "2": 0.73, "3": 0.79}
     assert accuracy["mean"] == close(0.75)
     assert accuracy["spread"] == close(math.sqrt((0.02**2 + 0.02**2 + 0.04**2) / 2))
-    assert accuracy["interval"] == t_interval([0.73, 0.73, 0.79])
+    assert accuracy["interval"] == list(t_interval([0.73, 0.73, 0.79]))
     assert cell["metrics"]["test/f1_macro"]["mean"] == close(0.74)
     assert cell["metrics"]["test/loss"]["mean"] == close(0.25)
     assert cell["metrics"]["test_best/accuracy"]["mean"] == close(0.77)
@@ -191,7 +200,7 @@ def test_two_base_rates_of_two_searches_are_no_movement():
     static = study["lstm"]["static"]
     static["history"] = [row | {"lr": 0.125} for row in static["history"]]
     with_two_searches(static)
-    assert not moves(compared_cells(study)["lstm"]["static"])
+    assert not moves(rows(compared_cells(study)["lstm"])["static"])
     with_two_searches(study["lstm"]["cosine"])
     found = compared_cells(study)["lstm"]["cosine"]
     assert found["lr_range"][0] == close(found["lr_range"][1] / 2)
@@ -208,7 +217,7 @@ def test_differences_to_the_reference_are_taken_seed_by_seed(compared):
     assert difference["values"] == {"1": close(0.03), "2": close(0.01), "3": close(0.05)}
     assert difference["mean"] == close(0.03)
     values = list(difference["values"].values())
-    assert difference["interval"] == t_interval(values)
+    assert difference["interval"] == list(t_interval(values))
     assert difference["probability_of_improvement"] == 1.0
     assert (difference["p"], difference["p_holm"]) == (None, None)  # three seeds are not enough for a test
 
@@ -254,11 +263,11 @@ def test_an_epoch_that_was_held_up_changes_no_time():
     study = cells()
     cosine = study["resnet"]["cosine"]
     cosine["training"]["seeds"]["1"]["compute_seconds"] = [1.5, 600.0]
-    found = metrics_by_seed(cosine)
+    found = metrics_by_seed(measured_cell(cosine))
     assert found["seconds_per_epoch"]["1"] == 1.5
     assert found["epoch_slowdown"]["1"] == close(300.75 / 1.5 - 1)
     cosine["training"]["seeds"]["1"]["compute_seconds"] = [1.5]
-    assert metrics_by_seed(cosine)["epoch_slowdown"]["1"] is None
+    assert metrics_by_seed(measured_cell(cosine))["epoch_slowdown"]["1"] is None
 
 
 def test_a_run_whose_predictions_are_not_numbers_has_diverged_however_it_ended():
@@ -330,18 +339,21 @@ def test_eight_seeds_are_tested_exactly_and_adjusted_over_the_models_schedules()
 
 def test_planned_looks_see_the_first_seeds_alone():
     settings = SETTINGS.model_copy(update={"looks": [8, 12]})
-    found = compare(with_eight_seeds(), settings)["cells"]["resnet"]["exponential"]
+    found = compare_as_written(with_eight_seeds(), settings)["cells"]["resnet"]["exponential"]
     # of 0.05 hardly anything is spent at 8 of 12 seeds: the p of one look becomes that of the plan
     assert 2 / 2**8 < found["metrics"]["test/accuracy"]["difference"]["p"] < 0.05
     settings = SETTINGS.model_copy(update={"looks": [9, 12]})
-    found = compare(with_eight_seeds(), settings)["cells"]["resnet"]["exponential"]
+    found = compare_as_written(with_eight_seeds(), settings)["cells"]["resnet"]["exponential"]
     assert found["metrics"]["test/accuracy"]["difference"]["p"] is None  # no look was reached
 
 
 def test_before_all_planned_seeds_are_there_numbers_are_shown_and_nothing_is_tested():
     part = with_eight_seeds()
     del part["resnet"]["cosine"]["scores"]["8"], part["resnet"]["cosine"]["training"]["seeds"]["8"]
-    whole, found = compare(with_eight_seeds(), SETTINGS), compare(part, SETTINGS, planned=range(1, 9))
+    whole, found = (
+        compare_as_written(with_eight_seeds(), SETTINGS),
+        compare_as_written(part, SETTINGS, planned=range(1, 9)),
+    )
     cosine, complete = (
         one["cells"]["resnet"]["cosine"]["metrics"]["test/accuracy"] for one in (found, whole)
     )
@@ -359,7 +371,9 @@ def test_before_all_planned_seeds_are_there_numbers_are_shown_and_nothing_is_tes
     assert (ranked["friedman_p"], ranked["critical_difference"]) == (None, None)
     assert whole["models"]["resnet"]["friedman_p"] is not None
     # Of ten planned seeds eight are there: nothing is due anywhere.
-    early = compare(with_eight_seeds(), SETTINGS, planned=range(1, 11))["cells"]["resnet"]["cosine"]
+    early = compare_as_written(with_eight_seeds(), SETTINGS, planned=range(1, 11))["cells"]["resnet"][
+        "cosine"
+    ]
     assert early["metrics"]["test/accuracy"]["difference"]["p"] is None
 
 
@@ -387,7 +401,9 @@ def test_where_the_results_of_every_example_are_known_an_interval_is_over_them_t
     expected = seeds_and_examples_interval(
         *(list(right[name].values()) for name in ("exponential", "static"))
     )
-    assert found["exponential"]["metrics"]["test/accuracy"]["difference"]["examples_interval"] == expected
+    assert found["exponential"]["metrics"]["test/accuracy"]["difference"]["examples_interval"] == list(
+        expected
+    )
     assert found["cosine"]["metrics"]["test/accuracy"]["difference"]["examples_interval"] is None
     del right["static"]["2"]
     found = compared_cells(study)["resnet"]["exponential"]
@@ -415,7 +431,7 @@ def test_a_single_seed_has_neither_spread_nor_interval():
 
 def test_the_comparison_is_json_without_nan_and_the_same_every_time(whole):
     text = json.dumps(whole, allow_nan=False)
-    assert text == json.dumps(compare(cells(), SETTINGS), allow_nan=False)
+    assert text == json.dumps(compare_as_written(cells(), SETTINGS), allow_nan=False)
 
 
 @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
@@ -425,7 +441,7 @@ def test_a_measure_that_is_no_finite_number_is_undefined_and_no_mean_has_it(wron
     cell["scores"]["1"]["last"]["loss"] = wrong
     cell["history"][3]["validation/loss"] = wrong  # seed 2, the last epoch
     cell["training"]["seeds"]["3"]["final"]["validation_ema/loss"] = wrong
-    found = compare(study, SETTINGS)
+    found = compare_as_written(study, SETTINGS)
     metrics = found["cells"]["resnet"]["exponential"]["metrics"]
     for name, seed, others in (
         ("test/loss", "1", [0.27, 0.21]),
@@ -446,7 +462,9 @@ def test_a_measure_that_is_no_finite_number_is_undefined_and_no_mean_has_it(wron
 def test_every_metric_has_a_value_for_every_seed():
     for schedules in cells().values():
         for cell in schedules.values():
-            assert {tuple(values) for values in metrics_by_seed(cell).values()} == {("1", "2", "3")}
+            assert {tuple(values) for values in metrics_by_seed(measured_cell(cell)).values()} == {
+                ("1", "2", "3")
+            }
 
 
 # --- turning points ---
@@ -477,7 +495,7 @@ def test_where_the_loss_turned_and_what_it_rose_by(losses, epoch, overfitting):
     row = next(row for row in cell["history"] if row["seed"] == 1)
     rows = [row | {"epoch": i + 1.0, "validation/loss": loss} for i, loss in enumerate(losses)]
     cell["history"] = [row for row in cell["history"] if row["seed"] != 1] + rows[::-1]  # in any order
-    found = metrics_by_seed(cell)
+    found = metrics_by_seed(measured_cell(cell))
     assert found["turning_epoch"]["1"] == epoch
     assert found["overfitting"]["1"] == close(overfitting)
 
@@ -530,7 +548,7 @@ def test_a_reference_that_diverged_has_a_view_that_lost():
     schedules = changed["resnet"]
     schedules["static"], schedules["cosine"] = schedules["cosine"], schedules["static"]
     schedules["static"]["schedule"] = "static"
-    view = compare(changed, SETTINGS)["views"]["resnet"]["static_averaged"]
+    view = compare_as_written(changed, SETTINGS)["views"]["resnet"]["static_averaged"]
     assert view["diverged"] == [2]
     assert view["metrics"]["test/accuracy"]["values"]["2"] == 0.0
     assert view["metrics"]["validation/loss"]["values"]["2"] is None
@@ -539,7 +557,7 @@ def test_a_reference_that_diverged_has_a_view_that_lost():
 def test_without_the_reference_there_is_no_view():
     changed = cells()
     del changed["resnet"]["static"]
-    assert compare(changed, SETTINGS)["views"]["resnet"] == {}
+    assert compare_as_written(changed, SETTINGS)["views"]["resnet"] == {}
 
 
 # --- ranks within a model ---
@@ -571,7 +589,7 @@ def test_with_more_seeds_the_schedules_are_told_apart():
         cell["scores"] = {str(seed): scores for seed in range(1, 9)}
         cell["training"]["seeds"] = {str(seed): run for seed in range(1, 9)}
         cell["history"] = [row | {"seed": float(seed)} for seed in range(1, 9) for row in history]
-    found = compare(study, SETTINGS)["models"]["lstm"]
+    found = compare_as_written(study, SETTINGS)["models"]["lstm"]
     assert found["ranks"] == {"static": 3.0, "exponential": 2.0, "cosine": 1.0}
     # eight seeds: 2.343 * sqrt(12 / 48) = 1.17, so neighbours are alike and the ends are not
     assert found["critical_difference"] == pytest.approx(1.1715, abs=1e-3)
@@ -586,7 +604,7 @@ def test_two_schedules_or_one_seed_are_not_ranked(too_little):
         study = without_seeds(study, "23")
     else:
         del study["resnet"]["exponential"]
-    found = compare(study, SETTINGS)["models"]["resnet"]
+    found = compare_as_written(study, SETTINGS)["models"]["resnet"]
     assert found == {
         "metric": "test/accuracy",
         "num_seeds": 1 if too_little == "one seed" else 3,
@@ -604,7 +622,7 @@ def test_two_schedules_or_one_seed_are_not_ranked(too_little):
 def test_only_seeds_that_all_schedules_ran_are_ranked():
     study = cells()
     without_seeds({"resnet": {"static": study["resnet"]["static"]}}, "3")
-    found = compare(study, SETTINGS)
+    found = compare_as_written(study, SETTINGS)
     assert found["models"]["resnet"]["num_seeds"] == 2
     assert found["models"]["resnet"]["ranks"] == {"static": 2.5, "exponential": 1.5, "cosine": 2.0}
     assert found["models"]["lstm"]["num_seeds"] == 3
@@ -635,7 +653,7 @@ def test_a_models_number_of_seeds_and_its_metrics_unit_do_not_weigh_it():
     """Pooled raw metrics gave the model with larger numbers and more seeds the larger say."""
     study = with_eight_seeds()
     without_seeds({"resnet": study["resnet"]}, "45678")
-    found = compare(study, SETTINGS)["across_models"]["exponential"]
+    found = compare_as_written(study, SETTINGS)["across_models"]["exponential"]
     assert found["num_runs"] == 3 + 8
     assert found["effect"] == close(np.mean(list(found["by_model"].values())))
 
@@ -643,18 +661,18 @@ def test_a_models_number_of_seeds_and_its_metrics_unit_do_not_weigh_it():
 def test_a_schedule_that_did_not_run_on_every_model_is_not_pooled_and_changes_no_other(whole):
     study = cells()
     del study["resnet"]["exponential"]
-    across = compare(study, SETTINGS, [("resnet", "exponential")])["across_models"]
+    across = compare_as_written(study, SETTINGS, [("resnet", "exponential")])["across_models"]
     assert across == {name: row for name, row in whole["across_models"].items() if name != "exponential"}
 
 
 def test_without_the_reference_on_every_model_nothing_is_said_across_them():
     study = cells()
     del study["lstm"]["static"]
-    assert compare(study, SETTINGS, [("lstm", "static")])["across_models"] == {}
+    assert compare_as_written(study, SETTINGS, [("lstm", "static")])["across_models"] == {}
 
 
 def test_a_single_seed_has_no_spread_to_measure_by():
-    across = compare(without_seeds(cells(), "23"), SETTINGS)["across_models"]
+    across = compare_as_written(without_seeds(cells(), "23"), SETTINGS)["across_models"]
     assert (across["cosine"]["effect"], across["cosine"]["interval"], across["cosine"]["by_model"]) == (
         None,
     ) * 3
@@ -667,7 +685,7 @@ def test_validation_chooses_the_dynamic_schedule_and_test_metrics_do_not():
     study = cells()
     for row in study["lstm"]["exponential"]["history"]:
         row["validation/loss"] -= 0.01
-    found = compare(study, SETTINGS)["models"]
+    found = compare_as_written(study, SETTINGS)["models"]
     assert found["lstm"]["chosen"] == "exponential"  # whose F1 is 5 points below cosine's
     assert found["resnet"]["chosen"] == "exponential"  # of cosine a run diverged
 
@@ -677,30 +695,30 @@ def test_a_row_whose_rate_never_moves_is_not_dynamic():
     for row in study["lstm"]["cosine"]["history"]:
         row["lr"] = 0.125
         row["validation/loss"] -= 0.3
-    found = compare(study, SETTINGS)
+    found = compare_as_written(study, SETTINGS)
     assert found["cells"]["lstm"]["cosine"]["lr_range"] == [0.125, 0.125]
-    assert dynamic_rows(found["cells"]["lstm"], "static") == ["exponential"]
+    assert dynamic_rows(rows(found["cells"]["lstm"]), "static") == ["exponential"]
     assert found["models"]["lstm"]["chosen"] == "exponential"
 
 
 @pytest.mark.parametrize(("lowest", "dynamic"), [(0.89, True), (0.91, False)])
 def test_less_than_a_tenth_is_no_movement(lowest, dynamic):
-    assert moves({"lr_range": [lowest, 1.0]}) is dynamic
+    assert moves(SimpleNamespace(lr_range=(lowest, 1.0))) is dynamic
 
 
 def test_the_warmup_of_a_static_rate_is_no_movement():
     cell = cells()["resnet"]["static"]
     cell["training"]["settings"]["schedule"]["warmup_epochs"] = 2.0
     cell["history"] = [row | {"lr": 0.0625 * row["epoch"]} for row in cell["history"]]
-    assert lr_range(cell) == [0.125, 0.125]
+    assert lr_range(measured_cell(cell)) == (0.125, 0.125)
 
 
 def test_another_optimizer_or_controller_is_a_second_difference():
     found = compared_cells(cells())["resnet"]
     found["cosine"]["optimizer"] = "adam"
     found["exponential"]["controller"] = "validation_monitor"
-    assert dynamic_rows(found, "static") == []
-    assert dynamic_rows(found, "linear") == []
+    assert dynamic_rows(rows(found), "static") == []
+    assert dynamic_rows(rows(found), "linear") == []
 
 
 def test_the_order_of_the_seeds_changes_no_statistic(whole):
@@ -710,7 +728,7 @@ def test_the_order_of_the_seeds_changes_no_statistic(whole):
             cell["scores"] = dict(reversed(cell["scores"].items()))
             cell["training"]["seeds"] = dict(reversed(cell["training"]["seeds"].items()))
             cell["history"].reverse()
-    again = compare(study, SETTINGS)
+    again = compare_as_written(study, SETTINGS)
     assert again["models"] == whole["models"]
     assert again["across_models"] == whole["across_models"]
     for model, schedules in again["cells"].items():
@@ -757,13 +775,13 @@ def test_a_pair_in_two_dtypes_is_left_out_and_the_test_is_that_of_the_others(com
     assert difference["left_out"] == {"2": {"dtype": ["bfloat16", "float32"]}}
     assert difference["mixed"] == {}
     assert difference["mean"] == close(0.04)
-    assert difference["interval"] == t_interval(list(difference["values"].values()))
+    assert difference["interval"] == list(t_interval(list(difference["values"].values())))
     assert found["lstm"] == compared["lstm"]
     assert found["resnet"]["static"] == compared["resnet"]["static"]
 
 
 def test_a_seed_in_two_dtypes_is_neither_ranked_nor_in_the_effect_across_models(whole):
-    found = compare(one_in_bfloat16(), SETTINGS)
+    found = compare_as_written(one_in_bfloat16(), SETTINGS)
     resnet = found["models"]["resnet"]
     assert resnet["num_seeds"] == 2
     assert resnet["left_out"] == {"2": {"dtype": ["float32", "bfloat16", "float32"]}}
@@ -781,13 +799,13 @@ def test_models_may_have_a_dtype_each(whole):
     study = cells()
     for cell in study["lstm"].values():
         trained_elsewhere(cell, "123", "bfloat16")
-    found = compare(study, SETTINGS)
+    found = compare_as_written(study, SETTINGS)
     assert found["models"] == whole["models"]
     assert found["across_models"] == whole["across_models"]
 
 
 def test_dtypes_are_compared_if_asked_for(whole):
-    found = compare(one_in_bfloat16(), SETTINGS.model_copy(update={"across_dtypes": True}))
+    found = compare_as_written(one_in_bfloat16(), SETTINGS.model_copy(update={"across_dtypes": True}))
     assert found["models"] == whole["models"]
     assert found["across_models"] == whole["across_models"]
     mine, before = (copy.deepcopy(c["cells"]["resnet"]["exponential"]["metrics"]) for c in (found, whole))
@@ -806,7 +824,7 @@ def test_dtypes_are_compared_if_asked_for(whole):
 def test_where_every_pair_is_left_out_there_is_no_difference_and_the_family_of_tests_stays():
     study = cells()
     trained_elsewhere(study["lstm"]["exponential"], "123", "bfloat16")
-    found = compare(study, SETTINGS)
+    found = compare_as_written(study, SETTINGS)
     nothing = found["cells"]["lstm"]["exponential"]["metrics"]["test/f1_macro"]["difference"]
     assert (nothing["values"], nothing["mean"], nothing["interval"]) == ({}, None, None)
     assert set(nothing["left_out"]) == set("123")
@@ -826,7 +844,7 @@ def test_pairs_from_two_kinds_of_machine_are_compared_but_in_seconds(whole):
     trained_elsewhere(cell, "1", accelerator="NVIDIA H100", machine="0badcafe")
     trained_elsewhere(cell, "2", torch="2.13.0")
     trained_elsewhere(cell, "3", machine="0badcafe", revision="", ended=1.8e9)  # the same kind
-    found = compare(study, SETTINGS)
+    found = compare_as_written(study, SETTINGS)
     assert found["models"] == whole["models"]
     assert found["across_models"] == whole["across_models"]
     mixed = {
@@ -844,7 +862,7 @@ def test_pairs_from_two_kinds_of_machine_are_compared_but_in_seconds(whole):
 
 
 def test_curves_are_means_over_seeds_by_epoch():
-    rows = curves(cells())
+    rows = curves(measured(cells()))
     assert len(rows) == 6 * 2
     assert [(row["model"], row["schedule"], row["epoch"]) for row in rows[:3]] == [
         ("resnet", "static", 1),
@@ -864,7 +882,7 @@ def test_curves_are_means_over_seeds_by_epoch():
 
 def test_the_epoch_in_which_a_seed_diverged_is_the_mean_over_the_others():
     first, second = (
-        row for row in curves(cells()) if (row["model"], row["schedule"]) == ("resnet", "cosine")
+        row for row in curves(measured(cells())) if (row["model"], row["schedule"]) == ("resnet", "cosine")
     )
     for row, accuracy in ((first, 0.745), (second, 0.775)):
         assert row["validation/accuracy"] == close(accuracy)
@@ -875,7 +893,7 @@ def test_the_epoch_in_which_a_seed_diverged_is_the_mean_over_the_others():
 def test_an_epoch_in_which_every_seed_diverged_stays_and_is_not_a_number():
     cell = cells()["resnet"]["cosine"]
     cell["history"] = [row for row in cell["history"] if row["seed"] == 2]
-    (row,) = curves({"resnet": {"cosine": cell}})
+    (row,) = curves(measured({"resnet": {"cosine": cell}}))
     assert math.isnan(row["train/loss"])
     assert row["lr"] == 0.125
     assert row["train/loss_std"] == 0.0

@@ -8,6 +8,7 @@ import copy
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import yaml
 import tiny_data
 from composed import composed_params
 from known_outputs import ROWS, contents
+from lrstudy.analysis.records import Comparison
 from lrstudy.checked import Output, read_tensors
 from lrstudy.data import read_meta, read_split
 from lrstudy.data.preprocessing import _read_source
@@ -38,7 +40,6 @@ from lrstudy.study.outputs import (
     CURVES,
     HISTORY,
     Best,
-    Comparison,
     Evaluation,
     Reference,
     Theory,
@@ -350,6 +351,36 @@ def test_one_of_several_that_belong_together_is_missed(place, file, at):
     assert at[0] in refusal(file, path)
 
 
+CLAIM, CELL = ("claims", 1), ("cells", "resnet", "cosine")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        ((*CLAIM, "verdict"), "perhaps", r"claims\.1\.verdict is 'perhaps'"),
+        ((*CLAIM, "parts", 0, "decides"), None, r"claims\.1\.parts\.0\.decides is None"),
+        ((*CLAIM, "parts", 0, "rows"), [], r"claims\.1\.parts\.0\.rows is \[\]"),
+        ((*CLAIM, "parts"), [], "claims of the id dynamic_generalizes say nothing of resnet"),
+        ((*CLAIM, "by_schedule", "cosine", "why"), 3, r"claims\.1\.by_schedule\.cosine\.why is 3"),
+        ((*CELL, "metrics", "test/accuracy", "difference", "interval"), [0.1], r"difference\.interval\.1 is missing"),
+        ((*CELL, "metrics", "test/accuracy", "difference", "mixed"), {"1": {"dtype": ["bfloat16"]}}, r"mixed\.1\.dtype"),
+        ((*CELL, "tuning", "cost", "epochs"), "many", r"tuning\.cost\.epochs is 'many'"),
+        ((*CELL, "tuning", "terms", 0, "parameter"), "gamma", r"by_search\.1 has no gamma, which was searched"),
+        ((*CELL, "tuning", "sensitivity", "parameters", "base_lr", "half"), [], "half is "),
+        ((*CELL, "origins", "dtype"), {}, r"origins\.dtype is \{\}"),
+        (("gaps", 3, "values", 0, "unit"), None, r"gaps\.3\.values\.0\.unit is None"),
+        (("progress", "lstm-cosine", "searches", 0, "trials"), -1, r"progress\.lstm-cosine\.searches\.0\.trials is -1"),
+        (("time_to_target", "profiles", "epochs", "factors"), [], r"shares\.\w+ has \d of 0 factors"),
+        (("protocol", "looks"), [12, 9], "looks do not grow"),
+    ],
+)  # fmt: skip
+def test_a_damaged_part_of_the_comparison_is_named(place, at, value, said):
+    file = JSON[-1]
+    path = place(file)
+    changed(path, at, replaced(value))
+    assert re.search(said, refusal(file, path))
+
+
 @pytest.mark.slow
 def test_no_key_of_the_comparison_is_missed_by_the_report_without_a_word(tmp_path):
     """Without any one key, down to the fifth level: it is told, or the report does without."""
@@ -366,7 +397,7 @@ def test_no_key_of_the_comparison_is_missed_by_the_report_without_a_word(tmp_pat
         else:
             assert render_markdown(found)
             assert text_table(found)
-    assert told > 250
+    assert told > 350
 
 
 def keys(content: object, depth: int, at: tuple = ()) -> list[tuple]:

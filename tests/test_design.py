@@ -47,7 +47,7 @@ def with_(params: Params, section: str, **changes) -> Params:
 
 
 def by_id(params: Params) -> dict[str, design.PlannedClaim]:
-    return {claim.spec["id"]: claim for claim in claims_of(params)}
+    return {claim.spec.id: claim for claim in claims_of(params)}
 
 
 def settings(*looks: int) -> CompareParams:

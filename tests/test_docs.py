@@ -8,13 +8,14 @@ import pytest
 import known_study
 import tiny_data
 from lrstudy import docs
+from lrstudy.analysis.records import Comparison
 from lrstudy.docs import DOCUMENTS, ENTRIES, PAGES, PARTS, made
 from lrstudy.errors import StudyError
 from lrstudy.report.words import headline
 
 
 @pytest.fixture(scope="module")
-def found() -> dict:
+def found() -> Comparison:
     return known_study.comparison(known_study.cells())
 
 
@@ -23,7 +24,7 @@ def text(*parts: str) -> str:
     return "# Title\n\n" + "\n\n".join(f"<!-- made by make docs: {part} -->\n<!-- end -->" for part in parts)
 
 
-def rows(part: str, comparison: dict, records=()) -> list[list[str]]:
+def rows(part: str, comparison: Comparison, records=()) -> list[list[str]]:
     """The cells of the part's table, without its header."""
     lines = [line for line in PARTS[part](comparison, records).splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
@@ -44,22 +45,22 @@ def test_a_part_that_there_is_not_is_named_with_those_that_there_are(found):
 
 def test_results_are_the_comparisons_to_the_digit(found):
     told = {(row[0].partition(",")[0], row[1]): row for row in rows("results", found)}
-    reference = found["protocol"]["reference"]
-    for model, schedules in found["cells"].items():
+    reference = found.protocol.reference
+    for model, schedules in found.cells.items():
         for schedule, cell in schedules.items():
-            metric = cell["metrics"][headline(found, cell)]
+            metric = cell.metrics[headline(found, cell)]
             row = told[model, schedule]
-            assert row[3].split(" ± ")[0] == f"{100 * metric['mean']:.2f}"
-            assert row[5] == f"{len(cell['seeds'])} of {len(found['protocol']['seeds'])}"
+            assert row[3].split(" ± ")[0] == f"{100 * metric.mean:.2f}"
+            assert row[5] == f"{len(cell.seeds)} of {len(found.protocol.seeds)}"
             if schedule != reference:
-                assert row[4].split(" ")[0] == f"{100 * metric['difference']['mean']:+.2f}"
+                assert row[4].split(" ")[0] == f"{100 * metric.difference.mean:+.2f}"
             else:
                 assert row[4] == ""
 
 
 def test_below_the_schedules_stands_what_they_are_to_be_held_against(found):
-    metrics = {name: one["metrics"] for name, one in found["references"].items()}
-    headline_of = found["protocol"]["headline"]
+    metrics = {name: one.metrics for name, one in found.references.items()}
+    headline_of = found.protocol.headline
     assert [row[3] for row in rows("results", found) if row[0].startswith("*")] == [
         f"{100 * metrics[name][headline_of[name]]:.2f}" for name in metrics
     ]
@@ -67,7 +68,7 @@ def test_below_the_schedules_stands_what_they_are_to_be_held_against(found):
 
 def test_claims_are_told_with_the_comparisons_verdicts(found):
     assert [row[:2] for row in rows("claims", found)] == [
-        [claim["claim"], claim["verdict"]] for claim in found["claims"]
+        [claim.claim, claim.verdict] for claim in found.claims
     ]
 
 
@@ -103,7 +104,7 @@ def test_the_documents_have_parts():
 @pytest.mark.parametrize("path", PAGES, ids=str)
 def test_the_pages_about_entries_are_as_they_are_made_now(path):
     text = (ROOT / path).read_text()
-    assert made(text, str(path), {}, []) == text, "`make docs` writes it"
+    assert made(text, str(path), None, []) == text, "`make docs` writes it"
 
 
 def test_a_networks_sizes_stand_with_their_kind_and_default(tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from known_outputs import contents
+from lrstudy.analysis.records import Comparison
 from lrstudy.checked import Output
 from lrstudy.errors import StudyError
-from lrstudy.study.outputs import Best, Comparison, Theory, Training
+from lrstudy.study.outputs import Best, Theory, Training
 
 OUTPUTS = sorted(contents(), key=lambda output: output.__name__)
 

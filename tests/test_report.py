@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from known_study import SETTINGS, cells, comparison, identity, progress, trained_elsewhere
+from known_study import SETTINGS, cells, comparison, identity, progress, read, trained_elsewhere, written
+from lrstudy.analysis.records import Comparison, Progress
 from lrstudy.errors import StudyError
 from lrstudy.report.__main__ import main
 from lrstudy.report.document import read_comparison
@@ -21,13 +22,14 @@ from lrstudy.report.words import state_words
 
 
 @functools.cache
-def _known_text() -> str:
-    return json.dumps(comparison(cells()))
+def whole() -> Comparison:
+    """The whole known study."""
+    return comparison(cells())
 
 
 def known() -> dict:
-    """The whole known study, read back as the report reads it."""
-    return json.loads(_known_text())
+    """Its comparison.json, to be changed."""
+    return written(whole())
 
 
 def with_seeds(count: int) -> dict[str, dict[str, dict]]:
@@ -70,13 +72,13 @@ def tables(markdown: str, grey: bool = False) -> dict[str, list[dict[str, str]]]
 
 
 def test_references_stand_below_the_schedules_in_grey_and_are_in_no_comparison():
-    study = known()
+    study = whole()
     grey = tables(render_markdown(study), grey=True)
     (resnet,), (lstm,) = grey["resnet on CIFAR-10"], grey["lstm on IMDB"]
     assert (resnet["schedule"], resnet["test/accuracy"]) == ("_pixels, logistic regression_", "_40.12_")
     assert {value for name, value in resnet.items() if name not in ("schedule", "test/accuracy")} == {""}
-    metric = study["protocol"]["headline"]["imdb"]
-    score = f"_{100 * study['references']['imdb']['metrics'][metric]:.2f}_"
+    metric = study.protocol.headline["imdb"]
+    score = f"_{100 * study.references['imdb'].metrics[metric]:.2f}_"
     assert (lstm["schedule"], lstm[metric]) == ("_TF-IDF, logistic regression_", score)
     assert len([row for rows in grey.values() for row in rows]) == 2
 
@@ -87,21 +89,21 @@ def test_references_stand_below_the_schedules_in_grey_and_are_in_no_comparison()
     assert "<td>pixels, logistic regression</td>" in feet[0]
     assert '<td class="number">40.12</td>' in feet[0]
 
-    without = known() | {"references": {}}
+    without = read(known() | {"references": {}})
     assert findings(without) == findings(study)
     assert "logistic regression" not in render_markdown(without)
     assert "<tfoot>" not in html(without)
 
 
 def test_references_say_what_they_reach_at_what_cost():
-    text = render_markdown(known())
+    text = render_markdown(whole())
     assert (
         "The last row, in grey or italics, is no schedule but what a sceptic would train first on IMDB: TF-IDF, "
         "logistic regression, on the same training examples, with settings fixed in advance: accuracy 90.34, "
         "macro F1 90.33, F1 90.41, in 32 s of one core (AMD EPYC (avx512))." in text
     )
     assert "accuracy 40.12, macro F1 39.87, in 61 s" in text
-    lines = [line for line in text_table(known()).splitlines() if "logistic regression" in line]
+    lines = [line for line in text_table(whole()).splitlines() if "logistic regression" in line]
     assert [line.split()[-1] for line in lines] == ["CIFAR-10", "IMDB"]
     assert "test/accuracy    40.12" in lines[0]
 
@@ -112,8 +114,8 @@ def percent(value: float) -> str:
 
 @pytest.mark.parametrize("num_seeds", [3, 8])
 def test_every_number_of_the_tables_is_in_the_json(num_seeds):
-    given = known() if num_seeds == 3 else comparison(with_seeds(num_seeds))
-    found = tables(render_markdown(given))
+    given = written(whole() if num_seeds == 3 else comparison(with_seeds(num_seeds)))
+    found = tables(render_markdown(read(given)))
     found = {title: found[title] for title in ("resnet on CIFAR-10", "lstm on IMDB")}
     for (model, schedules), rows in zip(given["cells"].items(), found.values(), strict=True):
         name = {"resnet": "test/accuracy", "lstm": "test/f1_macro"}[model]
@@ -156,7 +158,7 @@ def test_every_table_holds_the_schedules_against_the_averaged_reference():
         study = comparison(with_seeds(number))
         found = tables(render_markdown(study))
         for model, title in (("resnet", "resnet on CIFAR-10"), ("lstm", "lstm on IMDB")):
-            name = study["protocol"]["headline"][{"resnet": "cifar10", "lstm": "imdb"}[model]]
+            name = study.protocol.headline[{"resnet": "cifar10", "lstm": "imdb"}[model]]
             for row in found[title]:
                 shown = (
                     row["difference to static_averaged"],
@@ -165,11 +167,11 @@ def test_every_table_holds_the_schedules_against_the_averaged_reference():
                 if row["schedule"] in ("static", "static_averaged"):
                     assert shown == ("", "")
                     continue
-                metric = study["cells"][model][row["schedule"]]["metrics"][name]
-                difference = metric["difference_to_averaged"]
-                low, high = (f"{100 * bound:+.2f}" for bound in difference["interval"])
-                assert shown[0] == f"{100 * difference['mean']:+.2f} ({low} to {high})"
-                expected = f"{difference['p']:.3g} ({difference['p_holm']:.3g})" if number == 8 else ""
+                metric = study.cells[model][row["schedule"]].metrics[name]
+                difference = metric.difference_to_averaged
+                low, high = (f"{100 * bound:+.2f}" for bound in difference.interval)
+                assert shown[0] == f"{100 * difference.mean:+.2f} ({low} to {high})"
+                expected = f"{difference.p:.3g} ({difference.p_holm:.3g})" if number == 8 else ""
                 assert shown[1] == expected
         assert list(differences(study)["lstm"]) == ["exponential", "cosine", "static_averaged"]
         rows = found["Each schedule against static_averaged"]
@@ -189,6 +191,7 @@ def test_the_values_of_two_searches_are_told_with_their_seeds():
     cell["by_search"] = {"1": first, "2": second | {"seeds": [2]}}
     cell["tuning"]["searches"].append(cell["tuning"]["searches"][0] | {"num_tried": 5})
     study["protocol"]["searches"] = 2
+    study = read(study)
     found = tables(render_markdown(study))
     row = found["lstm on IMDB"][1]
     assert row["base rate"] == "0.125 (seeds 1 and 3); 0.25 (seed 2)"
@@ -205,26 +208,26 @@ def test_the_values_of_two_searches_are_told_with_their_seeds():
 def test_a_changed_number_changes_the_report():
     given = known()
     given["cells"]["resnet"]["static"]["metrics"]["test/accuracy"]["mean"] = 0.654321
-    assert "| static | 65.43 |" in render_markdown(given)
-    assert "65.43" in text_table(given)
+    assert "| static | 65.43 |" in render_markdown(read(given))
+    assert "65.43" in text_table(read(given))
 
 
 def test_what_was_measured_on_is_said():
-    text = render_markdown(known())
+    text = render_markdown(whole())
     assert "CIFAR-10 (45,000 training, 5,000 validation, 10,000 test examples; official)" in text
     assert "IMDB (22,500 training, 2,500 validation, 25,000 test examples; not the official files)" in text
     assert "3 seeds, 2 epochs of cifar10, 2 epochs of imdb, 8 tuning trials for every schedule" in text
     assert "fingerprint `c1f4`" in text
     untuned = known()
     untuned["protocol"]["num_trials"] = 0
-    assert "not tuned: the defaults of conf/" in render_markdown(untuned)
+    assert "not tuned: the defaults of conf/" in render_markdown(read(untuned))
 
 
 def test_the_sample_is_said_in_the_title_and_only_the_sample():
     given = known()
-    real = render_markdown(given)
+    real = render_markdown(whole())
     given["protocol"]["source"] = "sample"
-    sample = render_markdown(given)
+    sample = render_markdown(read(given))
     assert "embedded sample, not a result" in sample.splitlines()[0]
     assert "This is the embedded sample" in sample
     assert "the sample" not in real
@@ -239,17 +242,17 @@ def test_missing_cells_are_named():
         render_markdown(given)
     )
     assert text_table(given).count("not run yet") == 2
-    assert "Not there yet" not in render_markdown(known())
+    assert "Not there yet" not in render_markdown(whole())
 
 
 def test_diverged_runs_are_named():
-    assert "accuracy and F1 of 0): resnet-cosine seed 2." in render_markdown(known())
+    assert "accuracy and F1 of 0): resnet-cosine seed 2." in render_markdown(whole())
     changed = cells()
     del changed["resnet"]["cosine"]
     assert "Diverged" not in render_markdown(comparison(changed))
 
 
-def with_looks(count: int, *looks: int) -> dict:
+def with_looks(count: int, *looks: int) -> Comparison:
     settings = SETTINGS.model_copy(update={"looks": list(looks)})
     return comparison(with_seeds(count), settings=settings)
 
@@ -262,7 +265,7 @@ def test_when_the_study_is_tested_is_said_once():
     assert section(with_looks(12, 9, 12, 20), RESULTS).text[1] == (
         "Planned are looks at 9, 12 and 20 seeds; of 0.05, spent so far: 0.0017 at 9, 0.0076 at 12."
     )
-    assert "A row is judged by its own p at 0.05" in section(known(), RESULTS).text[0]
+    assert "A row is judged by its own p at 0.05" in section(whole(), RESULTS).text[0]
 
 
 def test_a_number_of_seeds_that_was_not_planned_is_said():
@@ -285,7 +288,7 @@ def test_a_number_of_seeds_that_was_not_planned_is_said():
 
 
 def test_the_first_screen_has_a_sentence_a_model_on_the_schedule_that_validation_chose():
-    few, many = findings(known()), findings(comparison(with_seeds(8)))
+    few, many = findings(whole()), findings(comparison(with_seeds(8)))
     assert few == [
         "**resnet on CIFAR-10**: validation chose exponential, +3.00 points of test/accuracy from static (95% "
         "interval -1.97 to +7.97); undecided: 3 seeds, and a test needs 8; -1.00 points from static_averaged.",
@@ -297,7 +300,7 @@ def test_the_first_screen_has_a_sentence_a_model_on_the_schedule_that_validation
     assert sentence.endswith("; better than static (p 0.00781, 0.0156 after Holm over the models")
     # -1, -3 and +1 points, and +1.4 to +1.8 at the five seeds added
     assert rival == "+0.63 points from static_averaged, undecided (p 0.266)."
-    assert "chance, whatever its size" not in render_markdown(known())
+    assert "chance, whatever its size" not in render_markdown(whole())
 
 
 def test_the_first_screen_is_question_verdict_a_sentence_a_model_and_the_figure():
@@ -310,7 +313,7 @@ def test_the_first_screen_is_question_verdict_a_sentence_a_model_and_the_figure(
 
 
 def test_what_is_not_tested_comes_with_its_command_and_cost():
-    rows = tables(render_markdown(known()))["The claims, brought to a verdict"]
+    rows = tables(render_markdown(whole()))["The claims, brought to a verdict"]
     overfits = rows[0]
     assert overfits["verdict"] == "not tested"
     assert overfits["what would decide"].startswith("`dvc exp run -S 'schedule=[static]' ")
@@ -324,12 +327,12 @@ def test_each_schedule_by_itself_has_a_verdict():
 
 def test_an_interval_over_seeds_and_examples_is_told_where_it_is_known():
     study = known()
-    assert "over seeds and test examples" not in render_markdown(study)
+    assert "over seeds and test examples" not in render_markdown(whole())
     study["cells"]["lstm"]["cosine"]["metrics"]["test/accuracy"]["difference"]["examples_interval"] = [
         0.03,
         0.07,
     ]
-    assert section(study, "lstm on IMDB").after[0] == (
+    assert section(read(study), "lstm on IMDB").after[0] == (
         "95% intervals of the difference in accuracy over seeds and test examples: cosine +3.00 to +7.00."
     )
 
@@ -371,7 +374,7 @@ def test_a_cell_that_diverged_everywhere_is_still_a_row():
 
 
 def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
-    header, *lines = text_table(known()).splitlines()
+    header, *lines = text_table(whole()).splitlines()
     assert re.split(r"\s{2,}|\s(?=schedule|metric)", header) == [
         "model", "schedule", "metric", "mean", "spread", "seeds", "data",
     ]  # fmt: skip
@@ -387,9 +390,9 @@ def test_the_terminals_table_has_a_line_for_every_cell_in_columns():
 def test_the_command_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "reports").mkdir()
-    (tmp_path / "reports/comparison.json").write_text(_known_text())
+    (tmp_path / "reports/comparison.json").write_text(json.dumps(known()))
     main()
-    assert capsys.readouterr().out == text_table(known()) + "\n"
+    assert capsys.readouterr().out == text_table(whole()) + "\n"
 
 
 def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
@@ -405,18 +408,16 @@ def test_a_missing_or_broken_comparison_is_one_clear_error(tmp_path):
         match=r"models is missing: not what this version of the stage writes; `dvc repro --force -s compare`",
     ):
         read_comparison(path)
-    path.write_text(_known_text())
-    assert math.isclose(
-        read_comparison(path)["cells"]["lstm"]["cosine"]["metrics"]["test/f1_macro"]["mean"], 0.85
-    )
+    path.write_text(json.dumps(known()))
+    assert math.isclose(read_comparison(path).cells["lstm"]["cosine"].metrics["test/f1_macro"].mean, 0.85)
 
 
 def test_controllers_are_named_and_reconstructions_labelled():
-    study = comparison(cells())
-    assert "Controller" not in render_markdown(study)
+    study = known()
+    assert "Controller" not in render_markdown(whole())
     cell = study["cells"]["resnet"]["cosine"]
     cell |= {"controller": "gradient_modulated", "interventions": {"1": 2, "2": 1}}
-    line = next(row for row in render_markdown(study).splitlines() if row.startswith("Controller"))
+    line = next(row for row in render_markdown(read(study)).splitlines() if row.startswith("Controller"))
     assert "`gradient_modulated` (our reconstruction after the abstract of arXiv 2409.16769" in line
     assert line.endswith("was on resnet-cosine: 3 interventions in all.")
 
@@ -426,15 +427,15 @@ def test_controllers_are_named_and_reconstructions_labelled():
 
 def test_the_time_to_target_is_told_with_the_runs_that_never_got_there():
     study = known()
-    found = section(study, "Time to target")
+    found = section(whole(), "Time to target")
     assert found.text[0] == (
         "Until the validation metric first was at least the target, which is one for all schedules and seeds of a "
         "model. resnet: validation/accuracy of 71.00 (what static ended with in its search, a mean over the tuning "
         "seeds); lstm: validation/f1_macro of 79.50 (what static ended with in its search, a mean over the tuning "
         "seeds)."
     )
-    rows = tables(render_markdown(study))["Time to target"]
-    assert [row["cell"] for row in rows] == _names(study)
+    rows = tables(render_markdown(whole()))["Time to target"]
+    assert [row["cell"] for row in rows] == _names(whole())
     assert [row["seeds that got there"] for row in rows] == [
         "2 of 3", "3 of 3", "2 of 3", "2 of 3", "2 of 3", "3 of 3",
     ]  # fmt: skip
@@ -444,7 +445,7 @@ def test_the_time_to_target_is_told_with_the_runs_that_never_got_there():
         study["time_to_target"]["models"]["lstm"]["schedules"][schedule]["epochs"] |= {
             "median": "inf", "interval": [2.0, "inf"],
         }  # fmt: skip
-    row = tables(render_markdown(study))["Time to target"][4]
+    row = tables(render_markdown(read(study)))["Time to target"][4]
     assert (row["median epochs"], row["95% interval of epochs"]) == ("inf", "2 to inf")
 
 
@@ -462,7 +463,7 @@ def test_a_model_without_a_target_is_said_to_have_none():
 
 
 def test_profiles_are_drawn_of_all_models_and_of_each():
-    study = known()
+    study = whole()
     drawn = profiles(study)
     assert list(drawn) == [
         "all models, by epochs", "all models, by seconds", "resnet on CIFAR-10", "lstm on IMDB",
@@ -491,11 +492,11 @@ BEHIND = "What stands behind each cell"
 RESULTS = "Test metrics after the last epoch"
 
 
-def section(study: dict, title: str):
+def section(study: Comparison, title: str):
     return next(section for section in document(study).sections if section.title == title)
 
 
-def notes(study: dict) -> list[str]:
+def notes(study: Comparison) -> list[str]:
     """What the notes at the main table say of machines and dtypes."""
     return [
         line
@@ -505,10 +506,10 @@ def notes(study: dict) -> list[str]:
 
 
 def test_of_trainings_that_are_all_alike_one_line_is_said():
-    assert notes(known()) == [
+    assert notes(whole()) == [
         "All trainings: one kind of machine (AMD EPYC (avx512)), float32, torch 2.14.1."
     ]
-    rows = tables(render_markdown(known()))[BEHIND]
+    rows = tables(render_markdown(whole()))[BEHIND]
     assert len(rows) == 6
     assert rows[5] == {
         "model": "lstm",
@@ -523,16 +524,16 @@ def test_of_trainings_that_are_all_alike_one_line_is_said():
         "code revision": "811a50eb",
         "trained": "2023-11-14",
     }
-    assert section(known(), BEHIND).after == []
+    assert section(whole(), BEHIND).after == []
 
 
-def in_two_dtypes(**settings) -> dict:
+def in_two_dtypes(**settings) -> Comparison:
     """resnet-exponential in bfloat16 but for seed 3, and that of lstm-static; lstm-cosine on two machines."""
     study = cells()
     trained_elsewhere(study["resnet"]["exponential"], "12", "bfloat16")
     trained_elsewhere(study["lstm"]["static"], "3", "bfloat16", torch="2.13.0")
     trained_elsewhere(study["lstm"]["cosine"], "12", accelerator="NVIDIA H100", ended=1_700_086_400.0)
-    return json.loads(json.dumps(comparison(study, settings=SETTINGS.model_copy(update=settings))))
+    return comparison(study, settings=SETTINGS.model_copy(update=settings))
 
 
 def test_cells_of_several_dtypes_and_pairs_that_are_left_out_are_said():
@@ -576,12 +577,12 @@ def test_the_table_says_which_seeds_were_trained_where_and_which_pairs_differ():
 
 
 def test_effects_across_models_are_told_in_units_of_their_spread_with_each_models():
-    found = section(known(), "All models together")
+    found = section(whole(), "All models together")
     assert "with the same weight for every model" in found.text[0]
-    row = tables(render_markdown(known()))["All models together"][0]
-    expected = known()["across_models"]["exponential"]
-    assert row["mean of the models"] == f"{expected['effect']:+.2f}"
-    assert (row["resnet"], row["lstm"]) == tuple(f"{g:+.2f}" for g in expected["by_model"].values())
+    row = tables(render_markdown(whole()))["All models together"][0]
+    expected = whole().across_models["exponential"]
+    assert row["mean of the models"] == f"{expected.effect:+.2f}"
+    assert (row["resnet"], row["lstm"]) == tuple(f"{g:+.2f}" for g in expected.by_model.values())
     assert row["pairs"] == "6"
 
 
@@ -612,12 +613,12 @@ def test_a_model_whose_reference_ran_in_another_dtype_has_no_difference_to_tell(
         ("85.00", "", ""),
         ("84.00", "+4.00", ""),  # the same trainings as static's
     ]
-    assert list(study["across_models"]) == ["static_averaged"]  # no schedule was compared on every model
+    assert list(study.across_models) == ["static_averaged"]  # no schedule was compared on every model
     assert html(study)
 
 
 def test_each_training_is_told_by_its_name_in_the_ledger():
-    text = render_markdown(known())
+    text = render_markdown(whole())
     assert "`python -m lrstudy.ledger show <identity>`" in text
     assert "predictions.parquet" not in text
     row = tables(text)["Where the numbers come from"][-1]
@@ -639,7 +640,7 @@ def test_numbers_of_a_version_that_planned_no_looks_are_refused(tmp_path):
 
 
 def test_the_search_is_told_in_the_papers_words_with_what_a_wrong_value_costs():
-    text = render_markdown(known())
+    text = render_markdown(whole())
     assert "Every schedule had 8 trials with the seed 101, none of those above" in text
     assert "; the best 2 of each schedule were trained again with 102, and the mean over all these" in text
     rows = [line for line in text.splitlines() if line.startswith("| exponential | decay rate |")]
@@ -663,33 +664,33 @@ def test_the_search_is_told_in_the_papers_words_with_what_a_wrong_value_costs():
 
 def test_what_a_budget_buys_is_a_figure_of_every_schedule():
     study = known()
-    assert budgets(study)["lstm"]["cosine"] == ([1, 2], [0.875, 0.75])
-    found = section(study, "What tuning found")
+    assert budgets(whole())["lstm"]["cosine"] == ([1, 2], [0.875, 0.75])
+    found = section(whole(), "What tuning found")
     assert [figure.name for figure in found.figures] == ["budget.svg"]
-    assert set(found.figures[0].cells) == set(_names(study))
+    assert set(found.figures[0].cells) == set(_names(whole()))
     assert "Trials are not measured on test data." in found.text[1]
     assert found.text[2] == "One search stands behind all seeds of a row: its luck is in no interval."
     # What may all have diverged has no expectation, and of a single trial there is no figure.
     for schedules in study["cells"].values():
         for cell in schedules.values():
             cell["tuning"]["budget"] = [{"num_trials": 1, "loss": None}, {"num_trials": 2, "loss": 0.5}]
-    assert budgets(study)["lstm"]["cosine"] == ([2], [0.5])
+    assert budgets(read(study))["lstm"]["cosine"] == ([2], [0.5])
     for schedules in study["cells"].values():
         for cell in schedules.values():
             cell["tuning"]["budget"] = [{"num_trials": 1, "loss": 0.5}]
-    assert budgets(study) == {}
-    found = section(study, "What tuning found")
+    assert budgets(read(study)) == {}
+    found = section(read(study), "What tuning found")
     assert (found.figures, len(found.text)) == ([], 2)
 
 
 def test_without_confirmation_the_lowest_loss_decided():
     study = known()
     study["protocol"]["confirm_seeds"] = []
-    assert "none of those above, and the lowest loss decided." in render_markdown(study)
+    assert "none of those above, and the lowest loss decided." in render_markdown(read(study))
 
 
-def _names(study: dict) -> list[str]:
-    return [f"{model}-{schedule}" for model, schedules in study["cells"].items() for schedule in schedules]
+def _names(study: Comparison) -> list[str]:
+    return [f"{model}-{schedule}" for model, schedule, _ in study.each()]
 
 
 def test_without_a_search_there_is_no_section_on_it():
@@ -697,7 +698,7 @@ def test_without_a_search_there_is_no_section_on_it():
     for schedules in study["cells"].values():
         for cell in schedules.values():
             cell["tuning"] = None
-    assert "What tuning found" not in render_markdown(study)
+    assert "What tuning found" not in render_markdown(read(study))
 
 
 # --- one document, two forms ---
@@ -738,7 +739,7 @@ class Page(HTMLParser):
             self._into[-1] += text
 
 
-def html(study: dict) -> str:
+def html(study: Comparison) -> str:
     names = [figure.name for section in document(study).sections for figure in section.figures]
     return render_html(
         study, dict.fromkeys([*names, "differences.svg"], IMAGE), {"curves.csv": "data:text/csv;base64,"}
@@ -746,7 +747,7 @@ def html(study: dict) -> str:
 
 
 def test_a_file_behind_several_figures_is_in_the_page_once():
-    study, address = known(), "data:text/csv;base64,MQ=="
+    study, address = whole(), "data:text/csv;base64,MQ=="
     figures = [figure for section in document(study).sections for figure in section.figures]
     names = [figure.name for figure in figures if figure.data == "curves.csv"]
     images = dict.fromkeys([*(figure.name for figure in figures), "differences.svg"], IMAGE)
@@ -756,7 +757,7 @@ def test_a_file_behind_several_figures_is_in_the_page_once():
 
 
 def test_html_and_markdown_say_the_same():
-    study = known()
+    study = whole()
     page = Page(html(study))
     report = document(study)
     sections = [section.title for section in report.sections]
@@ -776,10 +777,10 @@ def test_html_and_markdown_say_the_same():
 
 
 def test_the_page_needs_no_other_file_and_its_links_lead_somewhere():
-    page = Page(html(known()))
+    page = Page(html(whole()))
     assert page.addresses
     assert all(address.startswith("data:") for address in page.addresses)
-    assert not re.search(r"@import|url\(|https?://", html(known()))
+    assert not re.search(r"@import|url\(|https?://", html(whole()))
     assert page.anchors
     assert set(page.anchors) <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)
@@ -789,34 +790,36 @@ def test_what_comes_from_outside_is_escaped():
     study = known()
     study["data"]["cifar10"]["label"] = "<script>alert(1)</script> & 'co'"
     study["cells"]["resnet"]["static"]["identities"]["1"] = "<img src=x onerror=alert(1)>"
-    page = Page(html(study))
-    assert page.scripts == Page(html(known())).scripts
-    assert "<img src=x" not in html(study)
+    page = Page(html(read(study)))
+    assert page.scripts == Page(html(whole())).scripts
+    assert "<img src=x" not in html(read(study))
     assert any("<script>alert(1)</script> & 'co'" in heading for heading in page.headings)
 
 
 def test_a_missing_cell_is_named_and_changes_no_other_row():
     changed = cells()
     del changed["resnet"]["cosine"]
-    whole, part = known(), comparison(changed, missing=("resnet-cosine",))
-    rows = [tables(render_markdown(study))["resnet on CIFAR-10"] for study in (whole, part)]
+    before, part = whole(), comparison(changed, missing=("resnet-cosine",))
+    rows = [tables(render_markdown(study))["resnet on CIFAR-10"] for study in (before, part)]
     assert [row["schedule"] for row in rows[0]] == ["static", "exponential", "cosine", "static_averaged"]
     assert rows[1][:-1] == [row for row in rows[0] if row["schedule"] != "cosine"]
     assert list(rows[1][-1].values())[:2] == ["cosine", "not run yet"]
-    assert part["models"]["resnet"]["ranks"] is None
-    assert part["models"]["lstm"] == whole["models"]["lstm"]
+    assert part.models["resnet"].ranks is None
+    assert part.models["lstm"] == before.models["lstm"]
     assert "resnet-cosine" in document(part).sections[0].after[-1]
 
 
 def test_the_claims_and_the_gaps_stand_in_the_report():
-    study = known()
+    study = whole()
     sections = {section.title: section for section in document(study).sections}
     claims = sections["The claims, brought to a verdict"].tables[0].rows
-    assert [row[0] for row in claims] == [claim["claim"] for claim in study["claims"]]
-    assert [row[1] for row in claims] == [claim["verdict"] for claim in study["claims"]]
+    assert [row[0] for row in claims] == [claim.claim for claim in study.claims]
+    assert [row[1] for row in claims] == [claim.verdict for claim in study.claims]
     gaps = sections["The paper's gaps, filled"]
-    assert [text.split("**")[1] for text in gaps.text] == [gap["gap"] for gap in study["gaps"]]
-    assert [row[-1] for row in gaps.tables[0].rows] == [v["key"] for g in study["gaps"] for v in g["values"]]
+    assert [text.split("**")[1] for text in gaps.text] == [gap.gap for gap in study.gaps]
+    assert [row[-1] for row in gaps.tables[0].rows] == [
+        value.key for gap in study.gaps for value in gap.values
+    ]
     assert (
         document(study)
         .answer[0]
@@ -827,19 +830,19 @@ def test_the_claims_and_the_gaps_stand_in_the_report():
 
 
 def test_the_theorys_claims_stand_in_the_report_with_effect_interval_and_n():
-    rows = tables(render_markdown(known()))["The theory behind schedules, tested"]
+    rows = tables(render_markdown(whole()))["The theory behind schedules, tested"]
     assert [row["verdict"] for row in rows] == ["supported", "not measured"]
     assert [row["mean"] for row in rows] == ["-0.4", ""]
     assert [row["95% interval"] for row in rows] == ["-0.5 to -0.3", "none"]
     assert [row["n"] for row in rows] == ["20", "0"]
     assert [row["experiment"] for row in rows] == ["late_decay", "level_sets"]
-    sections = {section.title: section for section in document(known()).sections}
+    sections = {section.title: section for section in document(whole()).sections}
     drawn = sections["The theory behind schedules, tested"].figures
     assert [(figure.name, figure.data) for figure in drawn] == [("late_decay_toy.svg", "late_decay.json")]
 
 
-def of_a_cell(**changes) -> dict:
-    return progress("lstm", "cosine", list("12345"), None) | changes
+def of_a_cell(**changes) -> Progress:
+    return Progress.model_validate(progress("lstm", "cosine", list("12345"), None) | changes)
 
 
 def searched(trials: int, confirmed: int = 0, complete: bool = False) -> list[dict]:
@@ -883,4 +886,4 @@ def test_a_cell_that_is_done_in_part_says_so_wherever_its_numbers_stand():
         in findings(given)[0]
     )
     assert "resnet-cosine                     2 of 3 planned seeds" in text_table(given)
-    assert "Not there yet" not in render_markdown(known())
+    assert "Not there yet" not in render_markdown(whole())

@@ -80,7 +80,7 @@ def test_the_rooms_are_those_of_the_map():
         ("optuna", {"search/tuning", "study/plan", "process/warm"}),
         ("ray", {"process/parallel", "doctor"}),
         ("joblib", {"process/parallel"}),
-        ("jinja2", {"report/render"}),
+        ("jinja2", {"report/sentences"}),
         ("rich", {"study/view"}),
         ("matplotlib", {"report/figures", "theory/figures"}),
         ("datasets", {"data/intake"}),

@@ -80,9 +80,9 @@ def test_the_target_is_what_the_ledger_has_of_the_chosen_trials(workspace):
         parts = [trial[phase] for phase in ("search", "confirmation") if trial[phase] is not None]
         records = [ledger.find(name) for part in parts for name in part["identities"]]
         reached.append(np.mean([record.history["validation/f1_macro"][-1] for record in records]))
-    found = target("lstm", {"tuning": tuned}, "test/f1_macro", params.compare)
-    assert found["value"] == pytest.approx(np.mean(reached))
-    assert found["source"].startswith("what static ended with in its search")
+    found = target("lstm", tuned, "test/f1_macro", params.compare)
+    assert found.value == pytest.approx(np.mean(reached))
+    assert found.source.startswith("what static ended with in its search")
 
 
 def test_best_json_says_how_the_values_were_found(workspace):

@@ -17,7 +17,7 @@ import known_study
 import lrstudy.stages.report as report_stage
 import tiny_data
 from known_study import THEORY
-from lrstudy.analysis.comparison import curves
+from lrstudy.analysis.cells import curves
 from lrstudy.data import read_meta
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
@@ -28,7 +28,7 @@ from lrstudy.report.sections import document
 from lrstudy.stages import evaluate as evaluate_stage
 from lrstudy.stages.compare import theory
 from lrstudy.stages.evaluate import evaluated
-from lrstudy.stages.publish import champions
+from lrstudy.stages.publish import Champion, champions
 from lrstudy.stages.report import bring_theory
 from lrstudy.stages.train import history_rows, place_weights
 from lrstudy.study.measuring import measure, measure_run, measuring_task
@@ -298,10 +298,10 @@ def test_compare_takes_what_the_theory_stages_left_and_says_what_has_not_run(tmp
         "reports/late_decay.json",
         {"claims": [a, b], "toy": toy, "models": {"lstm": {"figures": ["b_lstm.svg"]}}},
     )
-    assert theory()["missing"] == ["level_sets"]
+    assert theory().missing == ["level_sets"]
     assert "level_sets.json: not there; `dvc repro level_sets` makes it" in capsys.readouterr().err
     write_json("reports/level_sets.json", {"claims": [c], "models": {}})
-    assert theory() == {
+    assert theory().model_dump(exclude_unset=True) == {
         "claims": [
             {"experiment": "late_decay", **a},
             {"experiment": "late_decay", **b},
@@ -323,26 +323,26 @@ def test_a_report_takes_the_theorys_figures_of_the_numbers_that_were_compared(tm
     leave("late_decay", {"claims": [], "toy": toy, "models": {}})
     numbers = Path("reports/late_decay.json").read_text()
     Path("artifacts/theory/late_decay/toy.svg").write_text("<svg/>")
-    comparison = {"theory": theory()}
-    (drawn,) = bring_theory(comparison)
+    left = theory()
+    (drawn,) = bring_theory(left)
     assert (drawn, drawn.read_text()) == (Path("reports/figures/late_decay_toy.svg"), "<svg/>")
 
     # A run of something else, and the study's reports/ brought back: its figures are not the study's.
     leave("late_decay", {"claims": [THEORY[0]], "toy": toy, "models": {}})
     Path("artifacts/theory/late_decay/toy.svg").write_text("<svg>another</svg>")
     with pytest.raises(StudyError, match=r"late_decay\.json: not what .*comparison\.json was made from"):
-        bring_theory(comparison)
+        bring_theory(left)
     Path("reports/late_decay.json").write_text(numbers)
-    assert bring_theory(comparison) == [drawn]
+    assert bring_theory(left) == [drawn]
     assert drawn.read_text() == "<svg/>"
 
     shutil.rmtree("artifacts")  # a fresh clone
-    assert bring_theory(comparison) == [drawn]
+    assert bring_theory(left) == [drawn]
     drawn.unlink()
     with pytest.raises(
         StudyError, match=r"late_decay_toy\.svg: not there, nor in .* `git restore reports/figures`"
     ):
-        bring_theory(comparison)
+        bring_theory(left)
 
 
 def test_weights_that_cannot_be_used_name_their_file_and_the_stage_that_makes_it(trained, tmp_path):
@@ -386,8 +386,9 @@ def test_the_papers_figures_are_drawn_at_ten_epochs_too_where_the_study_has_more
     tmp_path, monkeypatch, num_epochs, beginnings
 ):
     monkeypatch.chdir(tmp_path)
-    study = known_study.comparison(known_study.cells())
+    study = known_study.written(known_study.comparison(known_study.cells()))
     study["cells"]["resnet"]["static"]["num_epochs"] = num_epochs
+    study = known_study.read(study)
     seen = []
 
     def spy(rows, titles, *args, **options):
@@ -399,7 +400,7 @@ def test_the_papers_figures_are_drawn_at_ten_epochs_too_where_the_study_has_more
     monkeypatch.setattr(report_stage, "save_figure", lambda figure, path, **_: path)  # takes longest
     rows = [
         row | {"epoch": float(epoch)}
-        for row in curves(known_study.cells())
+        for row in curves(known_study.measured(known_study.cells()))
         if row["epoch"] == 1
         for epoch in range(1, num_epochs + 1)
     ]
@@ -413,21 +414,28 @@ def test_the_papers_figures_are_drawn_at_ten_epochs_too_where_the_study_has_more
 
 
 def test_the_champion_of_a_data_set_is_the_run_of_lowest_validation_loss_that_did_not_diverge():
-    def cell(dataset: str, *losses: float | None) -> dict:
-        values = {str(seed): loss for seed, loss in enumerate(losses, 1)}
-        return {"dataset": dataset, "metrics": {"validation/loss": {"values": values}}}
+    study = known_study.written(known_study.comparison(known_study.cells()))
+    losses = {
+        ("resnet", "static"): [0.9, 0.7, None], ("resnet", "exponential"): [0.9, None, 0.9],
+        ("resnet", "cosine"): [None, 0.8, 0.8],
+        ("lstm", "static"): [0.5, 0.4, 0.5], ("lstm", "exponential"): [None, None, 0.3],
+        ("lstm", "cosine"): [0.6, 0.6, 0.6],
+    }  # fmt: skip
 
-    found = champions(
-        {
-            "cells": {
-                "resnet": {"static": cell("cifar10", 0.9, 0.7), "cosine": cell("cifar10", None, 0.8)},
-                "lstm": {"static": cell("imdb", 0.5, 0.4)},
-                "transformer": {"static": cell("imdb", None, 0.3)},
-            }
-        }
-    )
-    assert found == {
-        "cifar10": {"model": "resnet", "schedule": "static", "seed": "2", "validation/loss": 0.7},
-        "imdb": {"model": "transformer", "schedule": "static", "seed": "2", "validation/loss": 0.3},
+    def put(model: str, schedule: str, found: list[float | None]) -> None:
+        metric = study["cells"][model][schedule]["metrics"]["validation/loss"]
+        metric["values"] = dict(zip("123", found, strict=True))
+
+    for (model, schedule), found in losses.items():
+        put(model, schedule, found)
+    best = champions(known_study.read(study))
+    assert best == {
+        "cifar10": Champion("resnet", "static", "2", 0.7),
+        "imdb": Champion("lstm", "exponential", "3", 0.3),
     }
-    assert champions({"cells": {"resnet": {"static": cell("cifar10", None)}}}) == {}
+    assert best["imdb"].told() == {
+        "model": "lstm", "schedule": "exponential", "seed": "3", "validation/loss": 0.3,
+    }  # fmt: skip
+    for schedule in ("static", "exponential", "cosine"):
+        put("resnet", schedule, [None] * 3)
+    assert list(champions(known_study.read(study))) == ["imdb"]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from known_study import SETTINGS, cells, trained_elsewhere
+from known_study import SETTINGS, cells, measured, plain, trained_elsewhere
 from lrstudy.analysis.comparison import compare
 from lrstudy.analysis.time_to_target import time_to_target
 
@@ -15,8 +15,9 @@ INF = math.inf
 
 def timed(study: dict, settings=SETTINGS) -> dict:
     """As the stage writes it to comparison.json, and the report reads it back."""
-    found = time_to_target(study, compare(study, settings)["cells"], settings)
-    return json.loads(json.dumps(found, allow_nan=False))
+    taken = measured(study)
+    found = time_to_target(taken, compare(taken, settings).cells, settings)
+    return json.loads(json.dumps(plain(found), allow_nan=False))
 
 
 def times(found: dict, cost: str = "epochs") -> dict[str, list[float]]:

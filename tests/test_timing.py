@@ -10,13 +10,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import known_study
 from composed import composed_params
 from lrstudy.analysis.timing import log_ratios, orders, time_rows, timed_cells, with_ratios
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.ledger.record import Data
 from lrstudy.recipe.config import check_params
 from lrstudy.stages import compare
 from lrstudy.stages.timing import main
+from lrstudy.study.outputs import Timing
 from lrstudy.training import loop
 from tiny_data import settings, write_dataset
 
@@ -63,27 +66,29 @@ def row(seconds: list[float]) -> dict:
     return {"optimizer": "sgd", "controller": "none", "moves": False, "diverged": 0, "seconds": seconds}
 
 
+def timed(schedules: dict, optimizers: dict | None = None) -> Timing:
+    rows = {"schedules": schedules, "optimizers": optimizers or {}}
+    return Timing.model_validate(known_study.timing("resnet") | rows)
+
+
 def test_a_row_has_the_median_of_its_seconds_and_of_its_ratios_with_their_exact_interval():
     ratios = [1.1, 1.2, 1.0, 1.3, 0.9, 1.4]
     static = [0.5] * 12
     cosine = [0.5 * ratio for ratio in ratios for _ in range(2)]
-    timing = {
-        "schedules": {"static": row(static), "cosine": row(cosine)},
-        "optimizers": {"adam": row(cosine)},
-    }
+    timing = timed({"static": row(static), "cosine": row(cosine)}, {"adam": row(cosine)})
     found = with_ratios(timing, "static", 0.95)
-    assert found["schedules"]["static"]["seconds_per_update"] == 0.5
-    assert (found["schedules"]["static"]["ratio"], found["schedules"]["static"]["interval"]) == (None, None)
-    for other in (found["schedules"]["cosine"], found["optimizers"]["adam"]):
-        assert other["ratio"] == pytest.approx(math.sqrt(1.1 * 1.2))  # between the two in the middle
-        assert other["interval"] == pytest.approx([0.9, 1.4])  # six values: their range
-        assert other["seconds_per_update"] == pytest.approx(0.5 * 1.15)
-        assert other["seconds"] == cosine
-    assert timing["schedules"]["cosine"] == row(cosine)
-    alone = with_ratios({"schedules": {"cosine": row(cosine)}, "optimizers": {}}, "static", 0.95)
-    assert alone["schedules"]["cosine"]["ratio"] is None
-    few = with_ratios({"schedules": {"static": row(static[:10]), "cosine": row(cosine[:10])}, "optimizers": {}}, "static", 0.95)  # fmt: skip
-    assert few["schedules"]["cosine"]["interval"] is None
+    assert found.schedules["static"].seconds_per_update == 0.5
+    assert (found.schedules["static"].ratio, found.schedules["static"].interval) == (None, None)
+    for other in (found.schedules["cosine"], found.optimizers["adam"]):
+        assert other.ratio == pytest.approx(math.sqrt(1.1 * 1.2))  # between the two in the middle
+        assert other.interval == pytest.approx((0.9, 1.4))  # six values: their range
+        assert other.seconds_per_update == pytest.approx(0.5 * 1.15)
+        assert other.seconds == cosine
+    assert timing.schedules["cosine"].model_dump(exclude_unset=True) == row(cosine)
+    alone = with_ratios(timed({"cosine": row(cosine)}), "static", 0.95)
+    assert alone.schedules["cosine"].ratio is None
+    few = with_ratios(timed({"static": row(static[:10]), "cosine": row(cosine[:10])}), "static", 0.95)
+    assert few.schedules["cosine"].interval is None
 
 
 # A block is an epoch of the real loop
@@ -211,7 +216,7 @@ def test_the_stage_writes_what_it_timed_and_compare_reads_it(tmp_path, monkeypat
     main()
     assert "has all 3 rows; nothing is timed" in capsys.readouterr().err
     assert json.loads((tmp_path / "reports/timing/lstm.json").read_text()) == written
-    assert set(compare.timings(check_params(fewer), {})["lstm"]["schedules"]) == {"cosine"}
+    assert set(compare.timings(check_params(fewer), {})["lstm"].schedules) == {"cosine"}
     for changed in (
         params | {"timing": params["timing"] | {"rounds": 4}},
         params | {"train": params["train"] | {"gradient_clip": 5.0}},
@@ -225,9 +230,9 @@ def test_the_stage_writes_what_it_timed_and_compare_reads_it(tmp_path, monkeypat
     write_json(tmp_path / "reports/timing/lstm.json", written)
 
     params = check_params(params)
-    data = {"imdb": written["data"]}
-    assert compare.timings(params, data) == {"lstm": with_ratios(written, "static", 0.95)}
-    assert compare.timings(params, {"imdb": written["data"] | {"fingerprint": "another"}}) == {}
+    data = {"imdb": Data(**written["data"])}
+    assert compare.timings(params, data) == {"lstm": with_ratios(Timing(**written), "static", 0.95)}
+    assert compare.timings(params, {"imdb": Data(**written["data"] | {"fingerprint": "another"})}) == {}
     assert "lstm.json: left out, for it was timed on other data" in capsys.readouterr().err
     (tmp_path / "reports/timing/lstm.json").unlink()
     assert compare.timings(params, data) == {}

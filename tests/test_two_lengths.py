@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from known_study import SETTINGS, cells, comparison
-from lrstudy.analysis.comparison import compare
+from known_study import SETTINGS, cells, compare_as_written, comparison
+from lrstudy.analysis.records import ClaimRun, Comparison
 from lrstudy.report.figures import budget_figure, curve_figure, difference_figure
 from lrstudy.report.findings import findings, text_table
 from lrstudy.report.render import render_markdown
@@ -28,13 +28,13 @@ def two_lengths(study: dict | None = None) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole() -> dict:
+def whole() -> Comparison:
     """With nine seeds, so that tests can decide."""
     return comparison(two_lengths(with_seeds(9)))
 
 
 def test_a_longer_row_changes_no_other_rows_numbers():
-    found, without = compare(two_lengths(), SETTINGS), compare(cells(), SETTINGS)
+    found, without = compare_as_written(two_lengths(), SETTINGS), compare_as_written(cells(), SETTINGS)
     for part in ("cells", "views", "models"):
         assert {m: found[part][m] for m in without[part]} == without[part]
     longer = found["cells"]["resnet_20_epochs"]["cosine"]
@@ -44,7 +44,7 @@ def test_a_longer_row_changes_no_other_rows_numbers():
 
 
 def test_a_network_that_stands_twice_is_counted_once_across_models():
-    found, without = compare(two_lengths(), SETTINGS), compare(cells(), SETTINGS)
+    found, without = compare_as_written(two_lengths(), SETTINGS), compare_as_written(cells(), SETTINGS)
     # exponential, which the longer row has not, is compared on all models that have it
     assert found["across_models"] == without["across_models"]
     assert list(found["across_models"]) == ["exponential", "cosine", "static_averaged"]
@@ -54,65 +54,65 @@ def test_a_network_that_stands_twice_is_counted_once_across_models():
 def test_a_schedule_that_a_model_has_not_is_compared_across_those_that_have_it():
     study = with_seeds(9)
     del study["resnet"]["exponential"]
-    by_design = compare(study, SETTINGS)["across_models"]["exponential"]
+    by_design = compare_as_written(study, SETTINGS)["across_models"]["exponential"]
     assert (by_design["num_models"], set(by_design["by_model"])) == (1, {"lstm"})
     # not where it should have run
-    assert "exponential" not in compare(study, SETTINGS, [("resnet", "exponential")])["across_models"]
+    assert (
+        "exponential" not in compare_as_written(study, SETTINGS, [("resnet", "exponential")])["across_models"]
+    )
     # a longer row that has not run yet holds up nothing
     study = two_lengths()
     del study["resnet_20_epochs"]["cosine"]
-    late = compare(study, SETTINGS, [("resnet_20_epochs", "cosine")])
-    assert late["across_models"] == compare(cells(), SETTINGS)["across_models"]
+    late = compare_as_written(study, SETTINGS, [("resnet_20_epochs", "cosine")])
+    assert late["across_models"] == compare_as_written(cells(), SETTINGS)["across_models"]
 
 
 def test_both_lengths_are_parts_of_the_main_claim_and_a_row_is_no_question_to_a_model_without_it(whole):
-    claims = {claim["id"]: claim for claim in whole["claims"]}
+    claims = {claim.id: claim for claim in whole.claims}
     main = claims["dynamic_generalizes"]
-    assert [part["model"] for part in main["parts"]] == ["resnet", "lstm", "resnet_20_epochs"]
-    alone = main["by_schedule"]["exponential"]
-    assert [part["model"] for part in alone["parts"]] == ["resnet", "lstm"]
-    assert alone["untested"] == {}
-    assert "resnet_20_epochs" not in alone["why"]
+    assert [part.model for part in main.parts] == ["resnet", "lstm", "resnet_20_epochs"]
+    alone = main.by_schedule["exponential"]
+    assert [part.model for part in alone.parts] == ["resnet", "lstm"]
+    assert alone.untested == {}
+    assert "resnet_20_epochs" not in alone.why
     # Where the study has the cell and it did not run, that is said.
     study = two_lengths(with_seeds(9))
     part = comparison(study, missing=("resnet_20_epochs-exponential",))
-    alone = {c["id"]: c for c in part["claims"]}["dynamic_generalizes"]["by_schedule"]["exponential"]
-    assert "resnet_20_epochs could not be tested (exponential or static did not run)" in alone["why"]
+    alone = {claim.id: claim for claim in part.claims}["dynamic_generalizes"].by_schedule["exponential"]
+    assert "resnet_20_epochs could not be tested (exponential or static did not run)" in alone.why
 
 
 def test_the_claim_on_overfitting_is_tested_on_the_longer_row_alone(whole):
-    found = next(claim for claim in whole["claims"] if claim["id"] == "static_overfits")
-    assert found["untested"]["2 epochs are not more than 10"] == ["resnet", "lstm"]
+    found = next(claim for claim in whole.claims if claim.id == "static_overfits")
+    assert found.untested["2 epochs are not more than 10"] == ["resnet", "lstm"]
 
 
 def test_a_claim_that_nothing_bears_on_asks_for_no_training_of_a_network_twice(whole):
     once = comparison(with_seeds(9))
 
-    def run(found: dict) -> dict:
-        return next(claim["run"] for claim in found["claims"] if claim["id"] == "windows_equivalent")
+    def run(found: Comparison) -> ClaimRun:
+        return next(claim.run for claim in found.claims if claim.id == "windows_equivalent")
 
     assert run(whole) == run(once)
-    assert run(whole)["core_hours"] > 0
+    assert run(whole).core_hours > 0
 
 
 def test_the_papers_gaps_are_filled_by_rows_that_searched_for_themselves(whole):
-    for gap in whole["gaps"][:4]:
-        assert not [value for value in gap["values"] if value["cell"].startswith("resnet_20_epochs")], gap[
-            "gap"
-        ]
-        assert "resnet_20_epochs" not in gap["text"]
-    results = whole["gaps"][4]
-    assert {value["cell"] for value in results["values"]} >= {"resnet-cosine", "resnet_20_epochs-cosine"}
+    for gap in whole.gaps[:4]:
+        assert not [value for value in gap.values if value.cell.startswith("resnet_20_epochs")], gap.gap
+        assert "resnet_20_epochs" not in gap.text
+    results = whole.gaps[4]
+    assert {value.cell for value in results.values} >= {"resnet-cosine", "resnet_20_epochs-cosine"}
     # ... and are not missing where such a row lacks a cell
     study = two_lengths()
     part = comparison(study, missing=("resnet_20_epochs-exponential",))
-    decay = next(gap for gap in part["gaps"] if gap["gap"] == "decay rate")
-    assert decay["missing"] == []
+    decay = next(gap for gap in part.gaps if gap.gap == "decay rate")
+    assert decay.missing == []
 
 
 def test_the_report_has_both_lengths_side_by_side(whole):
     text = render_markdown(whole)
-    assert [model_title(whole, model) for model in whole["cells"]] == [
+    assert [model_title(whole, model) for model in whole.cells] == [
         "resnet on CIFAR-10, 2 epochs", "lstm on IMDB", "resnet_20_epochs on CIFAR-10, 20 epochs",
     ]  # fmt: skip
     found = tables(text)
@@ -149,8 +149,8 @@ def test_a_row_with_another_optimizer_is_told_and_is_not_among_the_dynamic_ones(
         "lstm-free is trained with schedule_free_adamw, and static with sgd: no verdict on schedules includes it."
         in (render_markdown(found))
     )
-    assert "free" not in next(c for c in found["claims"] if c["id"] == "dynamic_generalizes")["by_schedule"]
-    assert found["cells"]["lstm"]["free"]["metrics"]["test/f1_macro"]["difference"]["mean"] == 0.0
+    assert "free" not in next(c for c in found.claims if c.id == "dynamic_generalizes").by_schedule
+    assert found.cells["lstm"]["free"].metrics["test/f1_macro"].difference.mean == 0.0
 
 
 # --- figures ---

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import known_study
-from known_study import SETTINGS, cells, comparison
+from known_study import SETTINGS, cells, compare_as_written, comparison, measured, read, written
 from lrstudy.analysis.comparison import compare
 from lrstudy.analysis.time_to_target import time_to_target, validated
 from lrstudy.ledger.record import Scores
@@ -71,7 +71,7 @@ def unbalanced(monkeypatch) -> dict:
 
 
 def test_the_headline_that_conf_names_is_compared_and_tested(unbalanced):
-    found = compare(unbalanced, SETTINGS)
+    found = compare_as_written(unbalanced)
     cell = found["cells"]["resnet"]["exponential"]
     place = list(unbalanced["resnet"]).index("exponential")
     metric = cell["metrics"]["test/balanced_accuracy"]
@@ -90,15 +90,17 @@ def test_the_headline_that_conf_names_is_compared_and_tested(unbalanced):
 def test_epochs_have_no_balanced_accuracy_so_macro_f1_is_timed_and_named(unbalanced):
     assert validated("test/balanced_accuracy") == "validation/f1_macro"
     assert validated("test/accuracy") == "validation/accuracy"
-    found = time_to_target(unbalanced, compare(unbalanced, SETTINGS)["cells"], SETTINGS)
-    assert found["models"]["resnet"]["target"]["metric"] == "validation/f1_macro"
-    assert math.isfinite(found["models"]["resnet"]["target"]["value"])
+    taken = measured(unbalanced)
+    found = time_to_target(taken, compare(taken, SETTINGS).cells, SETTINGS).models["resnet"].target
+    assert found.metric == "validation/f1_macro"
+    assert math.isfinite(found.value)
 
 
 def test_the_report_says_that_classes_are_unbalanced_and_what_decides(unbalanced):
-    found = comparison(unbalanced)
-    assert "unbalanced" not in render_markdown(found)
+    assert "unbalanced" not in render_markdown(comparison(unbalanced))
+    found = written(comparison(unbalanced))
     found["protocol"]["test_classes"] = {"cifar10": {"ship": 900, "frog": 300}}
+    found = read(found)
     text = render_markdown(found)
     assert (
         "The classes of CIFAR-10 are unbalanced: of 1,200 test examples ship has 900 and frog 300. So balanced "
@@ -106,12 +108,12 @@ def test_the_report_says_that_classes_are_unbalanced_and_what_decides(unbalanced
     ) in text
     assert "balanced accuracy 31.25" in text
     assert "test/balanced_accuracy" in text_table(found)
-    [gap] = [gap for gap in found["gaps"] if "% test/balanced_accuracy" in gap["text"]]
-    assert any(value["name"] == "test/balanced_accuracy" for value in gap["values"])
+    [gap] = [gap for gap in found.gaps if "% test/balanced_accuracy" in gap.text]
+    assert any(value.name == "test/balanced_accuracy" for value in gap.values)
 
 
 def test_the_report_says_what_accuracy_is_worth_where_it_decides_all_the_same():
-    found = comparison(cells())
+    found = written(comparison(cells()))
     found["protocol"]["test_classes"] = {"cifar10": {"ship": 900, "frog": 300}}
-    text = render_markdown(found)
+    text = render_markdown(read(found))
     assert "Accuracy decides all the same: who always says ship has 75.00." in text

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from composed import composed_params
+from lrstudy.analysis.claim_specs import claim_specs
 from lrstudy.design import GUESSED_SPREAD
 from lrstudy.errors import StudyError
 from lrstudy.recipe.config import check_params
@@ -65,11 +66,11 @@ def test_the_simulated_differences_have_the_spread_that_the_design_takes(text, t
     for number in range(150):
         cells = simulate(text, Scenario(0, tails, 150), number)["lstm"]
         one, other = (
-            np.array([cells[row]["scores"][str(s)]["last"]["f1_macro"] for s in range(1, 11)])
+            np.array([cells[row].seeds[str(s)].scores["last"].f1_macro for s in range(1, 11)])
             for row in ("static", "cosine")
         )
         differences.append(other - one)
-        losses = [row["validation/loss"] for row in cells["static"]["history"] if row["epoch"] == 4]
+        losses = [row["validation/loss"] for row in cells["static"].history if row["epoch"] == 4]
         correlations.append(np.corrcoef(one, losses)[0, 1])
     spread = np.std(np.concatenate(differences))
     # 1,500 differences: 2% is one standard error of a normal spread, and more of heavy tails
@@ -82,19 +83,14 @@ def test_the_effect_is_that_of_the_rows_that_move_and_the_monitors_is_on_the_tes
     monkeypatch.setattr(verdicts, "LOSS_SPREAD", 1e-9)  # no noise: what is left is the effect
     monkeypatch.setattr(verdicts, "SPREAD", {"imdb": 1e-9})
     cells = simulate(text, Scenario(3, "normal", 1), 0)["lstm"]
-    scores = {row: cell["scores"]["1"]["last"] for row, cell in cells.items()}
-    assert scores["cosine"]["f1_macro"] - scores["static"]["f1_macro"] == pytest.approx(0.02)
-    assert scores["static_monitored"]["f1_macro"] == scores["static"]["f1_macro"]
+    scores = {row: cell.seeds["1"].scores["last"].f1_macro for row, cell in cells.items()}
+    assert scores["cosine"] - scores["static"] == pytest.approx(0.02)
+    assert scores["static_monitored"] == scores["static"]
     monkeypatch.setattr(verdicts, "LOSS_SPREAD", 0.015)
+    simulated = [simulate(text, Scenario(3, "normal", 1), number)["lstm"] for number in range(20)]
     losses = {
         row: np.mean(
-            [
-                simulate(text, Scenario(3, "normal", 1), number)["lstm"][row]["scores"][str(seed)]["last"][
-                    "loss"
-                ]
-                for number in range(20)
-                for seed in range(1, 11)
-            ]
+            [cells[row].seeds[str(seed)].scores["last"].loss for cells in simulated for seed in range(1, 11)]
         )
         for row in cells
     }
@@ -104,7 +100,8 @@ def test_the_effect_is_that_of_the_rows_that_move_and_the_monitors_is_on_the_tes
 
 
 def test_what_is_wrong_depends_on_what_is_true():
-    main, monitored = {"metric": "headline", "equivalence": 0.005}, {"metric": "test/loss"}
+    specs = {spec.id: spec for spec in claim_specs()}
+    main, monitored = specs["dynamic_generalizes"], specs["monitoring_mitigates_overfitting"]
     none, half, two = (Scenario(effect, "normal", 1) for effect in (0, 1, 3))
     told = ("supported", "contradicted", "mixed", "equivalent", "undecided")
     assert [is_wrong(verdict, none, main) for verdict in told] == [True, True, True, False, False]

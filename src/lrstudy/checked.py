@@ -4,7 +4,7 @@ Whoever has touched a file since, what has not the shape that its stage writes g
 the file, the place in it, what was found, and the stage that makes it anew. Names in a record may become
 parts of paths, so they are letters, digits and underscores.
 
-More than a record names may stand in its file: what only its own writer and the report's tables know of.
+More than a record names may stand in its file: what only its own writer knows of.
 """
 
 import contextlib
@@ -17,9 +17,17 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically, write_json
@@ -35,7 +43,16 @@ Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 Value = Finite | Whole | bool | str | None | list[Finite | Whole]
 Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+(/[a-z0-9_]+)?$")]
-Interval = tuple[Finite, Finite] | list[Finite] | None
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Item = TypeVar("Item")
+Two = Annotated[tuple[Item, Item], BeforeValidator(_tuple), PlainSerializer(list)]
+"""Two of a kind, in JSON a list."""
+Interval = Two[Finite]
 
 
 def _with_a_rate(values: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +115,11 @@ class Record(BaseModel):
     """A part of an output; what it does not name is kept as it is."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    def told(self) -> dict[str, Any]:
+        """By name the parts that were given, as they are, for a record that has more of them."""
+        given = self.model_fields_set | (self.model_extra or {}).keys()
+        return {name: part for name, part in self if name in given}
 
 
 class Output(Record):

@@ -15,13 +15,22 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lrstudy.analysis.claims import claim_specs, planned_rows, run_command
+from lrstudy.analysis.claim_specs import (
+    ClaimSpec,
+    Equivalent,
+    Paired,
+    Timed,
+    Turning,
+    claim_specs,
+    run_command,
+)
+from lrstudy.analysis.claim_tests import planned_rows
 from lrstudy.analysis.looks import bounds
 from lrstudy.analysis.statistics import (
     MIN_SEEDS,
@@ -105,9 +114,6 @@ class Look:
         return self.num_seeds >= MIN_SEEDS and smallest_p(self.num_seeds) <= self.bound
 
 
-_BY_SEEDS = ("turning", "paired", "equivalent")
-
-
 @dataclass(frozen=True)
 class PlannedTest:
     """One test of a claim: a model, rows, and what they are compared with (nothing for a test of runs)."""
@@ -121,7 +127,7 @@ class PlannedTest:
 class PlannedClaim:
     """A claim of claims.yaml, and its tests in this design."""
 
-    spec: dict[str, Any]
+    spec: ClaimSpec
     tests: list[PlannedTest]
     look: Look
     least: float | None  # the share of runs that chance has, where the test is binomial
@@ -129,7 +135,7 @@ class PlannedClaim:
     @property
     def smallest_p(self) -> float:
         """The smallest two-sided p that one test can reach; of equivalence the smallest one-sided one."""
-        if self.spec["decide"] == "equivalent":
+        if isinstance(self.spec, Equivalent):
             return smallest_p(self.look.num_seeds, "greater")
         if self.least is not None:
             return min(1.0, 2 * self.least**self.look.num_seeds)
@@ -138,30 +144,41 @@ class PlannedClaim:
     @property
     def by_seeds(self) -> bool:
         """Whether seeds decide it; what a claim of another kind takes is no matter of the design."""
-        return self.spec["decide"] in _BY_SEEDS
+        return not isinstance(self.spec, Timed)
 
     @property
     def decidable(self) -> bool:
         """Whether its tests can reach the p that decides."""
-        of_equivalence = self.spec["decide"] == "equivalent"
+        of_equivalence = isinstance(self.spec, Equivalent)
         bound = self.look.one_sided_bound if of_equivalence else self.look.bound
         return bool(self.tests) and self.look.num_seeds >= MIN_SEEDS and self.smallest_p <= bound
 
 
-def planned(params: Params) -> dict[str, dict[str, dict]]:
-    """The cells by model and schedule, as far as :func:`~lrstudy.analysis.claims.planned_rows` asks."""
-    found: dict[str, dict[str, dict]] = {}
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell as far as :func:`lrstudy.analysis.claim_tests.planned_rows` asks before it has run."""
+
+    controller: str
+    optimizer: str
+    parameters: dict[str, Any]
+    num_epochs: int
+    lr_range: tuple[float, float]  # all that is asked is whether it moves
+    interventions: dict[str, int] = field(default_factory=dict)  # none yet
+
+
+def planned(params: Params) -> dict[str, dict[str, PlannedCell]]:
+    """The cells by model and schedule."""
+    cells: dict[str, dict[str, PlannedCell]] = {}
     for row in params.cells.values():
         cell = make_cell(params, row.model, row.schedule)
-        found.setdefault(cell.model_name, {})[cell.schedule_name] = {
-            "controller": cell.controller.name,
-            "optimizer": cell.optimizer.name,
-            "parameters": cell.parameters(),
-            "num_epochs": cell.num_epochs,
-            "dataset": cell.dataset,
-            "lr_range": [0.0 if cell.moves() else 1.0, 1.0],  # all that is asked is whether it moves
-        }
-    return found
+        cells.setdefault(cell.model_name, {})[cell.schedule_name] = PlannedCell(
+            controller=cell.controller.name,
+            optimizer=cell.optimizer.name,
+            parameters=cell.parameters(),
+            num_epochs=cell.num_epochs,
+            lr_range=(0.0 if cell.moves() else 1.0, 1.0),
+        )
+    return cells
 
 
 def last_look(settings: CompareParams, num_seeds: int) -> Look:
@@ -187,12 +204,12 @@ def claims_of(params: Params) -> list[PlannedClaim]:
         tests = [
             PlannedTest(model, rows, control)
             for model, schedules in cells.items()
-            for rows, control in (planned_rows(spec, schedules) if spec["decide"] in _BY_SEEDS else ())
+            for rows, control in planned_rows(spec, schedules)
         ]
         least = None
-        if spec["decide"] == "turning" and tests:
-            shortest = min(cells[test.model][spec["baseline"]]["num_epochs"] for test in tests)
-            least = max(0.5, spec["epoch"] / shortest)
+        if isinstance(spec, Turning) and tests:
+            shortest = min(cells[test.model][spec.baseline].num_epochs for test in tests)
+            least = max(0.5, spec.epoch / shortest)
         found.append(PlannedClaim(spec, tests, look, least))
     return found
 
@@ -200,7 +217,7 @@ def claims_of(params: Params) -> list[PlannedClaim]:
 def verdict(params: Params) -> tuple[bool, str]:
     """Whether the design can decide anything, and one line that says so and what would help."""
     claims = claims_of(params)
-    decidable = [claim.spec["id"] for claim in claims if claim.decidable]
+    decidable = [claim.spec.id for claim in claims if claim.decidable]
     if decidable:
         return True, (
             f"This design can decide {len(decidable)} of {len(claims)} claims: {', '.join(decidable)}."
@@ -226,10 +243,8 @@ def _why_nothing(params: Params, claims: list[PlannedClaim]) -> str:
             f"{seeds} can reach a p of {smallest_p(count):.2g}, and one decides that is at most {level}; add "
             "seeds to train.seeds"
         )
-    command = next(run_command(claim.spec, params.train.seeds, ()) for claim in claims if "run" in claim.spec)
-    main = next((claim for claim in claims if claim.spec.get("contrast") == "chosen"), None)
-    if main is not None:
-        command = run_command(main.spec, params.train.seeds, ())
+    chosen = [spec for spec in claim_specs() if isinstance(spec, Paired) and spec.contrast == "chosen"]
+    command = run_command(chosen[0], params.train.seeds, ())
     return f"no claim compares rows that are here ({', '.join(params.schedule)}); {command} has some"
 
 
@@ -310,15 +325,19 @@ def power(claim: PlannedClaim, spread: float) -> dict[str, float]:
         for share in SHARES:
             chance = binomial_chance(share, claim.least, look.num_seeds, look.bound)
             found[f"{100 * share:.0f}% of runs"] = chance
-    elif spec["decide"] == "paired":
+    elif isinstance(spec, Paired):
         sizes, unit, of = (SPREADS, "spread", 1.0)
-        if spec["metric"] == "headline":
+        if spec.metric == "headline":
             sizes, unit, of = EFFECTS, "point", spread
         for size in sizes:
             shown = 100 * size if unit == "point" else size
             words = f"{shown:g} {unit}" if shown == 1 else f"{shown:g} {unit}s"
             found[words] = chance_to_decide(size, of, look.num_seeds, look.bound)
-    margin = spec["margin"] if spec["decide"] == "equivalent" else spec.get("equivalence")
+    margin = None
+    if isinstance(spec, Equivalent):
+        margin = spec.margin
+    elif isinstance(spec, Paired):
+        margin = spec.equivalence
     if margin is not None:
         found["equivalence"] = chance_of_equivalence(
             0.0, spread, look.num_seeds, look.one_sided_bound, margin
@@ -427,8 +446,8 @@ def _told(claim: PlannedClaim, spreads: dict[str, Spread], params: Params) -> di
         for test in claim.tests
     ]
     return {
-        "id": spec["id"],
-        "claim": spec["claim"],
+        "id": spec.id,
+        "claim": spec.claim,
         "by_seeds": claim.by_seeds,
         "decidable": claim.decidable,
         "needs": _needs(spec),
@@ -439,14 +458,15 @@ def _told(claim: PlannedClaim, spreads: dict[str, Spread], params: Params) -> di
     }
 
 
-def _needs(spec: dict[str, Any]) -> str:
-    if not spec["run"].get("rows"):
+def _needs(spec: ClaimSpec) -> str:
+    wanted = spec.run
+    if not wanted.rows:
         return "timed updates"
-    rows = spec["run"]["rows"] + [
-        name.removeprefix("+schedule.").partition("=")[0] for name in spec["run"].get("set", [])
+    rows = wanted.rows + [
+        override.removeprefix("+schedule.").partition("=")[0] for override in wanted.overrides
     ]
-    named = "the row" if len(rows) == 1 else "rows such as" if spec.get("contrast") else "the rows"
-    longer = f", more than {spec['epoch']} epochs" if spec["decide"] == "turning" else ""
+    named = "the row" if len(rows) == 1 else "rows such as" if isinstance(spec, Paired) else "the rows"
+    longer = f", more than {spec.epoch} epochs" if isinstance(spec, Turning) else ""
     return f"{named} {listed(rows)}{longer}; {MIN_SEEDS} seeds"
 
 

@@ -12,8 +12,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from lrstudy.analysis.records import Comparison, Difference
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.entries.parameters import REQUIRED, Parameter
 from lrstudy.errors import StudyError, unknown
@@ -25,7 +25,14 @@ from lrstudy.recipe.networks import architectures, parameters_of
 from lrstudy.recipe.optimizers import OPTIMIZERS
 from lrstudy.report.document import read_comparison
 from lrstudy.report.findings import findings, verdict
-from lrstudy.report.words import cell_states, headline, model_title, result_rows
+from lrstudy.report.words import (
+    cell_states,
+    headline,
+    model_title,
+    percent_confidence,
+    percent_words,
+    result_rows,
+)
 from lrstudy.study.workspace import ledger_folder
 
 DOCUMENTS = (Path("README.md"), Path("docs/findings.md"))
@@ -42,59 +49,58 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
-def answer(comparison: dict, records: Sequence[Record]) -> str:
+def answer(comparison: Comparison, records: Sequence[Record]) -> str:
     """The verdict on the question, and a sentence per model."""
     return "\n".join(f"- {said}" for said in [*verdict(comparison), *findings(comparison)])
 
 
-def results(comparison: dict, records: Sequence[Record]) -> str:
+def results(comparison: Comparison, records: Sequence[Record]) -> str:
     """Model x schedule: the metric that decides, its distance to the reference, how many seeds."""
-    reference, planned = comparison["protocol"]["reference"], len(comparison["protocol"]["seeds"])
-    confidence = f"{100 * comparison['protocol']['confidence']:g}%"
+    reference, planned = comparison.protocol.reference, len(comparison.protocol.seeds)
     rows = []
     for model, schedule, cell in result_rows(comparison):
         metric = headline(comparison, cell)
-        found = cell["metrics"][metric]
-        spread = "" if found["spread"] is None else f" ± {100 * found['spread']:.2f}"
+        measured = cell.metrics[metric]
+        spread = "" if measured.spread is None else f" ± {percent_words(measured.spread)}"
         rows.append(
             [
                 model_title(comparison, model, ", "),
                 schedule,
                 metric.removeprefix("test/"),
-                f"{100 * found['mean']:.2f}{spread}",
-                _ahead(found.get("difference")),
-                f"{len(cell['seeds'])} of {planned}",
+                f"{percent_words(measured.mean)}{spread}",
+                _ahead(measured.difference),
+                f"{len(cell.seeds)} of {planned}",
             ]
         )
-    for dataset, found in comparison["references"].items():
-        metric = comparison["protocol"]["headline"][dataset]
-        score = f"{100 * found['metrics'][metric]:.2f}"
-        label = comparison["data"][dataset]["label"]
-        rows.append([f"*{found['title']}, {label}*", "", metric.removeprefix("test/"), score, "", ""])
+    for dataset, linear in comparison.references.items():
+        metric = comparison.protocol.headline[dataset]
+        score = percent_words(linear.metrics[metric])
+        label = comparison.data[dataset].label
+        rows.append([f"*{linear.title}, {label}*", "", metric.removeprefix("test/"), score, "", ""])
     return table(
         [
             "model",
             "schedule",
             "metric",
             "test, %",
-            f"ahead of {reference}, points ({confidence} interval)",
+            f"ahead of {reference}, points ({percent_confidence(comparison)} interval)",
             "seeds",
         ],
         rows,
     )
 
 
-def _ahead(difference: dict | None) -> str:
-    if not difference or difference["mean"] is None:
+def _ahead(difference: Difference | None) -> str:
+    if difference is None or difference.mean is None:
         return ""
-    words = f"{100 * difference['mean']:+.2f}"
-    if difference["interval"] is not None:
-        low, high = difference["interval"]
+    words = f"{100 * difference.mean:+.2f}"
+    if difference.interval is not None:
+        low, high = difference.interval
         words += f" ({100 * low:+.2f} to {100 * high:+.2f})"
     return words
 
 
-def progress(comparison: dict, records: Sequence[Record]) -> str:
+def progress(comparison: Comparison, records: Sequence[Record]) -> str:
     """What is planned and not there yet, cell by cell."""
     states = cell_states(comparison)
     if not states:
@@ -102,28 +108,25 @@ def progress(comparison: dict, records: Sequence[Record]) -> str:
     return table(["cell", "so far"], states.items())
 
 
-def claims(comparison: dict, records: Sequence[Record]) -> str:
+def claims(comparison: Comparison, records: Sequence[Record]) -> str:
     """Each claim with its verdict and the reason for it."""
     return table(
         ["claim", "verdict", "why", "source"],
-        [
-            [found["claim"], found["verdict"], found["why"], ", ".join(found["source"])]
-            for found in comparison["claims"]
-        ],
+        [[claim.claim, claim.verdict, claim.why, ", ".join(claim.source)] for claim in comparison.claims],
     )
 
 
-def gaps(comparison: dict, records: Sequence[Record]) -> str:
+def gaps(comparison: Comparison, records: Sequence[Record]) -> str:
     """Each of the paper's gaps with the sentence that fills it."""
-    return "\n".join(f"- **{gap['gap']}** ({gap['where']}): {gap['text']}" for gap in comparison["gaps"])
+    return "\n".join(f"- **{gap.gap}** ({gap.where}): {gap.text}" for gap in comparison.gaps)
 
 
-def trainings(comparison: dict, records: Sequence[Record]) -> str:
+def trainings(comparison: Comparison, records: Sequence[Record]) -> str:
     """What the ledger's trainings took, on what: per model and row, of all trainings that are in it."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.labels.model, record.labels.schedule), []).append(record)
-    rows = [[*name, *_took(found)] for name, found in sorted(groups.items())]
+    rows = [[*name, *_took(of_row)] for name, of_row in sorted(groups.items())]
     rows.append(["all", "", *_took(list(records))])
     header = [
         "model",
@@ -225,31 +228,31 @@ def designed(overrides: str) -> str:
     return f"```\n{printed(overrides.split())}\n```"
 
 
-PARTS: dict[str, Callable[[dict[str, Any], Sequence[Record]], str]] = {
+PARTS: dict[str, Callable[[Comparison, Sequence[Record]], str]] = {
     part.__name__: part for part in (answer, results, progress, claims, gaps, trainings)
 }
 """What can stand in a document, by name."""
 
 
-def made(text: str, where: str, comparison: dict, records: Sequence[Record]) -> str:
+def made(text: str, where: str, comparison: Comparison | None, records: Sequence[Record]) -> str:
     """The document with its parts as they are made now.
 
     Args:
         text: the document.
         where: its name, for errors.
-        comparison, records: the study; a page of :data:`PAGES` has no part of it.
+        comparison, records: the study; None and none for a page of :data:`PAGES`, which has no part of it.
 
     Raises:
         StudyError: it names a part that there is not.
     """
 
-    def part(found: re.Match) -> str:
-        begin, name, _, end = found.groups()
+    def part(mark: re.Match) -> str:
+        begin, name, _, end = mark.groups()
         if name.startswith(_DESIGN):
             text = designed(name.removeprefix(_DESIGN))
         elif name in ENTRIES:
             text = ENTRIES[name]()
-        elif name in PARTS:
+        elif name in PARTS and comparison is not None:
             text = PARTS[name](comparison, records)
         else:
             raise unknown(f"{where}: made by make docs", name, [*PARTS, *ENTRIES], "a part of documents")
@@ -272,7 +275,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     check = arguments.check
-    comparison = {} if arguments.entries else read_comparison()
+    comparison = None if arguments.entries else read_comparison()
     records = [] if arguments.entries else list(Ledger(ledger_folder(workspace_root())).records())
     stale = {}
     for path in PAGES if arguments.entries else (*DOCUMENTS, *PAGES):

@@ -46,7 +46,7 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
 
     if len(looks) == 1:
         return (level,)
-    found: list[float] = []
+    largest: list[float] = []
     spent, before, points, weights = 0.0, 0.0, np.zeros(1), np.ones(1)
     for num_seeds in looks:
         fraction = num_seeds / looks[-1]
@@ -65,7 +65,7 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
         # An early look may have less to spend, at a low level, than lies beyond nine standard deviations.
         end = 9 * math.sqrt(fraction)
         bound = brentq(excess, -end, end, xtol=1e-9) if excess(end) < 0 else end
-        found.append(min(1.0, sides * float(ndtr(-bound / math.sqrt(fraction)))))
+        largest.append(min(1.0, sides * float(ndtr(-bound / math.sqrt(fraction)))))
         if num_seeds == looks[-1]:
             break
         grid = np.linspace(min(-end, bound - 1), bound, 401)
@@ -74,7 +74,7 @@ def bounds(looks: tuple[int, ...], level: float, sides: int = 2) -> tuple[float,
         weights = density * (grid[1] - grid[0])
         weights[[0, -1]] /= 2  # the trapezoidal rule
         points, spent, before = grid, now, fraction
-    return tuple(found)
+    return tuple(largest)
 
 
 def repeated_p(p_values: Sequence[float], looks: tuple[int, ...], sides: int = 2) -> float:
@@ -144,11 +144,11 @@ def p_of_all_looks(
         :func:`repeated_p`; 1 where no look was reached that has :data:`lrstudy.analysis.statistics.MIN_SEEDS`
         seeds.
     """
-    found = []
+    p_values = []
     for look in looks_reached(looks, planned, planned if ran is None else ran):
         chosen = [place for place, seed in enumerate(seeds) if seed in planned[:look]]
-        found.append(p_of(chosen) if len(chosen) >= MIN_SEEDS else 1.0)
-    return repeated_p(found, tuple(looks or [len(planned)]), sides) if found else 1.0
+        p_values.append(p_of(chosen) if len(chosen) >= MIN_SEEDS else 1.0)
+    return repeated_p(p_values, tuple(looks or [len(planned)]), sides) if p_values else 1.0
 
 
 def conditional_power(p: float, num_seeds: int, planned: int, bound: float) -> float:

@@ -214,10 +214,10 @@ def chance_to_decide(
     if spread == 0:
         return max(within, float(mean != 0))
     within_tail = 0.0 if margin is None else _attained(one_sided, num_seeds)[0]
-    found = _chance_of_t_tests(
+    by_t_tests = _chance_of_t_tests(
         mean, _standard_error(spread, num_seeds), num_seeds - 1, beyond_tail, within_tail, margin or 0.0
     )
-    return min(found, within + _chance_of_few_signs(mean / spread, num_seeds, most))
+    return min(by_t_tests, within + _chance_of_few_signs(mean / spread, num_seeds, most))
 
 
 def chance_of_equivalence(mean: float, spread: float, num_seeds: int, level: float, margin: float) -> float:
@@ -394,10 +394,10 @@ def friedman_p(values: ArrayLike) -> Friedman:
 
 def _friedman_by_enumeration(ranks: NDArray[np.int64], observed: int) -> float | None:
     """The exact p; None where there are too many sums to look at."""
-    found = _rank_sums(tuple(sorted(tuple(row) for row in np.sort(ranks, axis=1).tolist())))
-    if found is None:
+    enumerated = _rank_sums(tuple(sorted(tuple(row) for row in np.sort(ranks, axis=1).tolist())))
+    if enumerated is None:
         return None
-    sums, chances = found
+    sums, chances = enumerated
     return float(min(1.0, chances[(sums**2).sum(axis=1) >= observed].sum()))
 
 
@@ -414,10 +414,12 @@ def _rank_sums(
     base = 2 * num_schedules * len(blocks) + 1
     if math.factorial(num_schedules) > most or num_schedules * math.log2(base) > 62:
         return None
-    found = _rank_sums(tuple(before)) if before else (np.zeros((1, num_schedules), np.int64), np.ones(1))
-    if found is None:
+    reached_before = (
+        _rank_sums(tuple(before)) if before else (np.zeros((1, num_schedules), np.int64), np.ones(1))
+    )
+    if reached_before is None:
         return None
-    sums, chances = found
+    sums, chances = reached_before
     orders = np.array(list(set(itertools.permutations(block))))
     if len(sums) * len(orders) > most:
         return None
@@ -578,7 +580,7 @@ def percentile_bootstrap(
     """
     from scipy.stats import bootstrap
 
-    found = bootstrap(
+    interval = bootstrap(
         samples,
         statistic,
         vectorized=True,
@@ -587,7 +589,7 @@ def percentile_bootstrap(
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrstudy.analysis.records import ComparedRow, ComparedTiming
 from lrstudy.analysis.statistics import median_interval
 from lrstudy.errors import StudyError
 from lrstudy.recipe.cells import Cell, make_cell
 from lrstudy.recipe.config import ControllerParams, Params, ScheduleRow
 from lrstudy.recipe.optimizers import check_options
+from lrstudy.study.outputs import TimedRow, Timing
 
 NUM_VALIDATION = 2
 """Examples of the validation at a block's end: few, since it is not what is timed."""
@@ -191,27 +193,31 @@ def _of_pairs(seconds: Sequence[float]) -> NDArray[np.float64]:
     return np.log(np.reshape(np.asarray(seconds, dtype=np.float64), (-1, 2))).mean(axis=1)
 
 
-def with_ratios(timing: dict, baseline: str, confidence: float) -> dict:
-    """``timing`` (what the stage wrote) with what every row costs.
+def with_ratios(timing: Timing, baseline: str, confidence: float) -> ComparedTiming:
+    """A timing with what every row costs.
 
     Each row gets ``seconds_per_update``, the median over the rounds; ``ratio``, the median over the pairs of
     rounds of what it cost over the schedule row ``baseline``; and the ratio's exact ``interval``
     (:func:`lrstudy.analysis.statistics.median_interval`). ``ratio`` and ``interval`` are None for the
     baseline itself and where it was not timed; the interval with fewer than six pairs, too.
     """
-    base = timing["schedules"].get(baseline)
-    found = dict(timing)
-    for kind in ("schedules", "optimizers"):
-        found[kind] = {}
-        for name, row in timing[kind].items():
-            ratio = interval = None
-            if base is not None and row is not base:
-                values = log_ratios({"row": row["seconds"], "base": base["seconds"]}, ["row"], ["base"])
-                ratio = math.exp(np.median(values))
-                interval = median_interval(values, confidence)
-            found[kind][name] = row | {
-                "seconds_per_update": float(np.median(row["seconds"])),
-                "ratio": ratio,
-                "interval": interval and [math.exp(end) for end in interval],
-            }
-    return found
+    base = timing.schedules.get(baseline)
+
+    def compared(row: TimedRow) -> ComparedRow:
+        ratio = interval = None
+        if base is not None and row is not base:
+            values = log_ratios({"row": row.seconds, "base": base.seconds}, ["row"], ["base"])
+            ratio = math.exp(np.median(values))
+            interval = median_interval(values, confidence)
+        return ComparedRow(
+            **row.told(),
+            seconds_per_update=float(np.median(row.seconds)),
+            ratio=ratio,
+            interval=interval and (math.exp(interval[0]), math.exp(interval[1])),
+        )
+
+    rows = {
+        kind: {name: compared(row) for name, row in timed.items()}
+        for kind, timed in (("schedules", timing.schedules), ("optimizers", timing.optimizers))
+    }
+    return ComparedTiming(**timing.told() | rows)

@@ -2,24 +2,25 @@
 
 from collections.abc import Iterable
 
+from lrstudy.analysis.records import CellResult, Results
 from lrstudy.words import listed
 
 
-def metric_name(metric: str, cell: dict, comparison: dict) -> str:
+def metric_name(metric: str, cell: CellResult, results: Results) -> str:
     """The metric by its name in the records; ``headline`` is its data set's."""
-    return comparison["protocol"]["headline"][cell["dataset"]] if metric == "headline" else metric
+    return results.protocol.headline[cell.dataset] if metric == "headline" else metric
 
 
-def on_data(comparison: dict, models: Iterable[str]) -> str:
+def on_data(results: Results, models: Iterable[str]) -> str:
     """On which data; the embedded sample can't be mistaken for the study's."""
     used: dict[str, str] = {}
     for model in models:
-        for cell in comparison["cells"].get(model, {}).values():
-            used[cell["dataset"]] = comparison["data"][cell["dataset"]]["label"]
-        if timing := comparison.get("timing", {}).get(model):
-            used[timing["dataset"]] = timing["data"]["label"]
+        for cell in results.cells.get(model, {}).values():
+            used[cell.dataset] = results.data[cell.dataset].label
+        if timing := results.timing.get(model):
+            used[timing.dataset] = timing.data.label
     labels = listed(list(used.values()))
-    if comparison["protocol"]["source"] == "sample":
+    if results.protocol.source == "sample":
         return f"On the embedded sample alone ({labels}), which says nothing of CIFAR-10 and IMDB"
     return f"On {labels}"
 
@@ -34,8 +35,3 @@ def show(value: float, metric: str) -> str:
 def unit(metric: str) -> str:
     """``fraction``: of examples, or of the other's time; 1 is 100%."""
     return "nats" if metric == "overfitting" or metric.endswith("/loss") else "fraction"
-
-
-def level_of(comparison: dict) -> float:
-    """The largest p that counts as a difference: 1 - confidence, without the last bits of the subtraction."""
-    return round(1 - comparison["protocol"]["confidence"], 12)

@@ -3,9 +3,8 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lrstudy.study.outputs import Comparison
+from lrstudy.analysis.records import Comparison
 
 
 @dataclass
@@ -56,10 +55,10 @@ class Document:
     sections: list[Section]
 
 
-def read_comparison(path: str | Path = "reports/comparison.json") -> dict[str, Any]:
-    """What ``compare`` wrote (:class:`lrstudy.study.outputs.Comparison`), as plain values.
+def read_comparison(path: str | Path = "reports/comparison.json") -> Comparison:
+    """What ``compare`` wrote.
 
     Raises:
         StudyError: it is missing or not that; another version may have written it.
     """
-    return Comparison.read(Path(path), "compare").model_dump(exclude_unset=True)
+    return Comparison.read(Path(path), "compare")

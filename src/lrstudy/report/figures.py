@@ -401,11 +401,11 @@ def _draw_curve(
 
 def _legend_above(figure: "Figure", panels: "Sequence[Axes]") -> None:
     """One legend for all panels, each label once."""
-    found: dict[str, Artist] = {}
+    entries: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+            entries.setdefault(label, handle)
     # Inches of an entry's line and of its letters, which are no wider: more columns would be cut off.
-    widest = 0.5 + 0.06 * max(map(len, found), default=0)
-    columns = max(1, min(6, len(found), int(TEXT_WIDTH / widest)))
-    figure.legend(list(found.values()), list(found), loc="outside upper center", ncols=columns)
+    widest = 0.5 + 0.06 * max(map(len, entries), default=0)
+    columns = max(1, min(6, len(entries), int(TEXT_WIDTH / widest)))
+    figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)

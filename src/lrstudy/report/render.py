@@ -4,20 +4,22 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from lrstudy.report.sections import document, identities_in
+from lrstudy.analysis.records import Comparison
+from lrstudy.report.behind import identities_in
+from lrstudy.report.sections import document
+from lrstudy.report.sentences import templates
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from markupsafe import Markup
 
 
-def render_markdown(comparison: dict) -> str:
+def render_markdown(comparison: Comparison) -> str:
     """reports/report.md."""
     # Markdown, not HTML; names in it are checked to be plain words by config.
-    return _environment(autoescape=False).get_template("report.md.j2").render(report=document(comparison))
+    return templates().get_template("report.md.j2").render(report=document(comparison))
 
 
-def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]) -> str:
+def render_html(comparison: Comparison, figures: dict[str, str], files: dict[str, str]) -> str:
     """reports/report.html: one file that needs no other and no network.
 
     Args:
@@ -25,23 +27,11 @@ def render_html(comparison: dict, figures: dict[str, str], files: dict[str, str]
         figures: by file name, the image as a ``data:`` address.
         files: by file name, the data behind figures as a ``data:`` address.
     """
-    environment = _environment(autoescape=True)
+    environment = templates(autoescape=True)
     environment.filters["marks"] = _marks
     environment.tests["number_like"] = lambda text: re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?%?( to .*)?", text)
     return environment.get_template("report.html.j2").render(
         report=document(comparison), figures=figures, files=files, identities=identities_in(comparison)
-    )
-
-
-def _environment(autoescape: bool) -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("lrstudy.report"),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

@@ -6,20 +6,31 @@ left in reports/. Writes reports/comparison.json and curves.csv, and metrics.jso
 
 import hashlib
 import sys
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
+from lrstudy.analysis.cells import curves
 from lrstudy.analysis.claims import claims
-from lrstudy.analysis.comparison import compare, curves
+from lrstudy.analysis.comparison import compare
 from lrstudy.analysis.gaps import gaps
+from lrstudy.analysis.records import (
+    ComparedTiming,
+    Comparison,
+    ExperimentsClaim,
+    Protocol,
+    Results,
+    TheoryClaims,
+)
 from lrstudy.analysis.time_to_target import time_to_target
 from lrstudy.analysis.timing import timed_cells, with_ratios
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.ledger import Ledger
+from lrstudy.ledger.record import Data
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.config import Params, load_params, workspace_root
-from lrstudy.study.collect import cell_of, collect, progress
-from lrstudy.study.outputs import CURVES, Comparison, Reference, Theory, Timing
+from lrstudy.study.collect import MeasuredCell, Plan, cell_of, collect, progress
+from lrstudy.study.outputs import CURVES, Reference, Theory, Timing
 from lrstudy.study.workspace import REPORTS, ledger_folder, reference_file, timing_file
 
 THEORY = ("late_decay", "level_sets")
@@ -32,18 +43,8 @@ def main() -> None:
     plans, notes = collect(params, list(ledger.records()), root)
     for note in notes:
         print(f"compare: {note}", file=sys.stderr)
-    cells: dict[str, dict[str, dict]] = {}
-    data, unbalanced, missing = {}, {}, []
-    for name, found in plans.items():
-        cell = cell_of(found)
-        if cell is None:
-            missing.append(name)
-            continue
-        cells.setdefault(cell["model"], {})[cell["schedule"]] = cell
-        data[found.cell.dataset] = cell["data"]
-        if counts := test_classes(params, cell):
-            unbalanced[found.cell.dataset] = counts
-    if not cells:
+    measured = of_plans(plans)
+    if not measured.cells:
         raise StudyError(
             f"{ledger.folder}: has none of the trainings that params.yaml asks for, measured on test data; "
             "`dvc repro` does them, `python -m lrstudy.why` says what each cell lacks."
@@ -54,67 +55,100 @@ def main() -> None:
             f"({', '.join(params.schedule)}): no differences are computed",
             file=sys.stderr,
         )
-    comparison: dict[str, Any] = {
-        "data": data,
-        "references": references(data),
-        "protocol": {
-            "preset": params.preset,
-            "source": params.data.source,
-            "seeds": params.train.seeds,
-            "num_trials": params.tune.num_trials,
-            "finalists": params.tune.finalists,
-            "searches": params.tune.searches,
-            "tune_seeds": params.tune.seeds,
-            "confirm_seeds": params.tune.confirm_seeds,
-            **params.compare.model_dump(),
-            "planned_seeds": (params.compare.looks or [len(params.train.seeds)])[-1],
-            "test_classes": unbalanced,
-            "headline": {name: params.dataset[name].metric for name in data},
-        },
-        "progress": {name: progress(found, params) for name, found in plans.items()},
-        "missing": missing,
-        **compare(
-            cells,
-            params.compare,
-            [(params.cells[name].model, params.cells[name].schedule) for name in missing],
-            params.train.seeds,
-        ),
-    }
-    rows = curves(cells)
-    comparison["timing"] = timings(params, data)
-    comparison |= {
-        "time_to_target": time_to_target(cells, comparison["cells"], params.compare),
-        "gaps": gaps(comparison),
-        "claims": claims(comparison, rows),
-        "theory": theory(),
-    }
-    Comparison.write_values(REPORTS / "comparison.json", comparison)
+    rows = curves(measured.cells)
+    comparison = compared(params, plans, measured, rows)
+    comparison.write(REPORTS / "comparison.json")
     CURVES.write(REPORTS / "curves.csv", rows)
     # One number a cell, for the columns of `dvc exp show`.
-    write_json(
-        "metrics.json",
-        {
-            model: {
-                schedule: cell["metrics"][cell["headline"]]["mean"] for schedule, cell in schedules.items()
-            }
-            for model, schedules in comparison["cells"].items()
-        },
+    headlines: dict[str, dict[str, float | None]] = {}
+    for model, schedule, cell in comparison.each():
+        headlines.setdefault(model, {})[schedule] = cell.headline_values.mean
+    write_json("metrics.json", headlines)
+
+
+class Measured(NamedTuple):
+    """The cells that have been measured, by model and schedule, their data, and the cells that have not."""
+
+    cells: dict[str, dict[str, MeasuredCell]]
+    data: dict[str, Data]
+    missing: list[str]
+
+
+def of_plans(plans: Mapping[str, Plan]) -> Measured:
+    """What there is of the study's cells."""
+    measured = Measured({}, {}, [])
+    for name, plan in plans.items():
+        cell = cell_of(plan)
+        if cell is None:
+            measured.missing.append(name)
+        else:
+            measured.cells.setdefault(cell.model, {})[cell.schedule] = cell
+            measured.data[cell.dataset] = cell.data
+    return measured
+
+
+def compared(params: Params, plans: Mapping[str, Plan], measured: Measured, rows: list[dict]) -> Comparison:
+    """All that is said of the study; ``rows`` are those of curves.csv."""
+    cells, data, missing = measured
+    statistics = compare(
+        cells,
+        params.compare,
+        [(params.cells[name].model, params.cells[name].schedule) for name in missing],
+        params.train.seeds,
+    )
+    results = Results(
+        data=data,
+        references=references(data),
+        protocol=protocol(params, measured),
+        progress={name: progress(plan, params) for name, plan in plans.items()},
+        missing=missing,
+        cells=statistics.cells,
+        views=statistics.views,
+        models=statistics.models,
+        across_models=statistics.across_models,
+        timing=timings(params, data),
+        time_to_target=time_to_target(cells, statistics.cells, params.compare),
+    )
+    return Comparison(**results.told(), gaps=gaps(results), claims=claims(results, rows), theory=theory())
+
+
+def protocol(params: Params, measured: Measured) -> Protocol:
+    """By what rules the study was done and is compared."""
+    unbalanced = {
+        cell.dataset: counts
+        for schedules in measured.cells.values()
+        for cell in schedules.values()
+        if (counts := test_classes(params, cell))
+    }
+    return Protocol(
+        preset=params.preset,
+        source=params.data.source,
+        seeds=params.train.seeds,
+        num_trials=params.tune.num_trials,
+        finalists=params.tune.finalists,
+        searches=params.tune.searches,
+        tune_seeds=params.tune.seeds,
+        confirm_seeds=params.tune.confirm_seeds,
+        **params.compare.model_dump(),
+        planned_seeds=(params.compare.looks or [len(params.train.seeds)])[-1],
+        test_classes=unbalanced,
+        headline={name: params.dataset[name].metric for name in measured.data},
     )
 
 
-def test_classes(params: Params, cell: dict) -> dict[str, int]:
+def test_classes(params: Params, cell: MeasuredCell) -> dict[str, int]:
     """The number of test examples by class, where classes differ in it; else nothing."""
-    spec = params.dataset[cell["training"]["dataset"]]
-    for scores in cell["scores"].values():
-        if confusion := scores["last"]["confusion"]:
+    for run in cell.seeds.values():
+        if confusion := run.scores["last"].confusion:
             counts = [sum(row) for row in confusion]
             # The sample has classes of its own.
-            names = spec.classes if params.data.source != "sample" else map(str, range(len(counts)))
+            sample = params.data.source == "sample"
+            names = map(str, range(len(counts))) if sample else params.dataset[cell.dataset].classes
             return dict(zip(names, counts, strict=True)) if len(set(counts)) > 1 else {}
     return {}
 
 
-def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
+def timings(params: Params, data: Mapping[str, Data]) -> dict[str, ComparedTiming]:
     """What an update costs, by model, as :func:`lrstudy.analysis.timing.with_ratios` has it.
 
     One that was not timed, or on other data, is left out and said so.
@@ -123,32 +157,34 @@ def timings(params: Params, data: dict[str, dict]) -> dict[str, dict]:
         params: the study's.
         data: by name what the compared trainings say of their data.
     """
-    found = {}
+    compared = {}
     for model, listed in params.timed.items():
         path, stage = timing_file(model), f"timing@{model}"
         if not path.exists():
             print(f"compare: {path}: not there; `dvc repro {stage}` makes it", file=sys.stderr)
             continue
-        timed = Timing.read(path, stage).model_dump(exclude_unset=True)
-        trained_on = data.get(listed.dataset, timed["data"])
-        if timed["data"]["fingerprint"] != trained_on["fingerprint"]:
+        timed = Timing.read(path, stage)
+        trained_on = data.get(listed.dataset, timed.data)
+        if timed.data.fingerprint != trained_on.fingerprint:
             print(
                 f"compare: {path}: left out, for it was timed on other data "
-                f"({timed['data']['fingerprint']:.8}) than the trainings "
-                f"({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew",
+                f"({timed.data.fingerprint:.8}) than the trainings "
+                f"({trained_on.fingerprint:.8}); `dvc repro {stage}` makes it anew",
                 file=sys.stderr,
             )
             continue
         # The file may have more rows than this study.
-        timed |= {
-            kind: {name: timed[kind][name] for name in rows if name in timed[kind]}
-            for kind, rows in timed_cells(params, model).items()
+        there = {"schedules": timed.schedules, "optimizers": timed.optimizers}
+        rows = {
+            kind: {name: there[kind][name] for name in cells if name in there[kind]}
+            for kind, cells in timed_cells(params, model).items()
         }
-        found[model] = with_ratios(timed, params.compare.reference, params.compare.confidence)
-    return found
+        settings = params.compare
+        compared[model] = with_ratios(timed.model_copy(update=rows), settings.reference, settings.confidence)
+    return compared
 
 
-def references(data: dict[str, dict]) -> dict[str, dict]:
+def references(data: Mapping[str, Data]) -> dict[str, Reference]:
     """What the linear references reach, by data set: see :func:`lrstudy.data.references.measure_reference`.
 
     One that has not run, or was measured on other data, is left out and said so; the report says so, too.
@@ -156,34 +192,28 @@ def references(data: dict[str, dict]) -> dict[str, dict]:
     Args:
         data: by name what the compared trainings say of their data.
     """
-    found = {}
+    measured = {}
     for name, trained_on in data.items():
         path, stage = reference_file(name), f"references@{name}"
         if not path.exists():
             print(f"compare: {path}: not there; `dvc repro {stage}` makes it", file=sys.stderr)
             continue
-        reference = Reference.read(path, stage).model_dump(exclude_unset=True)
-        if reference["data"]["fingerprint"] == trained_on["fingerprint"]:
-            found[name] = reference
+        reference = Reference.read(path, stage)
+        if reference.data.fingerprint == trained_on.fingerprint:
+            measured[name] = reference
         else:
             print(
                 f"compare: {path}: left out, for it was measured on other data "
-                f"({reference['data']['fingerprint']:.8}) than the trainings "
-                f"({trained_on['fingerprint']:.8}); `dvc repro {stage}` makes it anew",
+                f"({reference.data.fingerprint:.8}) than the trainings "
+                f"({trained_on.fingerprint:.8}); `dvc repro {stage}` makes it anew",
                 file=sys.stderr,
             )
-    return found
+    return measured
 
 
-def theory() -> dict:
-    """What the theory stages found (docs/theory.md).
-
-    Returns:
-        ``claims``, each with its ``experiment`` and as they wrote it; ``figures``: by experiment the names of
-        its SVG files; ``sha256``: by experiment that of its JSON file; ``missing``: experiments that have not
-        run.
-    """
-    claimed: list[dict] = []
+def theory() -> TheoryClaims:
+    """What the theory stages found (docs/theory.md): claims as they wrote them, and SVG figures."""
+    claimed: list[ExperimentsClaim] = []
     figures: dict[str, list[str]] = {}
     hashes: dict[str, str] = {}
     missing = []
@@ -193,17 +223,17 @@ def theory() -> dict:
             print(f"compare: {path}: not there; `dvc repro {name}` makes it", file=sys.stderr)
             missing.append(name)
             continue
-        found = Theory.read(path, name)
+        written = Theory.read(path, name)
         hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        claimed += [{"experiment": name, **claim} for claim in found.model_dump(exclude_unset=True)["claims"]]
-        parts = [found.toy] if found.toy is not None else []
+        claimed += [ExperimentsClaim(experiment=name, **claim.told()) for claim in written.claims]
+        parts = [written.toy] if written.toy is not None else []
         figures[name] = [
             file
-            for part in (*parts, *found.models.values())
+            for part in (*parts, *written.models.values())
             for file in part.figures
             if file.endswith(".svg")
         ]
-    return {"claims": claimed, "figures": figures, "sha256": hashes, "missing": missing}
+    return TheoryClaims(claims=claimed, figures=figures, sha256=hashes, missing=missing)
 
 
 if __name__ == "__main__":

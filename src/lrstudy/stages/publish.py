@@ -7,7 +7,9 @@ lowest validation loss becomes a version of a registered model, with the alias `
 import hashlib
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+from lrstudy.analysis.records import Comparison
 from lrstudy.checked import read_bytes
 from lrstudy.files import write_json
 from lrstudy.process.command import run_stage
@@ -23,6 +25,20 @@ ATTACHED = {"report.html": "report", "comparison.json": "compare"}
 """What the report's run has in MLflow, and the stages that write it."""
 
 
+class Champion(NamedTuple):
+    """A run by model, schedule and seed, and its last validation loss."""
+
+    model: str
+    schedule: str
+    seed: str
+    loss: float
+
+    def told(self) -> dict[str, str | float]:
+        """As published.json has it."""
+        told = self._asdict()
+        return told | {"validation/loss": told.pop("loss")}
+
+
 def main() -> None:
     root = workspace_root()
     comparison = read_comparison(REPORTS / "comparison.json")
@@ -31,14 +47,14 @@ def main() -> None:
     # DVC removes what is in reports/ before it renders anew; MLflow may be told of it only then.
     folder = root / "checkpoints" / key[:23]
     folder.mkdir(parents=True, exist_ok=True)
-    protocol = comparison["protocol"]
-    labels = "; ".join(data["label"] for data in comparison["data"].values())
+    protocol = comparison.protocol
+    labels = "; ".join(data.label for data in comparison.data.values())
     journal = Journal(folder, key)
     journal.create(
-        f"report, {protocol['preset']}",
-        {"kind": "report", "preset": protocol["preset"], "data": labels},
-        protocol,
-        description=f"The comparison of {sum(map(len, comparison['cells'].values()))} cells on {labels}: "
+        f"report, {protocol.preset}",
+        {"kind": "report", "preset": protocol.preset, "data": labels},
+        protocol.model_dump(exclude_unset=True),
+        description=f"The comparison of {sum(map(len, comparison.cells.values()))} cells on {labels}: "
         "`report.html` among the artifacts.",
     )
     chosen = champions(comparison)
@@ -57,33 +73,37 @@ def main() -> None:
                 (folder / name).write_bytes(content)
                 journal.artifact(folder / name)
         for dataset, run in registered.items():
-            best, data = chosen[dataset], comparison["data"][dataset]
-            name = f"lrstudy-{dataset}" + ("-sample" if protocol["source"] == "sample" else "")
+            best, data = chosen[dataset], comparison.data[dataset]
+            name = f"lrstudy-{dataset}" + ("-sample" if protocol.source == "sample" else "")
             journal.champion(
                 name,
                 run.key,
-                f"{best['model']} with the schedule {best['schedule']}, seed {best['seed']}: the lowest "
-                f"validation loss ({best['validation/loss']:.4f}) of all runs on {data['label']}. The "
+                f"{best.model} with the schedule {best.schedule}, seed {best.seed}: the lowest "
+                f"validation loss ({best.loss:.4f}) of all runs on {data.label}. The "
                 "comparison that it comes from: "
                 "[report.html](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html).",
-                {"schedule": best["schedule"], "data": data["label"]},
+                {"schedule": best.schedule, "data": data.label},
             )
         finish(journal, "finished")
     write_json(
         "artifacts/published.json",
-        {"key": key, "run_id": sender.run_ids.get(key), "champions": chosen},
+        {
+            "key": key,
+            "run_id": sender.run_ids.get(key),
+            "champions": {name: best.told() for name, best in chosen.items()},
+        },
     )
 
 
-def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
+def champions_run(dataset: str, best: Champion, root: Path) -> Journal | None:
     """The journal of a champion's run, which has its model; None, and why, where its weights are not here."""
-    cell = f"{best['model']}-{best['schedule']}"
-    trained = train_folder(best["model"], best["schedule"])
+    cell = f"{best.model}-{best.schedule}"
+    trained = train_folder(best.model, best.schedule)
     training = Training.read(trained / "training.json", f"train@{cell}")
-    run = training.seeds[best["seed"]]
+    run = training.seeds[best.seed]
     if not run.weights:
         print(
-            f"publish: {dataset}: the champion is {cell} seed {best['seed']}, whose weights are not here; "
+            f"publish: {dataset}: the champion is {cell} seed {best.seed}, whose weights are not here; "
             "it is not registered. `dvc pull` may bring them; else train it again: `python -m lrstudy.ledger "
             f"retrain {run.identity[:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
             file=sys.stderr,
@@ -98,38 +118,30 @@ def champions_run(dataset: str, best: dict, root: Path) -> Journal | None:
             journal.folder / "model",
             training.settings["model"],
             data_folder(training.dataset),
-            trained / f"seed-{best['seed']}" / "last.safetensors",
+            trained / f"seed-{best.seed}" / "last.safetensors",
             f"train@{cell}",
         )
         tags = {
-            "model": best["model"],
-            "schedule": best["schedule"],
+            "model": best.model,
+            "schedule": best.schedule,
             "dataset": dataset,
-            "seed": best["seed"],
+            "seed": best.seed,
         }
         journal.model(journal.folder / "model", tags)
     return journal
 
 
-def champions(comparison: dict) -> dict[str, dict]:
+def champions(comparison: Comparison) -> dict[str, Champion]:
     """Per data set the run with the lowest last validation loss: test data choose no model.
 
-    Returns:
-        By data set ``model``, ``schedule``, ``seed`` and ``validation/loss``; a data set whose runs all
-        diverged has none.
+    A data set whose runs all diverged has none.
     """
-    best: dict[str, dict] = {}
-    for model, schedules in comparison["cells"].items():
-        for schedule, cell in schedules.items():
-            for seed, loss in cell["metrics"]["validation/loss"]["values"].items():
-                found = best.get(cell["dataset"])
-                if loss is not None and (found is None or loss < found["validation/loss"]):
-                    best[cell["dataset"]] = {
-                        "model": model,
-                        "schedule": schedule,
-                        "seed": seed,
-                        "validation/loss": loss,
-                    }
+    best: dict[str, Champion] = {}
+    for model, schedule, cell in comparison.each():
+        for seed, loss in cell.metrics["validation/loss"].values.items():
+            known = best.get(cell.dataset)
+            if loss is not None and (known is None or loss < known.loss):
+                best[cell.dataset] = Champion(model, schedule, seed, loss)
     return best
 
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from pathlib import Path
 
+from lrstudy.analysis.records import Comparison, TheoryClaims
 from lrstudy.checked import read_bytes
 from lrstudy.errors import StudyError
 from lrstudy.files import write_atomically
@@ -21,8 +22,8 @@ from lrstudy.report.figures import (
 )
 from lrstudy.report.findings import text_table
 from lrstudy.report.render import render_html, render_markdown
-from lrstudy.report.sections import theory_figure
 from lrstudy.report.series import budgets, differences, models_beyond_the_paper, profiles, ranks
+from lrstudy.report.verdicts import theory_figure
 from lrstudy.report.words import PAPER_EPOCHS, model_title
 from lrstudy.study.outputs import CURVES
 from lrstudy.study.workspace import REPORTS
@@ -39,9 +40,9 @@ COLUMNS = {
 def main() -> None:
     comparison = read_comparison(REPORTS / "comparison.json")
     rows = CURVES.read(REPORTS / "curves.csv", "compare")
-    figures = draw(comparison, rows) + bring_theory(comparison)
+    figures = draw(comparison, rows) + bring_theory(comparison.theory)
     tables = {"curves.csv": "text/csv", "comparison.json": "application/json"}
-    tables |= {f"{experiment}.json": "application/json" for experiment in comparison["theory"]["figures"]}
+    tables |= {f"{experiment}.json": "application/json" for experiment in comparison.theory.figures}
     files = {name: _address((REPORTS / name).read_bytes(), kind) for name, kind in tables.items()}
     for path in (REPORTS / "figures").glob("*.svg"):  # the output persists: DVC would remove the theory's
         if path not in figures:
@@ -53,10 +54,10 @@ def main() -> None:
     print(f"report: {REPORTS / 'report.html'}, {REPORTS / 'report.md'}")
 
 
-def draw(comparison: dict, rows: list[dict]) -> list[Path]:
+def draw(comparison: Comparison, rows: list[dict]) -> list[Path]:
     """The report's figures in reports/figures; returns their paths."""
-    titles = {model: model_title(comparison, model, ", ") for model in comparison["cells"]}
-    reference = comparison["protocol"]["reference"]
+    titles = {model: model_title(comparison, model, ", ") for model in comparison.cells}
+    reference = comparison.protocol.reference
     with style():
         drawn = {
             name: curve_figure(rows, titles, column, label, logarithmic=name == "rates")
@@ -71,34 +72,35 @@ def draw(comparison: dict, rows: list[dict]) -> list[Path]:
                 drawn[f"{name}_{PAPER_EPOCHS}"] = curve_figure(first, longer, *COLUMNS[name])
         if panels := differences(comparison):
             drawn["differences"] = difference_figure(
-                {titles[model]: found for model, found in panels.items()}, f"points ahead of {reference}"
+                {titles[model]: of_model for model, of_model in panels.items()},
+                f"points ahead of {reference}",
             )
         if bought := budgets(comparison):
-            drawn["budget"] = budget_figure({titles[model]: found for model, found in bought.items()})
+            drawn["budget"] = budget_figure({titles[model]: of_model for model, of_model in bought.items()})
         if lines := profiles(comparison):
             drawn["time_to_target"] = profile_figure(lines)
         if ranked := ranks(comparison):
-            drawn["ranks"] = rank_figure({titles[model]: found for model, found in ranked.items()})
+            drawn["ranks"] = rank_figure({titles[model]: of_model for model, of_model in ranked.items()})
         return [
             save_figure(figure, REPORTS / "figures" / f"{name}.svg", description=name.replace("_", " "))
             for name, figure in drawn.items()
         ]
 
 
-def bring_theory(comparison: dict) -> list[Path]:
+def bring_theory(theory: TheoryClaims) -> list[Path]:
     """Copy the theory stages' figures into reports/figures; returns their paths.
 
-    Only those of the numbers that ``comparison`` was made from: where artifacts/ has none or others, as in a
+    Only those of the numbers that the comparison was made from: where artifacts/ has none or others, as in a
     fresh clone or after a run on the sample, those that reports/ has are taken.
 
     Raises:
         StudyError: reports/ has other numbers, or the figures are in neither place.
     """
     figures: list[Path] = []
-    for experiment, names in comparison["theory"]["figures"].items():
+    for experiment, names in theory.figures.items():
         source, numbers = THEORY / experiment, REPORTS / f"{experiment}.json"
         there = {name: REPORTS / "figures" / theory_figure(experiment, name) for name in names}
-        wanted = comparison["theory"]["sha256"][experiment]
+        wanted = theory.sha256[experiment]
         if not numbers.exists() or _sha256(numbers) != wanted:
             raise StudyError(
                 f"{numbers}: not what {REPORTS / 'comparison.json'} was made from; `make report` makes both "

@@ -8,14 +8,20 @@ So a study is readable while it is half done, and the same on every machine. Wha
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lrstudy.data import read_meta
 from lrstudy.ledger import Record
-from lrstudy.ledger.record import OF_THE_CLOCK, WEIGHTS
+from lrstudy.ledger.record import OF_THE_CLOCK, WEIGHTS, Data, Origin, Scores
 from lrstudy.recipe.cells import Cell, make_cell
 from lrstudy.recipe.config import Params
+from lrstudy.study.outputs import Progress, SearchProgress
 from lrstudy.study.plan import Plan, finder, plan
 from lrstudy.study.tasks import DESCRIBED
 from lrstudy.study.workspace import data_folder
@@ -118,42 +124,107 @@ def _candidates(
     return list(itertools.product(known.values(), meanings))
 
 
-def cell_of(found: Plan) -> dict | None:
-    """What is compared of a cell, for :func:`lrstudy.analysis.comparison.compare`; None before there is any.
+@dataclass(frozen=True)
+class MeasuredSeed:
+    """What a record says of a cell's training with one seed that was measured on test data.
 
-    Only what was measured on test data is: ``training`` and ``scores`` by seed as the stages write them,
-    ``history``: a row per seed and epoch without what a clock decides, ``tuning``: what the searches found
-    (None where they are another cell's, which ``training`` then names), and ``right``: by seed which test
-    examples the last weights got right.
+    Attributes:
+        search: the number of the search that found its ``values``.
+        compute_seconds: of each epoch.
+        final: what was measured once, at the end; empty where it diverged.
+        scores: on test data by weights.
+        right: which test examples the last weights got right (num_examples,), where that is known.
     """
-    measured = found.measured
+
+    identity: str
+    search: int
+    values: dict[str, Any]
+    base_lr: float
+    parameters: dict[str, Any]
+    status: str
+    best_epoch: int
+    interventions: Sequence[object]
+    compute_seconds: Sequence[float]
+    final: Mapping[str, float | None]
+    device: str
+    dtype: str
+    origin: Origin
+    scores: Mapping[str, Scores]
+    right: NDArray[np.bool_] | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether it ended with a network that works: it finished, and predicts numbers."""
+        return self.status == "finished" and self.scores["last"].accuracy is not None
+
+
+@dataclass(frozen=True)
+class MeasuredCell:
+    """What is compared of a cell: its trainings that were measured on test data.
+
+    Attributes:
+        headline: the metric that decides for its data set: ``test/...``.
+        tuned: where its values are from, as ``best.json`` says.
+        settings: of its trainings, but for the seed.
+        history: a row per seed and epoch, without what a clock decides.
+        tuning: what its searches found, as ``best.json`` has it; None where the values are those of another
+            model, ``tuned_as``.
+        view_of: the schedule whose trainings these are, where they are not its own.
+    """
+
+    model: str
+    schedule: str
+    data: Data
+    dataset: str
+    headline: str
+    tuned: str
+    settings: dict[str, Any]
+    seeds: dict[str, MeasuredSeed]
+    history: Sequence[Mapping[str, float]]
+    tuning: Mapping[str, Any] | None
+    tuned_as: str | None = None
+    view_of: str | None = None
+
+
+def cell_of(planned: Plan) -> MeasuredCell | None:
+    """What is compared of a cell; None before any of its trainings was measured on test data."""
+    measured = planned.measured
     if not measured:
         return None
-    first = next(iter(found.seeds.values())).task
-    taken = {seed: found.taken[seed] for seed in measured}
-    of_another = {} if found.cell.model.tuned_as is None else {"tuned_as": found.cell.model.tuned_as}
-    return {
-        "model": found.cell.model_name,
-        "schedule": found.cell.schedule_name,
-        "data": first["described"],
-        "training": {
-            "dataset": found.cell.dataset,
-            "headline": found.headline,
-            "tuned": found.source,
-            **of_another,
-            "searches": len({search for _, search in taken.values()}),
-            "settings": {name: value for name, value in first["settings"].items() if name != "seed"},
-            "seeds": {str(seed): of_training(record, *taken[seed]) for seed, record in measured.items()},
-        },
-        "scores": {str(seed): scores_of(record) for seed, record in measured.items()},
-        "history": [row for seed, record in measured.items() for row in _rows(seed, record)],
-        "tuning": found.tuned,
-        "right": {
-            str(seed): record.measured.is_right()
-            for seed, record in measured.items()
-            if record.measured.right is not None
-        },
-    }
+    first = next(iter(planned.seeds.values())).task
+    return MeasuredCell(
+        model=planned.cell.model_name,
+        schedule=planned.cell.schedule_name,
+        data=Data.model_validate(first["described"]),
+        dataset=planned.cell.dataset,
+        headline=planned.headline,
+        tuned=planned.source,
+        settings={name: value for name, value in first["settings"].items() if name != "seed"},
+        seeds={str(seed): _measured(record, *planned.taken[seed]) for seed, record in measured.items()},
+        history=[row for seed, record in measured.items() for row in _rows(seed, record)],
+        tuning=planned.tuned,
+        tuned_as=planned.cell.model.tuned_as,
+    )
+
+
+def _measured(record: Record, values: dict, search: int) -> MeasuredSeed:
+    return MeasuredSeed(
+        identity=record.identity,
+        search=search,
+        values=values,
+        base_lr=record.settings["optimizer"]["base_lr"],
+        parameters=record.settings["schedule"]["parameters"],
+        status=record.status,
+        best_epoch=record.best_epoch,
+        interventions=record.interventions,
+        compute_seconds=record.numbers("compute_seconds"),
+        final=record.final,
+        device=record.device,
+        dtype=record.dtype,
+        origin=record.origin,
+        scores={weights: getattr(record.measured, weights) for weights in WEIGHTS},
+        right=None if record.measured.right is None else record.measured.is_right(),
+    )
 
 
 def of_training(record: Record, values: dict, search: int) -> dict:
@@ -189,33 +260,27 @@ def _rows(seed: int, record: Record) -> list[dict[str, float]]:
     ]
 
 
-def progress(found: Plan, params: Params) -> dict:
-    """How far a cell has come.
-
-    Returns:
-        ``model``, ``schedule``; ``searches``: of each, how many of ``of`` trials are there, and of the
-        ``finalists`` how many are confirmed; where it is ``complete`` fewer only because the search space has
-        no more; ``measured``, ``trained`` (and not measured on test data yet) and ``planned``: seeds.
-    """
+def progress(plan: Plan, params: Params) -> Progress:
+    """How far a cell has come: what is there of its searches, and its seeds."""
     from lrstudy.search.tuning import CONFIRMATION, SEARCH
 
     tune = params.tune
-    return {
-        "model": found.cell.model_name,
-        "schedule": found.cell.schedule_name,
-        "searches": [
-            {
-                "trials": sum(trial[SEARCH] is not None for trial in trials),
-                "of": tune.num_trials,
-                "confirmed": sum(trial[CONFIRMATION] is not None for trial in trials),
-                "finalists": min(tune.finalists, tune.num_trials) if tune.confirm_seeds else 0,
-                "complete": bool(found.seeds),
-            }
-            for trials in found.searches
+    return Progress(
+        model=plan.cell.model_name,
+        schedule=plan.cell.schedule_name,
+        searches=[
+            SearchProgress(
+                trials=sum(trial[SEARCH] is not None for trial in trials),
+                of=tune.num_trials,
+                confirmed=sum(trial[CONFIRMATION] is not None for trial in trials),
+                finalists=min(tune.finalists, tune.num_trials) if tune.confirm_seeds else 0,
+                complete=bool(plan.seeds),
+            )
+            for trials in plan.searches
         ],
-        "measured": list(found.measured),
-        "trained": [
-            seed for seed, need in found.seeds.items() if need.record is not None and need.record.test is None
+        measured=list(plan.measured),
+        trained=[
+            seed for seed, need in plan.seeds.items() if need.record is not None and need.record.test is None
         ],
-        "planned": list(params.train.seeds),
-    }
+        planned=list(params.train.seeds),
+    )

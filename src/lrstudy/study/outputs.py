@@ -1,9 +1,8 @@
 """What one stage writes and another reads: a record each (:mod:`lrstudy.checked`)."""
 
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lrstudy.checked import (
     LARGEST,
@@ -20,7 +19,6 @@ from lrstudy.checked import (
     Sha256,
     Table,
     Values,
-    Whole,
 )
 from lrstudy.ledger.record import ALWAYS_IN_HISTORY, OF_THE_CLOCK, WEIGHTS, Data, Origin, Scores
 
@@ -152,7 +150,7 @@ class TheoryClaim(Record):
     effect: str
     verdict: str
     mean: Finite | None
-    interval: Interval
+    interval: Interval | None
     n: Natural | None  # None where nothing was measured
     why: str
 
@@ -171,222 +169,14 @@ class Theory(Output):
     models: dict[Name, TheoryPart]
 
 
-# --- comparison.json ---
+class SearchProgress(Record):
+    """How many trials of a search are there: ``complete`` with fewer where the space has no more."""
 
-
-class Difference(Record):
-    """A paired difference to another row."""
-
-    mean: Finite | None
-    interval: Interval
-    values: dict[Seed, Finite | None]
-    mixed: dict[str, Any]
-
-
-class MetricValues(Record):
-    """A metric of a cell: by seed, its mean, spread and interval."""
-
-    values: dict[Seed, Finite | Whole | None]
-    mean: Finite | None
-    spread: Finite | None
-    interval: Interval
-    difference: Difference | None = None
-    difference_to_averaged: Difference | None = None
-
-
-class Sought(Record):
-    """One of a cell's searches."""
-
-    num_tried: Natural
-
-
-class Tuning(Record):
-    """What a cell's searches found, without their trials; a loss is infinite where all diverged."""
-
-    objective: float
-    search_objective: float
-    defaults_objective: float
-    cost: dict[str, Any]
-    terms: list[dict[str, Any]]
-    sensitivity: dict[str, Any] | None
-    largest_rise: Any
-    searches: list[Sought]
-
-
-class Origins(Record):
-    """Where and with what a cell's trainings took place, by each value the seeds."""
-
-    machine: dict[str, list[Natural]]
-    processor: dict[str, list[Natural]]
-    device: dict[str, list[Natural]]
-    dtype: dict[str, list[Natural]]
-    torch: dict[str, list[Natural]]
-    lrstudy: dict[str, list[Natural]]
-    revision: dict[str, list[Natural]]
-    ended: list[Finite]
-
-
-ALWAYS_MEASURED = (
-    "test/accuracy", "test/loss", "test_best/accuracy", "generalization_gap", "best_epoch", "turning_epoch",
-    "overfitting", "seconds_per_epoch", "epoch_slowdown",
-)  # fmt: skip
-"""Metrics that the report shows of every cell."""
-
-
-class CellResult(Record):
-    """What was measured of a cell."""
-
-    dataset: Name
-    headline: Metric
-    optimizer: str
-    controller: str
-    num_epochs: Count
-    seeds: list[Natural]
-    diverged: list[Natural]
-    identities: dict[Seed, str]
-    metrics: dict[Metric, MetricValues]
-    by_search: dict[str, Any]
-    tuning: Tuning | None
-    interventions: dict[Seed, Natural]
-    origins: Origins
-
-    @model_validator(mode="after")
-    def _measured(self) -> "CellResult":
-        headlines = (self.headline, self.headline.replace("test/", "test_best/"))
-        for name in (*headlines, *ALWAYS_MEASURED):
-            if name not in self.metrics:
-                raise ValueError(f"metrics has no {name}")
-        return self
-
-
-class ModelResult(Record):
-    """A model's schedules held against each other over seeds."""
-
-    metric: Metric
-    chosen: Name | None
-    num_seeds: Natural
-    left_out: dict[str, Any]
-    ranks: dict[Name, Finite] | None
-    friedman_p: Finite | None
-    friedman_method: str | None
-    critical_difference: Finite | None
-    groups: list[list[Name]] | None
-
-
-class AcrossModels(Record):
-    """A schedule against the reference over all models."""
-
-    effect: Finite | None
-    interval: Interval
-    by_model: dict[Name, Finite | None] | None
-    num_models: Natural
-    num_runs: Natural
-
-
-class ComparedRow(TimedRow):
-    """What an update costs under a row, beside the reference."""
-
-    seconds_per_update: Finite
-    ratio: Finite | None
-    interval: Interval
-
-
-class ComparedTiming(Timing):
-    """A model's timing with its ratios."""
-
-    schedules: dict[Name, ComparedRow]  # type: ignore[assignment]  # narrower, and frozen
-    optimizers: dict[Name, ComparedRow]  # type: ignore[assignment]
-
-
-class Target(Record):
-    """What the trainings of a model run to; no value where there is none."""
-
-    metric: Metric
-    value: Finite | None
-    source: str
-
-
-class Times(Record):
-    """When the trainings of a cell reached their target, by one cost; "inf": never."""
-
-    values: dict[Seed, Finite | Literal["inf"]]
-    median: Finite | Literal["inf"] | None
-    interval: list[Finite | Literal["inf"]] | None
-
-
-class TimesOfCell(Record):
-    """The same by both costs, and how many never did."""
-
-    unreached: Natural
-    epochs: Times
-    seconds: Times
-
-
-class Profile(Record):
-    """The shares of trainings in which a schedule costs at most a factor of the cheapest."""
-
-    schedules: list[Name]
-    num_problems: Natural
-    num_unsolved: Natural
-    left_out: dict[str, Any]
-    factors: list[Finite]
-    shares: dict[Name, list[Finite]]
-
-
-class Profiles(Record):
-    """The profile by each cost."""
-
-    epochs: Profile
-    seconds: Profile
-
-
-class TimesOfModel(Record):
-    """When a model's trainings reached their target."""
-
-    target: Target
-    schedules: dict[Name, TimesOfCell]
-    profiles: Profiles
-
-
-class TimeToTarget(Record):
-    """When the trainings of all models reached their targets."""
-
-    models: dict[Name, TimesOfModel]
-    profiles: Profiles
-
-
-class ClaimRun(Record):
-    """What would test a claim, and what it takes."""
-
-    command: str
-    core_hours: Finite | None
-
-
-class Claim(Record):
-    """A claim with its verdict."""
-
-    id: Name
-    claim: str
-    source: list[str]
-    verdict: str
-    why: str
-    counted: str
-    seeds_needed: Natural | None
-    core_hours: Finite | None
-    chance: Finite | None
-    parts: list[dict[str, Any]]
-    untested: dict[str, list[Name]]
-    run: ClaimRun | None
-
-
-class Gap(Record):
-    """A gap of the paper, and what fills it."""
-
-    gap: str
-    where: str
-    text: str
-    values: list[dict[str, Any]]
-    missing: list[str]
+    trials: Natural
+    of: Natural
+    confirmed: Natural
+    finalists: Natural
+    complete: bool
 
 
 class Progress(Record):
@@ -394,92 +184,7 @@ class Progress(Record):
 
     model: Name
     schedule: Name
+    searches: list[SearchProgress]
     measured: list[Natural]
-    trained: list[Natural]
+    trained: list[Natural]  # and not measured yet
     planned: list[Natural]
-    searches: list[dict[str, Any]]
-
-
-class Protocol(Record):
-    """By what rules the study was done and compared."""
-
-    preset: str
-    source: str
-    seeds: Annotated[list[Natural], Field(min_length=1)]
-    num_trials: Natural
-    finalists: Natural
-    searches: Natural
-    tune_seeds: list[Natural]
-    confirm_seeds: list[Natural]
-    across_dtypes: bool
-    reference: Name
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    looks: list[Natural]
-    headline: dict[Name, Metric]
-    test_classes: dict[Name, dict[str, Natural]] = Field(default_factory=dict)  # where classes differ in size
-
-
-class ExperimentsClaim(TheoryClaim):
-    """A claim with the experiment that judged it."""
-
-    experiment: Name
-
-
-class TheoryClaims(Record):
-    """What the experiments of the theory said, all together."""
-
-    claims: list[ExperimentsClaim]
-    figures: dict[Name, list[FileName]]
-    sha256: dict[Name, Sha256]  # by experiment that of its numbers
-    missing: list[Name]
-
-    @model_validator(mode="after")
-    def _agree(self) -> "TheoryClaims":
-        if without := sorted(self.figures.keys() - self.sha256.keys()):
-            raise ValueError(f"sha256 has no {without[0]}, which figures has")
-        return self
-
-
-class Comparison(Output):
-    """reports/comparison.json: all that the report says."""
-
-    data: Annotated[dict[Name, Data], Field(min_length=1)]
-    references: dict[Name, Reference]
-    protocol: Protocol
-    progress: dict[str, Progress]
-    missing: list[str]
-    cells: Annotated[dict[Name, dict[Name, CellResult]], Field(min_length=1)]
-    views: dict[Name, dict[Name, CellResult]]
-    models: dict[Name, ModelResult]
-    across_models: dict[Name, AcrossModels]
-    timing: dict[Name, ComparedTiming]
-    time_to_target: TimeToTarget
-    gaps: list[Gap]
-    claims: list[Claim]
-    theory: TheoryClaims
-
-    @model_validator(mode="after")
-    def _agree(self) -> "Comparison":
-        for name in ("views", "models"):
-            if getattr(self, name).keys() != self.cells.keys():
-                raise ValueError(f"{name} and cells are not of the same models")
-        if self.time_to_target.models.keys() != self.cells.keys():
-            raise ValueError("time_to_target.models and cells are not of the same models")
-        headline = self.protocol.headline
-        for model, schedules in self.cells.items():
-            if not schedules:
-                raise ValueError(f"cells.{model} has no cell")
-            for schedule, cell in schedules.items():
-                known_by: dict[str, Collection[str]] = {"data": self.data, "protocol.headline": headline}
-                for name, known in known_by.items():
-                    if cell.dataset not in known:
-                        raise ValueError(
-                            f"{name} has no {cell.dataset}, the data of cells.{model}.{schedule}"
-                        )
-        for dataset, data in self.data.items():
-            if not {"train", "validation", "test"} <= data.num_examples.keys():
-                raise ValueError(f"data.{dataset}.num_examples has not all of train, validation and test")
-        for dataset, reference in self.references.items():
-            if headline.get(dataset) not in reference.metrics:
-                raise ValueError(f"references.{dataset}.metrics has no {headline.get(dataset)}")
-        return self
