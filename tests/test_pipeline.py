@@ -137,6 +137,24 @@ def test_the_stages_are_the_documented_walk():
     assert all(STAGES[name]["cmd"].startswith(f"python -m lrstudy.stages.{name}") for name in WALK)
 
 
+@pytest.mark.parametrize(
+    ("target", "first"),
+    [(None, "trainings"), ("report", "trainings"), ("evaluate@lstm-cosine", "tune@lstm-cosine")],
+)
+def test_all_trainings_come_before_the_cells_stages_unless_a_cell_alone_is_asked_for(target, first):
+    """In the order in which DVC runs stages, which it takes from dvc.yaml and from what compare depends on."""
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import plan_repro
+
+    with Repo(str(ROOT)) as repo:
+        graph = repo.index.graph
+        named = {stage.addressing: stage for stage in repo.index.stages}
+        planned = [stage.addressing for stage in plan_repro(graph, target and [named[target]])]
+    of_cells = [name for name in planned if name.split("@")[0] in ("trainings", *OF_CELLS)]
+    assert of_cells[0] == first
+    assert ("trainings" in planned) == (first == "trainings")
+
+
 def test_only_the_stages_that_measure_results_open_test_data():
     readers = {
         str(file.relative_to(ROOT))
