@@ -145,7 +145,7 @@ def template(text: str) -> dict[str, dict[str, Template]]:
             status="finished",
             best_epoch=cell.num_epochs,
             # a monitor that never acts would be no test of monitoring
-            interventions=[{}] if settings["controller"]["name"] == "validation_monitor" else [],
+            interventions=[{"epoch": 1}] if settings["controller"]["name"] == "validation_monitor" else [],
             compute_seconds=[1.0] * cell.num_epochs,
             final=dict.fromkeys(ALWAYS_IN_FINAL, 0.8),
             device="cpu",

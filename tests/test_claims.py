@@ -49,6 +49,8 @@ PARAMETERS = {
 }
 
 UPS = [0.010, 0.012, 0.008, 0.011, 0.009, 0.013, 0.007, 0.014]
+DOWNS = [-value for value in UPS]
+LEVEL = [0.0002, -0.0001, 0.0003, -0.0004, 0.0001, -0.0002, 0.0004, -0.0003]
 """Differences without ties, mean 0.0105 over 6 and over 8 seeds."""
 
 
@@ -133,6 +135,10 @@ def study(cells: dict, missing=(), source="hub", looks=(), views=None, **more) -
             "headline": {"cifar10": "test/accuracy", "imdb": "test/f1"},
         },
         "missing": list(missing),
+        "progress": {
+            name: {"model": name.partition("-")[0], "schedule": name.partition("-")[2]}
+            for name in [*(f"{model}-{row}" for model, rows in cells.items() for row in rows), *missing]
+        },
         "cells": cells,
         "views": {model: {} for model in cells} | (views or {}),
         "models": {model: {"ranks": None} for model in cells},
@@ -804,7 +810,12 @@ def old() -> dict:
     text = (Path(__file__).parent / "data/comparison_73cd819.json").read_text()
     content = json.loads(text)
     models = {model: {"ranks": None} for model in content["cells"]}
-    return content | {"timing": {}, "models": models, "across_models": {}}
+    progress = {
+        f"{model}-{row}": {"model": model, "schedule": row}
+        for model, rows in content["cells"].items()
+        for row in rows
+    }
+    return content | {"timing": {}, "models": models, "across_models": {}, "progress": progress}
 
 
 def test_of_the_old_study_validation_chooses_the_best_schedules(old):
@@ -876,6 +887,34 @@ def test_cells_that_did_not_run_are_named():
 
 
 # Seeds that are planned and have not run
+
+
+@pytest.mark.parametrize(
+    ("values", "alone", "in_all"),
+    [
+        (UPS, "supported", "undecided"),
+        (DOWNS, "contradicted", "undecided"),
+        (LEVEL, "equivalent", "undecided"),
+    ],
+)
+def test_a_claim_waits_for_the_models_that_are_still_to_come(values, alone, in_all):
+    """It is about all models of the study: what one of them decides supports nothing."""
+    missing = ["lstm-static", "lstm-cosine"]
+    assert judged("dynamic_generalizes", study({"resnet": pair(values)}))["verdict"] == alone
+    found = judged("dynamic_generalizes", study({"resnet": pair(values)}, missing=missing))
+    assert found["verdict"] == in_all
+    assert found["why"].endswith("not run: lstm-static, lstm-cosine; lstm still to come.")
+    assert found["seeds_needed"] is None  # not seeds of resnet
+    assert [part["decides"] for part in found["parts"]] == [
+        {"supported": "for", "contradicted": "against", "equivalent": "equivalent"}[alone]
+    ]
+    assert found["by_schedule"]["cosine"]["verdict"] == in_all
+
+
+def test_a_claim_that_two_models_decide_either_way_does_not_wait():
+    cells = {"resnet": pair(UPS), "lstm": pair(DOWNS)}
+    found = judged("dynamic_generalizes", study(cells, missing=["transformer-static", "transformer-cosine"]))
+    assert found["verdict"] == "mixed"
 
 
 def of_ten(cosine: int, static: int = 10, missing=(), looks=(), **more) -> dict:
@@ -1111,9 +1150,10 @@ def test_a_row_costs_as_dynamic_if_its_rate_moves_or_a_controller_acts():
 def test_cost_needs_no_training_and_says_what_was_not_timed():
     comparison = timed(lstm=timing({"cosine": ALIKE}) | {"dataset": "imdb", "data": {"label": "IMDB"}})
     found = judged("dynamic_costs_more", comparison)
-    assert found["verdict"] == "equivalent"
+    assert found["verdict"] == "undecided"  # the claim is about both
     assert found["untested"] == {"its updates were not timed": ["resnet"]}
     assert found["why"].startswith("On IMDB: lstm, against static")
+    assert found["why"].endswith("resnet still to come.")
     for nothing in (timed(), study({"resnet": pair(UPS)})):
         found = judged("dynamic_costs_more", nothing)
         assert (found["verdict"], found["n"]) == ("not tested", 0)

@@ -8,6 +8,7 @@ import numpy as np
 
 from lrstudy.analysis.records import CellResult, MetricValues, Origins, Rise, Search, Taken, Tuning
 from lrstudy.analysis.statistics import spread, t_interval
+from lrstudy.controllers import CONTROLLERS
 from lrstudy.ledger.record import SCORES, TEST_PREFIX, Scores
 from lrstudy.search.sensitivity import largest_rise
 from lrstudy.study.collect import MeasuredCell, MeasuredSeed
@@ -69,7 +70,7 @@ def described(cell: MeasuredCell, confidence: float) -> CellResult:
         compute_seconds={seed: float(sum(run.compute_seconds)) for seed, run in cell.seeds.items()},
         tuned=cell.tuned,
         tuning=_tuning(cell.tuning),
-        interventions={seed: len(run.interventions) for seed, run in cell.seeds.items()},
+        interventions={seed: _interventions(cell, run) for seed, run in cell.seeds.items()},
         identities={seed: run.identity for seed, run in cell.seeds.items()},
         origins=origins(cell.seeds),
         dataset=cell.dataset,
@@ -77,6 +78,17 @@ def described(cell: MeasuredCell, confidence: float) -> CellResult:
         metrics=metrics,
         **{name: value for name, value in named.items() if value is not None},
     )
+
+
+def _interventions(cell: MeasuredCell, run: MeasuredSeed) -> int:
+    """How often the controller changed the rate of an update that followed.
+
+    What it decides after the last epoch changes nothing any more, unless it acts within an epoch.
+    """
+    controller = CONTROLLERS.get(cell.settings["controller"]["name"])
+    within = controller is not None and bool(controller.needs)
+    last = cell.settings["num_epochs"]
+    return sum(within or one["epoch"] < last for one in run.interventions)
 
 
 def averaged_view(cell: MeasuredCell) -> MeasuredCell:

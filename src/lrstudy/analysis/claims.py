@@ -12,6 +12,9 @@ A part is one test: a model, or a model and a pair of rows. A claim is general:
 - *not tested*: nothing ran that bears on it.
 - *undecided*: all else.
 
+It is about all models of the study: as long as one is still to come, what the others decide supports,
+contradicts or levels nothing.
+
 What a part is, and how it is tested: :mod:`lrstudy.analysis.claim_tests`.
 """
 
@@ -116,11 +119,14 @@ def _judge(spec: ClaimSpec, parts: list[Part], untested: dict[str, list[str]], r
         for family in ([part.p for part in parts], [part.p_within for part in parts])
     )
     outcomes = _outcomes(parts, adjusted, within, level)
-    verdict = _verdict(spec, parts, outcomes, level)
-    if verdict in ("supported", "equivalent"):  # each part decided at the level, as all of them had to
-        outcomes = ["for" if verdict == "supported" else "equivalent"] * len(parts)
+    verdict = so_far = _verdict(spec, parts, outcomes, level)
+    to_come = _to_come(spec, parts, results)
+    if to_come and verdict in ("supported", "contradicted", "equivalent"):
+        verdict = "undecided"
+    if so_far in ("supported", "equivalent"):  # each part decided at the level, as all of them had to
+        outcomes = ["for" if so_far == "supported" else "equivalent"] * len(parts)
     judged = [_Judged(*of_part) for of_part in zip(parts, adjusted, outcomes, strict=True)]
-    due = not any(waits(part, results) for part in parts)
+    due = not to_come and not any(waits(part, results) for part in parts)
     needed = _needed(spec, parts, results) if verdict == "undecided" and due else _Needed()
     effects = [part.effect for part in parts]
     if isinstance(spec, Equivalent | Timed):
@@ -133,7 +139,7 @@ def _judge(spec: ClaimSpec, parts: list[Part], untested: dict[str, list[str]], r
         source=spec.source,
         test=spec.test,
         verdict=verdict,
-        why=_why(spec, judged, verdict, needed, untested, run, results),
+        why=_why(spec, judged, verdict, needed, untested, run, to_come, results),
         effect=float(np.mean(effects)) if effects else None,
         unit=_unit(spec),
         n=min((part.n for part in parts), default=0),
@@ -165,6 +171,16 @@ def _told(judged: _Judged, results: Results) -> ClaimPart:
         waits=waits(part, results),
         notes=part.notes,
     )
+
+
+def _to_come(spec: ClaimSpec, parts: list[Part], results: Results) -> list[str]:
+    """The models of the study that have no part in the claim yet, and may have one when they have run."""
+    planned = dict.fromkeys(one.model for one in results.progress.values())
+    if isinstance(spec, Timed):
+        return [model for model in planned if model not in results.timing]
+    there = {part.model for part in parts}
+    lacking = {one.model for name, one in results.progress.items() if name in results.missing}
+    return [model for model in planned if model in lacking and model not in there]
 
 
 def _unit(spec: ClaimSpec) -> str:
@@ -304,6 +320,7 @@ def _why(
     needed: _Needed,
     untested: dict[str, list[str]],
     run: ClaimRun | None,
+    to_come: list[str],
     results: Results,
 ) -> str:
     parts = [of_part.part for of_part in judged]
@@ -315,6 +332,8 @@ def _why(
     said += [f"{listed(names)} could not be tested ({reason})" for reason, names in untested.items()]
     if results.missing:
         said.append(f"not run: {', '.join(results.missing)}")
+    if to_come and verdict == "undecided":
+        return f"{on_data(results, models)}: {'; '.join(said)}; {listed(to_come)} still to come."
     end = _end(spec, judged, verdict, run, results)
     if verdict == "undecided" and not any(waits(part, results) for part in parts):
         end += _needed_words(spec, needed, results)

@@ -143,7 +143,7 @@ class MeasuredSeed:
     parameters: dict[str, Any]
     status: str
     best_epoch: int
-    interventions: Sequence[object]
+    interventions: Sequence[Mapping[str, Any]]
     compute_seconds: Sequence[float]
     final: Mapping[str, float | None]
     device: str
