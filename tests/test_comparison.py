@@ -578,7 +578,7 @@ def test_schedules_are_ranked_within_their_model_seed_by_seed(whole):
     assert (lstm["metric"], lstm["num_seeds"]) == ("test/f1_macro", 3)
 
 
-def test_with_more_seeds_the_schedules_are_told_apart():
+def test_with_more_seeds_the_schedules_are_distinguished():
     study = cells()
     template = study["lstm"]
     accuracies = {"static": 0.80, "exponential": 0.81, "cosine": 0.85}

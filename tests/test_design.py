@@ -321,4 +321,4 @@ def test_the_doctor_tells_a_hopeless_design(tmp_path, seeds, status):
     [finding] = doctor.check_design(tmp_path)
     assert finding.status == status
     assert ("CANNOT DECIDE ANYTHING" in finding.found) == (status == "note")
-    assert bool(finding.mend) == (status == "note")
+    assert bool(finding.fix) == (status == "note")

@@ -1,4 +1,4 @@
-"""`make doctor`: in a workspace with one thing wrong, that thing is named with the way to mend it."""
+"""`make doctor`: in a workspace with one thing wrong, that thing is named with the way to fix it."""
 
 import json
 import os
@@ -219,9 +219,9 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "change", "status", "found", "mend"), CASES)
+@pytest.mark.parametrize(("name", "change", "status", "found", "fix"), CASES)
 def test_what_is_wrong_is_named_with_the_way_to_mend_it(
-    workspace, monkeypatch, name, change, status, found, mend
+    workspace, monkeypatch, name, change, status, found, fix
 ):
     change(workspace, monkeypatch)
     findings = [f for f in subject(name, workspace) if f.status != "ok"]
@@ -229,8 +229,8 @@ def test_what_is_wrong_is_named_with_the_way_to_mend_it(
     said = findings[0]
     assert said.status == status
     assert found in said.found
-    assert mend in said.mend
-    assert not [secret for secret in SECRETS if secret in said.found + said.mend]
+    assert fix in said.fix
+    assert not [secret for secret in SECRETS if secret in said.found + said.fix]
 
 
 @pytest.mark.slow

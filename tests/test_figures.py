@@ -25,7 +25,7 @@ def bars(panel) -> list[tuple[float, float]]:
         (9.0, [(1.0, 4.0)]),
     ],
 )
-def test_a_bar_joins_ranks_that_are_not_told_apart(difference, joined):
+def test_a_bar_joins_ranks_that_are_not_distinguished(difference, joined):
     ranks = {"cosine": 1.0, "step": 2.25, "exponential": 2.75, "static": 4.0}
     figure = rank_figure({"resnet": (ranks, difference), "lstm": (dict.fromkeys(ranks, 2.5), difference)})
     first, second = figure.axes

@@ -558,7 +558,7 @@ def test_the_stand_in_has_the_layout_of_what_it_stands_for(tmp_path, name):
         assert values.shape[1:] == (*spec.image_size, spec.channels)
 
 
-def test_inks_and_topics_can_be_told_apart():
+def test_inks_and_topics_can_be_distinguished():
     """A linear model learns them: classes are no noise."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -1319,7 +1319,7 @@ def test_export_to_where_no_file_can_be_is_one_clear_line_and_makes_no_folder(st
         tmp_path
         / "no/such/all.csv": f"there is no folder {tmp_path / 'no/such'}; make it, or name another file.",
         tmp_path
-        / f"{'a' * 300}.csv": "cannot be written (File name too long); mend that, or name another file.",
+        / f"{'a' * 300}.csv": "cannot be written (File name too long); fix that, or name another file.",
         next(study.paths()) / "all.csv": "there is no folder",  # a file stands in a folder's place
     }.items():
         assert run(study.folder, "export", file) == 2
@@ -1341,7 +1341,7 @@ def test_export_says_that_a_place_may_not_be_written_to(study, tmp_path, capsys,
     monkeypatch.setattr("os.replace", refuse)
     assert run(study.folder, "export", file) == 2
     assert capsys.readouterr().err == (
-        f"error: {file}: cannot be written (Permission denied); mend that, or name another file.\n"
+        f"error: {file}: cannot be written (Permission denied); fix that, or name another file.\n"
     )
 
 

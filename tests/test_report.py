@@ -53,7 +53,7 @@ def with_seeds(count: int) -> dict[str, dict[str, dict]]:
 
 
 def tables(markdown: str, grey: bool = False) -> dict[str, list[dict[str, str]]]:
-    """The Markdown tables by the heading above them, a dict per row; the two interval columns told apart.
+    """The Markdown tables by the heading above them, a dict per row; the two interval columns distinguished.
 
     Without the rows in grey, or those alone.
     """

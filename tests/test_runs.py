@@ -173,7 +173,7 @@ def test_a_record_says_where_and_with_what_the_training_took_place(task):
     assert origin.ended == record.history["time"][-1]
     assert (record.device, record.dtype) == ("cpu", "float32")
     assert record.labels.model_dump() == {"model": "lstm", "schedule": "cosine", "role": "final"}
-    # What each part of the code consisted of is kept beside it: a later one can be told apart from it.
+    # What each part of the code consisted of is kept beside it: a later one can be distinguished from it.
     ledger = Ledger(task["ledger"])
     assert "train" in ledger.noted_code(record.code["loop"])
     assert "cosine" in ledger.noted_code(record.code["schedule"])

@@ -22,7 +22,7 @@ from lrstudy.analysis.statistics import (
     median_interval,
     median_time,
     nemenyi_p,
-    not_told_apart,
+    not_distinguished,
     performance_profile,
     probability_of_improvement,
     seeds_and_examples_interval,
@@ -402,9 +402,9 @@ def test_the_worked_example_of_the_field():
     assert friedman_p(CLASSIFIERS).p == pytest.approx(approximate, abs=0.004)
     assert critical_difference(14, 4, 0.95) == pytest.approx(2.569 * math.sqrt(20 / (6 * 14)), abs=1e-3)
     assert critical_difference(14, 4, 0.90) == pytest.approx(1.12, abs=5e-3)
-    # at 0.95 no pair differs by 1.25; at 0.90 the first is told apart from the second and the last
-    assert not_told_apart(CLASSIFIERS, 0.95) == [[3, 1, 2, 0]]
-    assert not_told_apart(CLASSIFIERS, 0.90) == [[3, 1, 2], [2, 0]]
+    # at 0.95 no pair differs by 1.25; at 0.90 the first is distinguished from the second and the last
+    assert not_distinguished(CLASSIFIERS, 0.95) == [[3, 1, 2, 0]]
+    assert not_distinguished(CLASSIFIERS, 0.90) == [[3, 1, 2], [2, 0]]
 
 
 @pytest.mark.parametrize(
@@ -536,7 +536,7 @@ def test_schedules_share_a_group_exactly_if_their_ranks_are_within_the_critical_
     num_schedules = values.shape[1]
     ranks = average_ranks(values)
     critical = critical_difference(*values.shape, confidence)
-    groups = not_told_apart(values, confidence)
+    groups = not_distinguished(values, confidence)
     for a, b in itertools.combinations(range(num_schedules), 2):
         together = any(a in group and b in group for group in groups)
         if abs(abs(ranks[a] - ranks[b]) - critical) > 1e-6:
@@ -563,15 +563,15 @@ def test_the_bars_are_those_that_scikit_posthocs_draws():
         bars = {tuple(sorted(line.get_xdata())) for (line,) in drawn}
     finally:
         plt.close(figure)
-    groups = not_told_apart(values)
+    groups = not_distinguished(values)
     assert len(groups) > 1
     assert {tuple(ranks[group]) for group in groups} == bars
 
 
-def test_schedules_that_are_all_told_apart_make_no_group():
+def test_schedules_that_are_all_distinguished_make_no_group():
     values = np.tile([0.9, 0.5, 0.1], (40, 1))
     assert critical_difference(40, 3) < 1
-    assert not_told_apart(values) == []
+    assert not_distinguished(values) == []
 
 
 # --- what is refused ---
@@ -709,7 +709,7 @@ def test_of_nothing_there_is_no_mean(function):
 
 @pytest.mark.parametrize(
     "function",
-    [average_ranks, friedman_p, nemenyi_p, not_told_apart],
+    [average_ranks, friedman_p, nemenyi_p, not_distinguished],
 )
 @pytest.mark.parametrize("values", NOT_MATRICES, ids=str)
 def test_what_is_no_matrix_of_finite_numbers_is_refused(function, values):
@@ -717,7 +717,7 @@ def test_what_is_no_matrix_of_finite_numbers_is_refused(function, values):
         function(values)
 
 
-@pytest.mark.parametrize("function", [friedman_p, nemenyi_p, not_told_apart])
+@pytest.mark.parametrize("function", [friedman_p, nemenyi_p, not_distinguished])
 @pytest.mark.parametrize("shape", [(1, 3), (5, 2)])
 def test_two_schedules_or_one_seed_are_not_tested_by_ranks(function, shape):
     found = f"expected at least 2 seeds x 3 schedules, found {shape[0]} x {shape[1]}"

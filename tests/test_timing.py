@@ -225,7 +225,7 @@ def test_the_stage_writes_what_it_timed_and_compare_reads_it(tmp_path, monkeypat
         main()
         assert "round 2 of" in capsys.readouterr().err
     (tmp_path / "reports/timing/lstm.json").write_text('{"schedules": [], "optimizers": {}}')
-    main()  # what is no timing is made anew
+    main()  # what is no timing is made again
     assert "round 2 of" in capsys.readouterr().err
     write_json(tmp_path / "reports/timing/lstm.json", written)
 

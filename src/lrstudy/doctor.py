@@ -1,6 +1,6 @@
 """Is everything here that a study needs? python -m lrstudy.doctor (``make doctor``).
 
-Prints a line per thing looked at, and under what is wrong how to mend it. Exit status 1 if something would
+Prints a line per thing looked at, and under what is wrong how to fix it. Exit status 1 if something would
 stop a study, 0 if not. Changes nothing, and runs without a single package installed: that is one of the
 things it finds out.
 """
@@ -45,12 +45,12 @@ _NETWORK_FILESYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "l
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing: ``status`` is ok, note (worth knowing) or problem; ``mend`` says how."""
+    """What was found of one thing: ``status`` is ok, note (worth knowing) or problem; ``fix`` says how."""
 
     subject: str
     status: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 Check = Callable[[Path], Iterator[Finding]]
@@ -92,8 +92,8 @@ def check_python(root: Path) -> Iterator[Finding]:
         wanted = ".".join(map(str, _PYTHON))
         yield Finding("python", "problem", found, f"install {wanted} or later; make setup PYTHON=/path/to/it")
     elif Path(sys.prefix).resolve() != (root / ".venv").resolve():
-        mend = "make doctor uses .venv, as every target does; make setup makes it"
-        yield Finding("python", "note", f"{found}, not {root / '.venv'}", mend)
+        fix = "make doctor uses .venv, as every target does; make setup makes it"
+        yield Finding("python", "note", f"{found}, not {root / '.venv'}", fix)
     else:
         yield Finding("python", "ok", found)
 
@@ -117,12 +117,12 @@ def check_packages(root: Path) -> Iterator[Finding]:
             others.append(f"{name} {found} (locked: {wanted})")
     if missing:
         some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        mend = "rm -f .venv/.installed; make setup"
-        yield Finding("packages", "problem", f"{len(missing)} of {len(lines)} are missing: {some}", mend)
+        fix = "rm -f .venv/.installed; make setup"
+        yield Finding("packages", "problem", f"{len(missing)} of {len(lines)} are missing: {some}", fix)
     if others:
-        mend = "results may differ from other versions'; rm -f .venv/.installed; make setup"
+        fix = "results may differ from other versions'; rm -f .venv/.installed; make setup"
         some = "; ".join(others[:3]) + ("; ..." if len(others) > 3 else "")
-        yield Finding("packages", "note", f"{len(others)} have another version: {some}", mend)
+        yield Finding("packages", "note", f"{len(others)} have another version: {some}", fix)
     if not (missing or others):
         yield Finding("packages", "ok", f"the {len(lines)} of requirements.lock")
 
@@ -135,8 +135,8 @@ def check_variables(root: Path) -> Iterator[Finding]:
     for name in there:
         if name not in VARIABLES:
             near = difflib.get_close_matches(name, VARIABLES, n=1)
-            mend = f"unset it; there are {', '.join(VARIABLES)}" + (f" (meant {near[0]}?)" if near else "")
-            yield Finding("variables", "problem", f"{name} is none of this project's", mend)
+            fix = f"unset it; there are {', '.join(VARIABLES)}" + (f" (meant {near[0]}?)" if near else "")
+            yield Finding("variables", "problem", f"{name} is none of this project's", fix)
     if known := [name for name in there if name in VARIABLES]:
         yield Finding("variables", "ok", ", ".join(known))
 
@@ -168,8 +168,8 @@ def check_config(root: Path) -> Iterator[Finding]:
         yield Finding("conf/", "ok", "Hydra composes it to params.yaml")
     else:
         found = "Hydra composes it to another params.yaml (the last run had -S, or conf/ was edited)"
-        mend = "make params for dvc repro with conf/'s values; dvc exp run composes by itself"
-        yield Finding("conf/", "note", found, mend)
+        fix = "make params for dvc repro with conf/'s values; dvc exp run composes by itself"
+        yield Finding("conf/", "note", found, fix)
 
 
 def check_design(root: Path) -> Iterator[Finding]:
@@ -177,8 +177,8 @@ def check_design(root: Path) -> Iterator[Finding]:
     from lrstudy.design import verdict
 
     decides, line = verdict(_params(root))
-    mend = "python -m lrstudy.design says what each claim needs; a look at the pipeline needs none of it"
-    yield Finding("design", "ok", line) if decides else Finding("design", "note", line, mend)
+    fix = "python -m lrstudy.design says what each claim needs; a look at the pipeline needs none of it"
+    yield Finding("design", "ok", line) if decides else Finding("design", "note", line, fix)
 
 
 def check_processors(root: Path) -> Iterator[Finding]:
@@ -202,8 +202,8 @@ def check_processors(root: Path) -> Iterator[Finding]:
     found = f"{memory.available / _GIB:.1f} GiB free of {memory.total / _GIB:.1f}"
     if memory.available < needed * _GIB:
         fewer = max(1, int(memory.available / _GIB / _WORKER_GIB))
-        mend = f"{workers} trainings may take {needed:.1f} GiB; export LRSTUDY_WORKERS={fewer}, or free some"
-        yield Finding("memory", "note" if fewer < workers else "problem", found, mend)
+        fix = f"{workers} trainings may take {needed:.1f} GiB; export LRSTUDY_WORKERS={fewer}, or free some"
+        yield Finding("memory", "note" if fewer < workers else "problem", found, fix)
     else:
         yield Finding("memory", "ok", found)
 
@@ -226,8 +226,8 @@ def check_device(root: Path) -> Iterator[Finding]:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     found = f"{where}, {precision} where precision is auto (torch {torch.__version__})"
     if device.type == "cpu" and has_accelerator():
-        mend = "install the driver and the build of torch that fit each other (pytorch.org/get-started)"
-        yield Finding("device", "problem", f"{found}: a driver is there, and torch cannot use it", mend)
+        fix = "install the driver and the build of torch that fit each other (pytorch.org/get-started)"
+        yield Finding("device", "problem", f"{found}: a driver is there, and torch cannot use it", fix)
     else:
         yield Finding("device", "ok", found)
 
@@ -239,12 +239,12 @@ def check_disk(root: Path) -> Iterator[Finding]:
         with tempfile.TemporaryFile(dir=root):
             pass
     except OSError as error:
-        mend = "make it writable for this user, or use a clone that is"
-        yield Finding("disk", "problem", f"{root}: {error.strerror}", mend)
+        fix = "make it writable for this user, or use a clone that is"
+        yield Finding("disk", "problem", f"{root}: {error.strerror}", fix)
         return
     if free < _DISK_GIB:
-        mend = f"a study with its data takes {_DISK_GIB} GiB; free some (dvc gc -w: what is not in use)"
-        yield Finding("disk", "problem", f"{free:.1f} GiB free", mend)
+        fix = f"a study with its data takes {_DISK_GIB} GiB; free some (dvc gc -w: what is not in use)"
+        yield Finding("disk", "problem", f"{free:.1f} GiB free", fix)
     else:
         yield Finding("disk", "ok", f"{free:.1f} GiB free")
     kind = _filesystem(root)
@@ -252,8 +252,8 @@ def check_disk(root: Path) -> Iterator[Finding]:
         os.environ.get(name, "sqlite:") for name in ("MLFLOW_TRACKING_URI", "LRSTUDY_OPTUNA_STORAGE")
     )
     if kind in _NETWORK_FILESYSTEMS and any(address.startswith("sqlite:") for address in addresses):
-        mend = "several machines on one SQLite file there can damage it: use servers (docs/cluster.md)"
-        yield Finding("disk", "note", f"{root} is on {kind}, and databases are SQLite files in it", mend)
+        fix = "several machines on one SQLite file there can damage it: use servers (docs/cluster.md)"
+        yield Finding("disk", "note", f"{root} is on {kind}, and databases are SQLite files in it", fix)
 
 
 def check_git(root: Path) -> Iterator[Finding]:
@@ -267,8 +267,8 @@ def check_git(root: Path) -> Iterator[Finding]:
         return
     commit = _run("git", "rev-parse", "--short", "HEAD", cwd=root)
     if commit is None:
-        mend = "git add -A && git commit -m 'first': experiments are kept on top of a commit"
-        yield Finding("git", "problem", "the repository has no commit", mend)
+        fix = "git add -A && git commit -m 'first': experiments are kept on top of a commit"
+        yield Finding("git", "problem", "the repository has no commit", fix)
         return
     changed = _run("git", "status", "--porcelain", "--", "src", "conf", "dvc.yaml", cwd=root)
     found = f"commit {commit}" + (", with changes in src, conf or dvc.yaml" if changed else "")
@@ -296,8 +296,8 @@ def check_dvc(root: Path) -> Iterator[Finding]:
         )
         return
     if not config["hydra"].get("enabled"):
-        mend = "dvc config hydra.enabled true: -S changes params.yaml alone without it"
-        yield Finding("dvc", "problem", f"{__version__}, hydra.enabled is off", mend)
+        fix = "dvc config hydra.enabled true: -S changes params.yaml alone without it"
+        yield Finding("dvc", "problem", f"{__version__}, hydra.enabled is off", fix)
     else:
         yield Finding("dvc", "ok", f"{__version__}, hydra.enabled")
     cache = Path(site_cache_dir(config["core"].get("site_cache_dir")))
@@ -354,14 +354,14 @@ def check_data(root: Path) -> Iterator[Finding]:
             if place.is_dir():
                 yield Finding("data", "ok", f"{name}: in {place}")
             else:
-                mend = f"correct origin.folder in the data set's conf file ({name}.yaml)"
-                yield Finding("data", "problem", f"{name}: {place} is no folder", mend)
+                fix = f"correct origin.folder in the data set's conf file ({name}.yaml)"
+                yield Finding("data", "problem", f"{name}: {place} is no folder", fix)
         elif mirror:
             files = [file for split in OFFICIAL_SPLITS for file in origin.files[split]]
             places = [Path(mirror).expanduser() / origin.repo / file for file in files]
             if missing := [path for path in places if not path.is_file()]:
-                mend = "lay it out as the hub (docs/data.md), or unset LRSTUDY_DATA_MIRROR"
-                yield Finding("data", "problem", f"{name}: {missing[0]} is not there", mend)
+                fix = "lay it out as the hub (docs/data.md), or unset LRSTUDY_DATA_MIRROR"
+                yield Finding("data", "problem", f"{name}: {missing[0]} is not there", fix)
             else:
                 yield Finding("data", "ok", f"{name}: in the mirror {mirror}")
         else:
@@ -389,8 +389,8 @@ def check_mlflow(root: Path) -> Iterator[Finding]:
         try:
             MlflowClient(uri).search_experiments(max_results=1)
         except Exception as error:  # the boundary to a server
-            mend = "start it, or correct MLFLOW_TRACKING_URI; trainings go on without, make sync sends later"
-            yield Finding("mlflow", "problem", f"{name}: {describe(error, uri)}", mend)
+            fix = "start it, or correct MLFLOW_TRACKING_URI; trainings go on without, make sync sends later"
+            yield Finding("mlflow", "problem", f"{name}: {describe(error, uri)}", fix)
         else:
             yield Finding("mlflow", "ok", f"{name} answers")
     left = sum(waiting(folder, uri) for folder in journal_folders(root))
@@ -413,8 +413,8 @@ def check_optuna(root: Path) -> Iterator[Finding]:
     try:
         sqlalchemy.create_engine(uri).connect().close()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
-        mend = "start it, or correct LRSTUDY_OPTUNA_STORAGE; unset it is optuna.db in the workspace"
-        yield Finding("optuna", "problem", f"{server_name(uri)}: {describe(error, uri)}", mend)
+        fix = "start it, or correct LRSTUDY_OPTUNA_STORAGE; unset it is optuna.db in the workspace"
+        yield Finding("optuna", "problem", f"{server_name(uri)}: {describe(error, uri)}", fix)
     else:
         yield Finding("optuna", "ok", f"{server_name(uri)} answers")
 
@@ -427,8 +427,8 @@ def check_ray(root: Path) -> Iterator[Finding]:
 
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        mend = "ray start --head prints what to set it to (docs/cluster.md); or -S parallel=local"
-        yield Finding("ray", "problem", "params.yaml wants a cluster, and RAY_ADDRESS names none", mend)
+        fix = "ray start --head prints what to set it to (docs/cluster.md); or -S parallel=local"
+        yield Finding("ray", "problem", "params.yaml wants a cluster, and RAY_ADDRESS names none", fix)
     else:
         yield Finding("ray", "ok", f"{ray.__version__}, cluster {address}")
 
@@ -457,7 +457,7 @@ def _database(subject: str, path: Path) -> Finding:
     """Whether the SQLite file can be written to: it is there, sound, and nobody holds it."""
     if not path.exists():
         return Finding(subject, "ok", f"{path.name} will be made")
-    mend = f"wait for whoever writes to it; move {path.name} away to begin a new one (its runs go with it)"
+    fix = f"wait for whoever writes to it; move {path.name} away to begin a new one (its runs go with it)"
     if not os.access(path, os.W_OK):
         return Finding(subject, "problem", f"{path} is read-only", "make it writable for this user")
     try:
@@ -466,7 +466,7 @@ def _database(subject: str, path: Path) -> Finding:
             tables = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
             database.rollback()
     except sqlite3.Error as error:
-        return Finding(subject, "problem", f"{path}: {error}", mend)
+        return Finding(subject, "problem", f"{path}: {error}", fix)
     return Finding(subject, "ok", f"{path.name}: {tables} tables, {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -483,8 +483,8 @@ def _reach(dataset: str, url: str, of_hub: bool) -> Finding:
             httpx2.head(url, timeout=_SECONDS, follow_redirects=True).raise_for_status()
     except (httpx2.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         what = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        mend = "export LRSTUDY_DATA_MIRROR=<folder laid out as the hub> (docs/data.md), or -S data=sample"
-        return Finding("data", "problem", f"{dataset}: {url} is out of reach ({what})", mend)
+        fix = "export LRSTUDY_DATA_MIRROR=<folder laid out as the hub> (docs/data.md), or -S data=sample"
+        return Finding("data", "problem", f"{dataset}: {url} is out of reach ({what})", fix)
     return Finding("data", "ok", f"{dataset}: {url} answers")
 
 
@@ -496,8 +496,8 @@ def main() -> int:
     for finding in examine(Path.cwd()):
         found.append(finding.status)
         print(f"{MARKS[finding.status]}{finding.subject:<12}{finding.found}", flush=True)
-        if finding.mend:
-            print(f"{'':18}-> {finding.mend}", flush=True)
+        if finding.fix:
+            print(f"{'':18}-> {finding.fix}", flush=True)
     problems, notes = found.count("problem"), found.count("note")
     print(f"{problems} problems, {notes} notes" if problems or notes else "everything is here")
     return int(problems > 0)

@@ -259,7 +259,7 @@ def write_docs(path: str | Path) -> list[Path]:
 
 
 def docs_text(path: str | Path) -> str:
-    """The text of ``path`` with its generated part made anew."""
+    """The text of ``path`` with its generated part made again."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

@@ -436,7 +436,7 @@ def _named(pair: Pair) -> str:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """0: equal; 1: refused; 2: a mistake that the user can mend; 130 and 143: interrupted."""
+    """0: equal; 1: refused; 2: a mistake that the user can fix; 130 and 143: interrupted."""
     parser = argparse.ArgumentParser(prog="python -m lrstudy.prove_equal", description=__doc__)
     parser.add_argument("base", nargs="?", help="the revision to compare with: a commit, a branch, a tag")
     parser.add_argument(

@@ -24,7 +24,7 @@ from lrstudy.analysis.statistics import (
     critical_difference,
     friedman_p,
     holm,
-    not_told_apart,
+    not_distinguished,
     probability_of_improvement,
     seeds_and_examples_interval,
     signed_rank_p,
@@ -260,7 +260,7 @@ def ranking(
     ranks = dict(zip(names, average_ranks(values).tolist(), strict=True))
     if not due:
         return unranked.model_copy(update={"ranks": ranks})
-    groups = not_told_apart(values, settings.confidence)
+    groups = not_distinguished(values, settings.confidence)
     friedman = friedman_p(values)
     return unranked.model_copy(
         update={

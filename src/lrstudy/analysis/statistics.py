@@ -436,10 +436,10 @@ def smallest_friedman_p(num_seeds: int, num_schedules: int) -> float:
 
 
 def critical_difference(num_seeds: int, num_schedules: int, confidence: float = 0.95) -> float:
-    """Nemenyi's critical difference: average ranks farther apart than this are told apart.
+    """Nemenyi's critical difference: average ranks farther apart than this are distinguished.
 
     q sqrt(k (k + 1) / (6 n)), with q the ``confidence`` quantile of the studentized range of k and infinitely
-    many degrees of freedom, over sqrt(2). Above k - 1 no two schedules can be told apart, whatever their
+    many degrees of freedom, over sqrt(2). Above k - 1 no two schedules can be distinguished, whatever their
     values. Source: Nemenyi 1963; Demsar 2006.
     """
     from scipy.stats import studentized_range
@@ -463,16 +463,16 @@ def nemenyi_p(values: ArrayLike) -> NDArray[np.float64]:
     return posthoc_nemenyi_friedman(_blocks(values)).to_numpy()
 
 
-def not_told_apart(values: ArrayLike, confidence: float = 0.95) -> list[list[int]]:
+def not_distinguished(values: ArrayLike, confidence: float = 0.95) -> list[list[int]]:
     """The bars of the critical-difference diagram: groups of schedules that :func:`nemenyi_p` can't part.
 
     Args:
         values: (num_seeds, num_schedules), higher is better.
-        confidence: a pair whose p is at most 1 - confidence is told apart.
+        confidence: a pair whose p is at most 1 - confidence is distinguished.
 
     Returns:
         Columns of ``values``, the best rank first; the largest groups only, none of a single schedule. A
-        schedule in no group is told apart from all others.
+        schedule in no group is distinguished from all others.
 
     Raises:
         ValueError: fewer than 3 schedules or 2 seeds.

@@ -617,7 +617,7 @@ def _check_target(file: Path) -> None:
 
 
 def _no_target(file: Path, error: OSError) -> StudyError:
-    return StudyError(f"{file}: cannot be written ({error.strerror}); mend that, or name another file.")
+    return StudyError(f"{file}: cannot be written ({error.strerror}); fix that, or name another file.")
 
 
 def _row(record: Record) -> dict[str, Any]:

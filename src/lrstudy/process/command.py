@@ -12,7 +12,7 @@ from lrstudy.process.parallel import end_with_parent
 
 
 def run_stage(main: Callable[[], None], *, warm: Literal["no", "ahead", "join", "start"] = "no") -> None:
-    """Run a stage's ``main`` and exit: a mistake that the user can mend is one message and exit status 2.
+    """Run a stage's ``main`` and exit: a mistake that the user can fix is one message and exit status 2.
 
     ``warm`` says what the stage has to do with the process that has torch, mlflow and others imported
     (:mod:`lrstudy.process.warm`), where it is allowed: ``start``: run in a child of it, started if need be;

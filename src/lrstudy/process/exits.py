@@ -17,7 +17,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a stage as an interrupt does: what is under way is put away first."""
 
 
-# What somebody at the machine can mend, though no input is wrong.
+# What somebody at the machine can fix, though no input is wrong.
 _OF_THE_MACHINE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
@@ -35,7 +35,7 @@ _OF_THE_MACHINE = {
 def exit_status(main: Callable[[], None]) -> int:
     """Call ``main`` and return the exit status.
 
-    0; with one message 2 for a mistake that the user can mend or a full disk, 130 for an interrupt, 143 for
+    0; with one message 2 for a mistake that the user can fix or a full disk, 130 for an interrupt, 143 for
     SIGTERM; without one 141 where nobody reads standard output any more (``| head``).
     """
     try:

@@ -312,7 +312,7 @@ def profile_figure(panels: Mapping[str, tuple[Mapping[str, Curve], str]]) -> "Fi
 
 
 def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Figure":
-    """Critical-difference diagrams, one above the other: average ranks, those not told apart joined by a bar.
+    """Critical-difference diagrams: average ranks, those not distinguished joined by a bar.
 
     Args:
         panels: title -> (schedule -> average rank, 1 is best; the critical difference of two ranks).
@@ -329,10 +329,10 @@ def rank_figure(panels: Mapping[str, tuple[Mapping[str, float], float]]) -> "Fig
     for panel, (title, (ranks, difference)) in zip(axes, panels.items(), strict=True):
         # Numbers for names: sets of names are in another order in every process, and so the library's bars.
         names, values = list(ranks), list(ranks.values())
-        told_apart = pd.DataFrame([[float(abs(a - b) <= difference) for b in values] for a in values])
+        distinguished = pd.DataFrame([[float(abs(a - b) <= difference) for b in values] for a in values])
         critical_difference_diagram(
             dict(enumerate(values)),
-            told_apart,  # the diagram joins where this is above its alpha: 1 not told apart, 0 told apart
+            distinguished,  # 1: not, 0: distinguished; the diagram joins where this is above its alpha
             ax=panel,
             color_palette={
                 index: PALETTE[everywhere.index(name) % len(PALETTE)] for index, name in enumerate(names)

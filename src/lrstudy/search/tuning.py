@@ -303,7 +303,7 @@ def _clear_database_errors(root: Path) -> Iterator[None]:
     except (StorageInternalError, SQLAlchemyError) as error:
         uri = storage_uri(root)
         raise StudyError(
-            f"Optuna's database {server_name(uri)} failed ({describe(error.__cause__ or error, uri)}); mend "
+            f"Optuna's database {server_name(uri)} failed ({describe(error.__cause__ or error, uri)}); fix "
             "it, then run it again: finished trials and epochs are kept."
         ) from error
 

@@ -107,7 +107,7 @@ def timed_before(path: Path, identities: Mapping[tuple[str, str], str]) -> bool:
         return False
     try:
         written = Timing.read(path, f"timing@{path.stem}")
-    except StudyError:  # not what this stage writes: made anew
+    except StudyError:  # not what this stage writes: made again
         return False
     there = {(kind, name): row.identity for kind in KINDS for name, row in getattr(written, kind).items()}
     return all(there.get(row) == identity for row, identity in identities.items())
