@@ -110,7 +110,7 @@ JSON = [
 NOT_OF_STAGES = [
     File("params.yaml", load_params, "make params"),
     File("checkpoints/lstm-step/run/outcome.json", lambda path: read_outcome(path.parent), "delete it",
-         ("status",), ("best_epoch",), absent=False),
+         ("status",), ("best_epoch",), ("num_parameters",), ("epochs",), absent=False),
     File("checkpoints/theory/measured/one.json", lambda path: _measured(path, "one"), "delete it", ("name",)),
     File(f"ledger/code/{'0f' * 32}.json", read_code, ""),
     File("ledger/equivalences/0123456789abcdef.json", read_equivalence, "remove it"),
@@ -146,7 +146,13 @@ def whole(tmp_path_factory) -> Path:
         if content is not None:
             put(root / file.path, json.dumps(content).encode())
     put(root / "params.yaml", json.dumps(composed_params("preset=smoke")).encode())  # JSON is YAML
-    outcome = {"status": "finished", "best_epoch": 1, "final": {}, "epochs": [{"validation/loss": 0.5}]}
+    outcome = {
+        "status": "finished",
+        "best_epoch": 1,
+        "num_parameters": 9,
+        "final": {},
+        "epochs": [{"validation/loss": 0.5}],
+    }
     put(root / REPORT.path, b"<html></html>")
     put(root / NOT_OF_STAGES[1].path, json.dumps(outcome).encode())
     put(root / NOT_OF_STAGES[2].path, b'{"name": "one", "loss": 0.5}')

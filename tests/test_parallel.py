@@ -233,7 +233,7 @@ def test_trainings_do_not_depend_on_the_number_of_workers(ready, tmp_path, monke
             folders = [Path(folder) for folder in run_all(train_run, tasks, threads=1)]
         found[workers] = {}
         for folder in folders:
-            losses = [record["steps"]["train/loss"] for record in read_outcome(folder)["epochs"]]
+            losses = [record["steps"]["train/loss"] for record in read_outcome(folder).epochs]
             found[workers][folder.name] = losses, (folder / "last.safetensors").read_bytes()
     assert found[1] == found[2]
     assert found[1].keys() == {"1", "2"}

@@ -24,6 +24,7 @@ from lrstudy.process.exits import exit_status
 from lrstudy.recipe.identity import training_identity
 from lrstudy.recipe.models import make_model
 from lrstudy.study import runs
+from lrstudy.study.outputs import Outcome
 from lrstudy.study.runs import (
     begun_otherwise,
     find_record,
@@ -85,12 +86,12 @@ def no_training(monkeypatch):
     monkeypatch.setattr("lrstudy.training.loop.train", lambda *args, **kwargs: pytest.fail("trained"))
 
 
-def without_clock(outcome: dict) -> dict:
+def without_clock(outcome: Outcome) -> dict:
     epochs = [
         {k: v for k, v in e.items() if k not in ("seconds", "compute_seconds", "time")}
-        for e in outcome["epochs"]
+        for e in outcome.epochs
     ]
-    return outcome | {"epochs": epochs}
+    return outcome.model_dump() | {"epochs": epochs}
 
 
 def test_a_training_that_begins_beside_an_unfinished_one_says_what_differs(tmp_path):
@@ -149,17 +150,17 @@ def journaled_epochs(folder: Path) -> list[int]:
 
 def test_a_run_leaves_its_outcome_its_weights_its_journal_and_its_record(uninterrupted):
     outcome = read_outcome(uninterrupted)
-    assert (outcome["status"], len(outcome["epochs"])) == ("finished", 4)
+    assert (outcome.status, len(outcome.epochs)) == ("finished", 4)
     left = {path.name for path in uninterrupted.iterdir() if path.suffix != ".lock"}
     assert left == {"outcome.json", "journal.jsonl", *(f"{name}.safetensors" for name in WEIGHTS)}
     assert journaled_epochs(uninterrupted) == [1, 2, 3, 4]
     (record,) = records(uninterrupted)
-    assert record.weights == outcome["weights"]
+    assert record.weights == outcome.weights
     assert record.settings == SETTINGS
     # The whole of the outcome but for the single updates, in full precision.
-    epochs = [{k: v for k, v in epoch.items() if k != "steps"} for epoch in outcome["epochs"]]
+    epochs = [{k: v for k, v in epoch.items() if k != "steps"} for epoch in outcome.epochs]
     assert record.outcome() == {
-        key: outcome[key] for key in ("status", "best_epoch", "num_parameters", "final")
+        key: getattr(outcome, key) for key in ("status", "best_epoch", "num_parameters", "final")
     } | {"epochs": epochs}
 
 
@@ -186,14 +187,14 @@ def test_the_weights_reproduce_their_epochs_validation_loss(uninterrupted):
     splits, meta = dataset("text")
     outcome = read_outcome(uninterrupted)
     found = {"last": "validation", "best": "validation"} | {name: f"validation_{name}" for name in AVERAGES}
-    epochs = {"last": 4, "best": outcome["best_epoch"]}
+    epochs = {"last": 4, "best": outcome.best_epoch}
     assert found.keys() == set(WEIGHTS)
     for name, split in found.items():
         model = make_model(settings("lstm")["model"], meta)
         model.load_state_dict(load_file(uninterrupted / f"{name}.safetensors"))
         logits = predict(model, make_split(splits["validation"], meta, CPU), 256, CPU, torch.float32)
         loss, standard_error = cross_entropy(logits, splits["validation"]["labels"])
-        recorded = outcome["epochs"][epochs[name] - 1] if name in epochs else outcome["final"]
+        recorded = outcome.epochs[epochs[name] - 1] if name in epochs else outcome.final
         assert loss == recorded[f"{split}/loss"]
         assert standard_error == recorded[f"{split}/loss_standard_error"]
 
@@ -217,10 +218,10 @@ def test_a_run_on_half_of_the_training_data_is_another_one_with_half_of_the_upda
     train_run(tiny_task(root, data_folder, half))
     each_class = round(SIZES["train"] / 2 / 2)
     assert sizes == [(2 * each_class, SIZES["validation"])]
-    epochs = read_outcome(Path(task["folder"]))["epochs"]
+    epochs = read_outcome(Path(task["folder"])).epochs
     assert len(epochs) == whole["num_epochs"]
     assert {len(e["steps"]["lr"]) for e in epochs} == {SIZES["train"] // 2 // whole["batch_size"]}
-    of_all = read_outcome(uninterrupted)["epochs"]
+    of_all = read_outcome(uninterrupted).epochs
     assert {len(e["steps"]["lr"]) for e in of_all} == {SIZES["train"] // whole["batch_size"]}
     # It is the same whole schedule: from the base rate to the rate at the end of the last epoch but one.
     assert epochs[0]["steps"]["lr"][0] == of_all[0]["steps"]["lr"][0]
@@ -263,7 +264,7 @@ def test_a_run_whose_weights_and_journal_are_asked_for_later_gets_them(task, uni
     assert without_clock(read_outcome(folder)) == without_clock(read_outcome(uninterrupted))
     assert journaled_epochs(folder) == [1, 2, 3, 4]
     found, record = find_weights(task, folder)
-    assert (found, record.weights) == (folder, read_outcome(uninterrupted)["weights"])
+    assert (found, record.weights) == (folder, read_outcome(uninterrupted).weights)
 
 
 # -------------------------------------------------------------------------------------------- the ledger has it
@@ -318,7 +319,7 @@ def test_a_run_killed_after_its_outcome_and_before_its_record_is_recorded_withou
         with pytest.raises(Killed):
             train_run(task)
     folder = Path(task["folder"])
-    assert (read_outcome(folder)["status"], files(folder)) == ("finished", [])
+    assert (read_outcome(folder).status, files(folder)) == ("finished", [])
     request.getfixturevalue("no_training")
     train_run(task)
     assert not is_from_ledger(task)  # it was done here, whatever wrote the record
@@ -457,7 +458,7 @@ def test_again_takes_weights_that_no_record_names_before_it_trains(task, uninter
     request.getfixturevalue("no_training")
     train_run(task | {"again": True})
     folder = Path(task["folder"])
-    assert find_weights(task, folder)[1].weights == read_outcome(folder)["weights"]
+    assert find_weights(task, folder)[1].weights == read_outcome(folder).weights
     assert len(files(folder)) == 2
 
 
@@ -501,8 +502,8 @@ def test_a_run_that_diverged_is_an_outcome(tmp_path, data_folder, capsys):
     task = tiny_task(tmp_path, data_folder, chosen)
     train_run(task)
     outcome = read_outcome(Path(task["folder"]))
-    assert (outcome["status"], outcome["best_epoch"], len(outcome["epochs"])) == ("diverged", 0, 1)
-    assert math.isnan(outcome["epochs"][0]["validation/loss"])
+    assert (outcome.status, outcome.best_epoch, len(outcome.epochs)) == ("diverged", 0, 1)
+    assert math.isnan(outcome.epochs[0]["validation/loss"])
     folder = Path(task["folder"])
     assert (folder / "best.safetensors").read_bytes() == (folder / "last.safetensors").read_bytes()
     assert "diverged in epoch 1: the loss is not finite" in capsys.readouterr().err
@@ -846,7 +847,7 @@ def test_a_runs_folder_depends_on_its_cell_and_identity_alone():
 
 
 def test_updates_are_counted_through_and_the_rest_by_epoch(uninterrupted):
-    epochs = read_outcome(uninterrupted)["epochs"]
+    epochs = read_outcome(uninterrupted).epochs
     values = [value for record in epochs for value in metric_values(record)]
     for name in ("lr", "train/loss", "gradient_norm"):
         series = [(value, step) for found, value, step, _ in values if found == f"step/{name}"]

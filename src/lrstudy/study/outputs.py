@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lrstudy.checked import (
     LARGEST,
@@ -20,7 +20,7 @@ from lrstudy.checked import (
     Table,
     Values,
 )
-from lrstudy.ledger.record import ALWAYS_IN_HISTORY, OF_THE_CLOCK, WEIGHTS, Data, Origin, Scores
+from lrstudy.ledger.record import ALWAYS_IN_HISTORY, OF_THE_CLOCK, WEIGHTS, Data, Origin, Scores, Shared
 
 IN_HISTORY = tuple(name for name in ALWAYS_IN_HISTORY if name not in OF_THE_CLOCK)
 
@@ -56,6 +56,25 @@ class Best(Output):
         searches = self.searches or [Tuned(values=self.values)]
         index = (seed - 1) % len(searches)
         return searches[index].values, index + 1
+
+
+class Outcome(Record):
+    """outcome.json in a training's folder: what it came to, every update included."""
+
+    status: Literal["finished", "diverged"]
+    best_epoch: Natural
+    num_parameters: Natural
+    epochs: Annotated[list[dict[str, Any]], Field(min_length=1)]  # lrstudy.training.loop.Progress's
+    final: dict[str, Any]
+    weights: dict[Literal["last", "best", "ema", "tail_average"], Sha256] = Field(default_factory=dict)
+    origin: dict[str, Any] = Field(default_factory=dict)
+    shared: Shared | None = None
+
+    @model_validator(mode="after")
+    def _measured(self) -> "Outcome":
+        if not all("validation/loss" in epoch for epoch in self.epochs):
+            raise ValueError("an epoch has no validation/loss")
+        return self
 
 
 class SeedRun(Record):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lrstudy.errors import StudyError
 from lrstudy.files import is_locked, locked, write_atomically, write_json
+from lrstudy.study.outputs import Outcome
 from lrstudy.tracking.journal import Journal
 
 if TYPE_CHECKING:
@@ -73,30 +74,21 @@ def _begun_with(folder: Path) -> dict:
     return events[0].get("parameters", {}) if events else {}
 
 
-def read_outcome(folder: Path) -> dict | None:
-    """The finished training's ``status``, ``best_epoch``, ``epochs`` and ``final``; None while there is none.
+def read_outcome(folder: Path) -> Outcome | None:
+    """What the finished training in the folder came to; None while there is none.
 
     Raises:
         StudyError: there is a file that is none.
     """
     path = folder / "outcome.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
+        return Outcome.model_validate(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if not (
-        isinstance(found, dict)
-        and found.get("status") in ("finished", "diverged")
-        and isinstance(found.get("best_epoch"), int)
-        and isinstance(found.get("final"), dict)
-        and isinstance(found.get("epochs"), list)
-        and found["epochs"]
-        and all(isinstance(epoch, dict) and "validation/loss" in epoch for epoch in found["epochs"])
-    ):
-        raise StudyError(f"{path}: not the outcome of a training; delete it, and `dvc repro` makes it anew.")
-    return found
+    except (OSError, ValueError, RecursionError):  # pydantic's are ValueErrors
+        raise StudyError(
+            f"{path}: not the outcome of a training; delete it, and `dvc repro` makes it again."
+        ) from None
 
 
 def write_outcome(folder: Path, progress: "Progress", **more: object) -> None:
@@ -215,7 +207,6 @@ def _record(folder: Path, task: dict) -> "Record":
         Labels,
         Origin,
         Record,
-        Shared,
         final_of,
         history_of,
     )
@@ -227,24 +218,23 @@ def _record(folder: Path, task: dict) -> "Record":
     ledger = _ledger_of(task)
     for definitions in training_definitions(task["settings"]).values():
         ledger.note_code(digest(definitions), definitions)
-    shared = outcome.get("shared")
     return Record(
-        format=1 if shared is None else FORMAT,
+        format=1 if outcome.shared is None else FORMAT,
         identity=task["identities"][0],
         settings=task["settings"],
         data=Data(**task["described"]),
         code=task["code"],
         labels=Labels(**task["labels"]),
-        origin=Origin(**outcome["origin"], ended=outcome["epochs"][-1]["time"]),
-        status=outcome["status"],
-        best_epoch=outcome["best_epoch"],
-        num_parameters=outcome["num_parameters"],
-        history=history_of(outcome["epochs"]),
-        final=final_of(outcome["final"]),
-        interventions=[i for epoch in outcome["epochs"] for i in epoch["interventions"]],
-        weights=outcome.get("weights", {}),
+        origin=Origin(**outcome.origin, ended=outcome.epochs[-1]["time"]),
+        status=outcome.status,
+        best_epoch=outcome.best_epoch,
+        num_parameters=outcome.num_parameters,
+        history=history_of(outcome.epochs),
+        final=final_of(outcome.final),
+        interventions=[i for epoch in outcome.epochs for i in epoch["interventions"]],
+        weights=outcome.weights,
         test=None,
-        shared=None if shared is None else Shared(**shared),
+        shared=outcome.shared,
     )
 
 

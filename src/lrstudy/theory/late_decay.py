@@ -15,6 +15,7 @@ from lrstudy.ledger.record import SCORES
 from lrstudy.process.parallel import run_all
 from lrstudy.recipe.config import Params
 from lrstudy.study.journals import common_tags, finish, log_once
+from lrstudy.study.outputs import Outcome
 from lrstudy.study.workspace import data_folder
 from lrstudy.theory import figures, measurements, toy
 from lrstudy.theory.branching import Branching, branching, cost, late_minus_early, trend
@@ -169,7 +170,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
 
     def last(name: str, epoch: int | None) -> list[float | None]:
         ends = [outcomes[place(seed, epoch)] for seed in params.theory.seeds]
-        return [end["epochs"][-1][name] if end and is_finished(end) else None for end in ends]
+        return [end.epochs[-1][name] if end and is_finished(end) else None for end in ends]
 
     ends = {(path["seed"], path["branch_epoch"]): path["epochs"][-1] for path in along}
 
@@ -288,7 +289,7 @@ def train_all(params: Params, experiment: Branching, parent: Journal, tags: dict
             pass
         for *_, task in ready:
             outcome = outcome_of(task["folder"])
-            if outcome["status"] == "diverged":
+            if outcome.status == "diverged":
                 finish(Journal(task["folder"], task["key"]), "diverged")
 
 
@@ -357,23 +358,23 @@ def place(seed: int, epoch: int | None) -> str:
     return f"seed {seed} trunk" if epoch is None else f"seed {seed} from {epoch}"
 
 
-def known_outcome(task: dict) -> dict | None:
+def known_outcome(task: dict) -> Outcome | None:
     """The path's outcome; None where it never began, because its trunk diverged before."""
     return outcome_of(task["folder"]) if (Path(task["folder"]) / "outcome.json").exists() else None
 
 
-def is_finished(outcome: dict | None) -> bool:
+def is_finished(outcome: Outcome | None) -> bool:
     """Whether the path came to its end."""
-    return outcome is not None and outcome["status"] == "finished"
+    return outcome is not None and outcome.status == "finished"
 
 
-def seconds(experiment: Branching, outcomes: dict[str, dict | None]) -> dict:
+def seconds(experiment: Branching, outcomes: dict[str, Outcome | None]) -> dict:
     """Seconds of computing: as it was done, and what it would have been had no path shared the trunk's
     epochs."""
     shared = alone = 0.0
     for seed, epoch, _ in experiment.paths():
         if outcome := outcomes[place(seed, epoch)]:
-            every = [record["compute_seconds"] for record in outcome["epochs"]]
+            every = [record["compute_seconds"] for record in outcome.epochs]
             alone += sum(every)
             shared += sum(every[epoch or 0 :])
     return {"trained": shared, "without_sharing": alone}

@@ -123,7 +123,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
     for _ in run_all(train_path, tasks.values(), *params.workers):
         pass
     outcomes = {at: outcome_of(task["folder"]) for at, task in tasks.items()}
-    solved = {at: task for at, task in tasks.items() if outcomes[at]["status"] == "finished"}
+    solved = {at: task for at, task in tasks.items() if outcomes[at].status == "finished"}
     tests = measure_all(
         f"level_sets {model} test metrics",
         measurements.test_metrics,
@@ -143,7 +143,7 @@ def run_model(params: Params, model: str, root: Path, sender: Sender) -> dict:
                 journal,
                 {f"test/{name}": [(0, found[name])] for name in SCORES},
             )
-        finish(journal, outcomes[at]["status"])
+        finish(journal, outcomes[at].status)
     measured = measure_all(
         f"level_sets {model} losses by epoch",
         measurements.at_epochs,

@@ -15,6 +15,7 @@ from lrstudy.errors import StudyError
 from lrstudy.files import locked, write_atomically
 from lrstudy.recipe.cells import Cell, make_cell
 from lrstudy.recipe.config import ControllerParams, Params, ScheduleRow
+from lrstudy.study.outputs import Outcome
 from lrstudy.study.runs import journaled_epochs, metric_values, progress_line, read_outcome, write_outcome
 from lrstudy.study.tasks import training_task
 from lrstudy.tracking.journal import Journal
@@ -95,7 +96,7 @@ def _is_done(task: dict) -> bool:
     outcome = read_outcome(folder)
     if outcome is None:
         return False
-    reached = len(outcome["epochs"])
+    reached = len(outcome.epochs)
     first = task["start"]["epoch"] + 1 if task["start"] else 1
     files = [weights_file(folder, epoch) for epoch in range(first, reached + 1)]
     files += [folder / f"branch-{epoch}.pt" for epoch in task["branches"] if epoch <= reached]
@@ -157,7 +158,7 @@ def _train(folder: Path, task: dict) -> None:
     checkpoint_file.unlink(missing_ok=True)
 
 
-def outcome_of(folder: str | Path) -> dict:
+def outcome_of(folder: str | Path) -> Outcome:
     """The finished path in ``folder``."""
     outcome = read_outcome(Path(folder))
     if outcome is None:
