@@ -85,7 +85,7 @@ lock: setup ## write requirements.lock from what is installed
 design: setup ## what can this study decide, before it trains? seeds, rows, smallest p, power, core-hours
 	@python -m lrstudy.design $(ARGS)
 
-faults: setup ## kill trainings and searches at 20 random moments each, stop MLflow's server in mid-run, and compare
+faults: setup ## kill the stages that train at 20 random moments each, stop MLflow's server in mid-run, and compare
 	@python tests/faults.py -o benchmarks/results/faults.json $(ARGS)
 
 audit: setup ## known vulnerabilities of the packages in requirements.lock (ADVISORIES=all.zip: without a network)

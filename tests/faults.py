@@ -1,12 +1,13 @@
-"""Kill the train and the tune stage at random moments, start them again, and compare with a run left alone.
+"""Kill stages that train at random moments, start them again, and compare with a run left alone.
 
-    python tests/faults.py [--kills 20] [--seed 0] [--only train tune outage] [-o results.json]
+    python tests/faults.py [--kills 20] [--seed 0] [--only train tune trainings outage] [-o results.json]
 
 A moment is one of the stage's file operations (open, write of a part of a checkpoint, rename, remove, mkdir), of
 whichever of its processes and threads: the stage runs once while they are counted, and is then killed with -9,
-workers and all, at moments drawn from equal parts of that span, a quarter of them while a checkpoint is half
-written. It is started again, and its history, weights, predictions, trials, records in the ledger and MLflow rows
-are compared with those of the run that was left alone.
+workers and all, at moments drawn from equal parts of that span, a quarter of them while a checkpoint or weights
+are half written. It is started again, and its history, weights, predictions, trials, records in the ledger and
+MLflow rows are compared with those of the run that was left alone. ``trainings`` has two cells whose trainings
+begin alike; after it the stages of one cell collect what it left.
 
 ``outage`` trains against a real ``mlflow server`` that is stopped after the second epoch and started again after
 the fourth, and counts the rows that are there at the end.
@@ -44,10 +45,10 @@ import yaml
 from composed import composed_params
 from tiny_data import MODELS, write_dataset
 
-MODEL, SCHEDULE = "lstm", "cosine"
-CELL = f"{MODEL}-{SCHEDULE}"
+MODEL, SCHEDULE = "lstm", "step"
+SCHEDULES = ["static", SCHEDULE]  # which begin alike
 EPOCHS, SEEDS, TRIALS = 6, [1, 2], 2  # three trials would be drawn, which takes longer than the search
-WRITING = "write checkpoint"
+WRITING = "write "  # a checkpoint, or weights
 _PARTS = 4  # in which a checkpoint is written, so that a kill can come in the midst of it
 
 
@@ -58,7 +59,7 @@ def make_template(folder: Path) -> Path:
     """A workspace with a tiny processed data set, params.yaml, tuned values and databases without rows."""
     write_dataset("text", folder / "data/processed/imdb")
     params = composed_params(
-        "data=sample", "preset=smoke", f"model={MODEL}", f"schedule={SCHEDULE}",
+        "data=sample", "preset=smoke", f"model={MODEL}", f"schedule={SCHEDULES}",
         f"num_epochs.imdb={EPOCHS}", "batch_size.imdb=16", f"train.seeds={SEEDS}", f"tune.num_trials={TRIALS}",
         "train.device=cpu",
     )  # fmt: skip
@@ -66,7 +67,7 @@ def make_template(folder: Path) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     tuned = folder / f"artifacts/tuned/{MODEL}/{SCHEDULE}/best.json"
     tuned.parent.mkdir(parents=True)
-    values = {"base_lr": 0.01, "min_factor": 0.0}
+    values = {"base_lr": 0.01, "gamma": 0.1, "first_drop": 0.5}
     tuned.write_text(
         json.dumps({"model": MODEL, "schedule": SCHEDULE, "source": "defaults", "values": values})
     )
@@ -136,6 +137,24 @@ def tune_stage() -> None:
 
     sys.argv = ["tune", MODEL, SCHEDULE]
     _with_forked_workers(tune.main)
+
+
+def trainings_stage() -> None:
+    """``python -m lrstudy.stages.trainings``."""
+    from lrstudy.stages import trainings
+
+    sys.argv = ["trainings"]
+    _with_forked_workers(trainings.main)
+
+
+def cell_stages() -> None:
+    """The stages of the cell, one after the other."""
+    from lrstudy.stages import evaluate
+
+    tune_stage()
+    train_stage()
+    sys.argv = ["evaluate", MODEL, SCHEDULE]
+    _with_forked_workers(evaluate.main)
 
 
 def _with_forked_workers(main: Callable[[], None]) -> None:
@@ -253,15 +272,39 @@ def found_after_tune(folder: Path) -> dict:
     } | mlflow_rows(folder / "mlflow.db")
 
 
+def found_after_trainings(folder: Path) -> dict:
+    """What the stage trainings left, and what the stages of the cell, which begin now, make of it."""
+    trainings = json.loads((folder / "artifacts/trainings.json").read_text())
+    records, kept = recorded(folder), folder / "checkpoints"
+    assert Stage(folder, cell_stages).run() == 0, (folder / "log").read_text()
+    evaluation = json.loads((folder / f"artifacts/evaluate/{MODEL}/{SCHEDULE}/metrics.json").read_text())
+    return (
+        found_after_tune(folder)
+        | found_after_train(folder)
+        | {
+            "trainings.json": trainings,
+            "ledger": records,
+            "nothing is added to the ledger": recorded(folder) == records,
+            "nothing is kept for others": not [*kept.rglob("after-*.pt"), *kept.rglob(".after-*.part")],
+            "scores": evaluation["scores"],
+        }
+    )
+
+
 def recorded(folder: Path) -> list[dict]:
-    """What the ledger has, file by file: each training once, none that cannot be read."""
+    """What the ledger has, file by file: each training once, none that cannot be read.
+
+    Of two trainings that begin alike the clock decides which is done first and which has epochs from it.
+    """
     from lrstudy.ledger import Ledger
 
     ledger = Ledger(folder / "ledger")
-    found = []
-    for path in ledger.paths():
-        record = ledger.read(path).model_dump()
-        del record["origin"]["ended"]
+    found, records = [], [ledger.read(path) for path in ledger.paths()]
+    for one in records:
+        if any(other != one and other.says_all_of(one) for other in records):
+            continue  # killed when the fuller one was there, and before this one was removed
+        record = one.model_dump()
+        del record["origin"]["ended"], record["shared"], record["format"]
         for name in ("seconds", "compute_seconds", "time"):
             del record["history"][name]
         found.append(record)
@@ -307,9 +350,16 @@ def duplicates(path: Path) -> int:
 # --------------------------------------------------------------------------------------------------- faults
 
 
+STAGES = {
+    "train": (train_stage, found_after_train),
+    "tune": (tune_stage, found_after_tune),
+    "trainings": (trainings_stage, found_after_trainings),
+}
+
+
 def kill_and_compare(name: str, kills: int, rng: random.Random, template: Path, scratch: Path) -> dict:
     """Kill the stage ``name`` at ``kills`` moments, each in a workspace of its own; how many results differ."""
-    main, read = {"train": (train_stage, found_after_train), "tune": (tune_stage, found_after_tune)}[name]
+    main, read = STAGES[name]
 
     def workspace(number: int) -> Path:
         return Path(shutil.copytree(template, scratch / f"{name}-{number}"))
@@ -510,7 +560,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python tests/faults.py", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of each stage (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
-    parser.add_argument("--only", nargs="+", choices=("train", "tune", "outage"), help="some of the three")
+    parser.add_argument("--only", nargs="+", choices=(*STAGES, "outage"), help="some of these")
     parser.add_argument("-o", "--output", type=Path, help="write the results there as JSON")
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -520,7 +570,7 @@ def main() -> int:
     results: dict[str, object] = {"seed": options.seed}
     scratch = Path(tempfile.mkdtemp(prefix="lrstudy-faults-"))
     template = make_template(scratch / "template")
-    for name in ("train", "tune"):
+    for name in STAGES:
         if not options.only or name in options.only:
             results[name] = kill_and_compare(name, options.kills, rng, template, scratch)
             shown = {k: v for k, v in results[name].items() if k not in ("killed_at", "different")}
@@ -532,7 +582,7 @@ def main() -> int:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(results, indent=1) + "\n")
     away = results.get("outage", {"missing": 0, "duplicates": 0})
-    wrong = sum(results[name]["differences"] for name in ("train", "tune") if name in results)
+    wrong = sum(results[name]["differences"] for name in STAGES if name in results)
     wrong += away["missing"] + away["duplicates"]
     if wrong:
         print(f"{wrong} differences; the workspaces are kept in {scratch}")

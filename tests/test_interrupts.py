@@ -174,9 +174,10 @@ def test_workers_end_with_their_stage_and_begin_nothing_more(tmp_path, sent, to_
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="faults.py forks its stages")
 def test_killed_stages_end_like_one_left_alone(tmp_path):
-    """A short form of `make faults`: kill -9 in the train and in the tune stage, start again, compare all."""
+    """A short form of `make faults`: kill -9 in the stages that train, start again, compare all."""
     command = [
-        sys.executable, str(TESTS / "faults.py"), "--only", "train", "tune", "--kills", "2", "--seed", "3",
+        sys.executable, str(TESTS / "faults.py"), "--only", "train", "tune", "trainings", "--kills", "2",
+        "--seed", "3",
         "-o", str(tmp_path / "found.json"),
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(TESTS.parent / "src")}
@@ -185,7 +186,7 @@ def test_killed_stages_end_like_one_left_alone(tmp_path):
     )
     assert done.returncode == 0, done.stdout
     found = json.loads((tmp_path / "found.json").read_text())
-    for stage in ("train", "tune"):
+    for stage in ("train", "tune", "trainings"):
         assert (found[stage]["kills"], found[stage]["differences"]) == (2, 0), found
         assert found[stage]["moments"] > 50
 

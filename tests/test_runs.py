@@ -696,6 +696,8 @@ def test_what_a_kill_left_half_written_is_removed_and_what_others_write_is_not(t
         ".checkpoint.next.1.part",
         ".outcome.json.1.part",
         ".last.safetensors.1.part",
+        ".after-3.pt.1.part",
+        ".progress.json.1.part",
         ".sent.json.1.part",
     ):
         (folder / name).write_bytes(b"half")

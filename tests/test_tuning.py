@@ -733,6 +733,15 @@ def test_the_database_has_every_trial_once_however_often_it_is_told(tmp_path, ke
         assert stored(database, study_name("resnet-step", key, phase)) == expected
 
 
+def test_two_processes_in_one_search_have_each_trial_in_the_database_once(tmp_path, key, database):
+    values = tune(make(), params(2, 2), Trainings())[0]["values"]
+    both = [Trials(make(), key, tmp_path, {}, tmp_path) for _ in range(2)]
+    for number in range(2):
+        for one in both:  # each has opened the study before the other one has told it the second trial
+            one.add(0, SEARCH, number, values, 0.5, {})
+    assert stored(database, study_name("resnet-step", key)) == {n: [("COMPLETE", 0.5)] for n in range(2)}
+
+
 def test_who_has_nothing_new_does_not_open_the_database_and_one_that_is_gone_is_told_again(
     tmp_path, key, monkeypatch
 ):

@@ -241,10 +241,10 @@ class Trials:
 
     def __init__(self, cell: Cell, key: str, root: Path, identity: dict[str, str], folder: Path):
         self.cell, self.key, self.root, self.identity = cell, key, root, identity
-        self._note = folder / "in-optuna.json"
+        self._note, self._lock = folder / "in-optuna.json", folder / "in-optuna.lock"
         self._told = self._read_note()
         self._space: dict[str, Distribution] = {}
-        self._studies: dict[str, tuple[optuna.Study, set[int]]] = {}
+        self._studies: dict[str, optuna.Study] = {}
 
     @property
     def is_new(self) -> bool:
@@ -258,15 +258,14 @@ class Trials:
         name = study_name(self.cell.name, self.key, phase, search)
         if number in self._told.get(name, ()):
             return
-        with _clear_database_errors(self.root):
+        # Another process may go through the same search: who has the lock looks and adds.
+        with _clear_database_errors(self.root), locked(self._lock):
             if name not in self._studies:
                 self._space = distributions(self.cell)
-                study = _open_study(name, _open_storage(self.root), self.root, self.identity)
-                there = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-                self._studies[name] = study, {trial.user_attrs.get("number", -1) for trial in there}
-            study, numbers = self._studies[name]
-            if number not in numbers:
-                study.add_trial(
+                self._studies[name] = _open_study(name, _open_storage(self.root), self.root, self.identity)
+            there = self._studies[name].get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            if all(trial.user_attrs.get("number") != number for trial in there):
+                self._studies[name].add_trial(
                     create_trial(
                         params=values,
                         distributions=dict(self._space),
@@ -274,7 +273,6 @@ class Trials:
                         user_attrs={"number": number, **known},
                     )
                 )
-                numbers.add(number)
         self._told.setdefault(name, []).append(number)
         write_json(self._note, {"database": server_name(storage_uri(self.root)), "trials": self._told})
 

@@ -298,6 +298,8 @@ def _train(folder: Path, task: dict) -> None:
         *_CHECKPOINTS,
         "checkpoint.next",
         "outcome.json",
+        PROGRESS,
+        KEPT.format("*"),
         *(f"{name}.safetensors" for name in WEIGHTS),
     ):
         for part in folder.glob(f".{name}.*.part"):
