@@ -209,7 +209,7 @@ def test_dvc_finds_stale_what_the_code_of_its_trainings_makes_stale(first, tmp_p
     assert changed_stages(clone) == set()
     edit(clone, "schedules", "_half_cosine(t / num_epochs)", "_half_cosine(t / num_epochs) ** 2")
     cells = {f"{stage}@lstm-cosine" for stage in ("tune", "train", "evaluate")}
-    assert changed_stages(clone) == cells | {"timing@lstm"}
+    assert changed_stages(clone) == cells | {"timing@lstm", "trainings"}
     printed = clone.run(sys.executable, "-m", "lrstudy.why", "lstm-cosine")
     assert "the code of the schedule (`cosine`)" in printed
     edit(clone, "training/loop", "lr = base_lr * controller.factor", "lr = base_lr / controller.factor")
