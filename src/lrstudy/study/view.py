@@ -76,11 +76,13 @@ class View:
     def _summary(self) -> str:
         """How far all is, in words."""
         progress = self._progress
+        if not (progress.done or progress.running or progress.failed):
+            return "planning"
         words = [f"{progress.done} done", f"{len(progress.running)} running", f"{progress.ready} ready"]
         if progress.failed:
             words.append(f"{len(progress.failed)} cells failed")
         left = self._costs.left(progress)
-        if self._costs.are_known and left > 0:
+        if self._costs.are_known and left >= 1:
             words.append(f"{left / 3600:.1f} core-hours left, {_clock(left / max(1, progress.room))}")
         return ", ".join(words)
 
