@@ -1,6 +1,8 @@
 """Trainings that begin alike are trained once, and come to what they would have come to alone, bit for bit."""
 
+import errno
 import gzip
+import os
 import random
 from pathlib import Path
 
@@ -300,6 +302,24 @@ def test_a_checkpoint_that_cannot_be_read_costs_only_time(tmp_path, data, alone,
     said = capsys.readouterr().err
     assert "after-3.pt: not taken" in said
     assert "has its first 1 epochs in common with static" in said
+
+
+def test_a_checkpoint_for_others_that_cannot_be_written_costs_only_time(tmp_path, data, alone, one_thread):
+    """As where a user's quota is full, of which the disk's free space says nothing."""
+    from lrstudy.files import write_atomically
+    from lrstudy.study import runs
+
+    def refused(path, content):
+        if Path(path).name.startswith("after-"):
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        write_atomically(path, content)
+
+    static = tasks_of(tmp_path, data, ["static"])["static"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "write_atomically", refused)
+        train_run(static | {"keep_at": [1, 3]})
+    assert numbers(Ledger(tmp_path / "ledger").find(static["key"])) == numbers(alone["static"])
+    assert not kept_for_others(Path(static["folder"]))
 
 
 def test_a_training_that_was_killed_goes_on_and_still_says_what_it_shared(tmp_path, data, alone, one_thread):

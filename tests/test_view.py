@@ -88,7 +88,7 @@ def test_a_terminal_shows_each_training_with_its_last_epoch_and_a_line_for_all(c
         ]
     )
     assert second == "lstm-cosine seed 2"
-    assert summary == "7 done, 2 running, 1 ready, 1 cells failed, 3.0 core-hours left, 1 h 30 min"
+    assert summary == "7 done, 2 running, 1 ready, 1 cell failed, 3.0 core-hours left, 1 h 30 min"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"epoch": 1}'])

@@ -7,6 +7,7 @@ MLflow. What cannot be read is set aside, said so, and made again. The folder ma
 ledger is not trained again.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -406,7 +407,8 @@ def _keep_for_others(folder: Path, state: dict, task: dict) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     if shutil.disk_usage(folder).free > _ROOM * len(content.getvalue()):
-        write_atomically(folder / KEPT.format(len(state["epochs"])), content.getvalue())
+        with contextlib.suppress(OSError):  # a quota, for one; the others can do without
+            write_atomically(folder / KEPT.format(len(state["epochs"])), content.getvalue())
 
 
 def _write_checkpoint(folder: Path, state: dict) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lrstudy.study.engine import Costs, Job, Progress
 from lrstudy.study.runs import PROGRESS
+from lrstudy.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -80,7 +81,7 @@ class View:
             return "planning"
         words = [f"{progress.done} done", f"{len(progress.running)} running", f"{progress.ready} ready"]
         if progress.failed:
-            words.append(f"{len(progress.failed)} cells failed")
+            words.append(f"{counted(len(progress.failed), 'cell')} failed")
         left = self._costs.left(progress)
         if self._costs.are_known and left >= 1:
             words.append(f"{left / 3600:.1f} core-hours left, {_clock(left / max(1, progress.room))}")
