@@ -93,7 +93,10 @@ def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None
     cell = plan.cell
     lacking = growing(Plan(cell, plan.headline), study.params, meta, study.root, study.find)
     if next(lacking, None) is not None and not study.is_wanted(cell.name):
-        study.say(f"{cell.name}: not all of it is in the ledger, but no stage of it changed: left as it is")
+        study.say(
+            f"{cell.name}: not all of it is in the ledger, but no stage of it changed: left as it is; "
+            f"`dvc repro --force train@{cell.name}` trains what is missing"
+        )
         return
     study.sharing.expect(cell)
     try:
