@@ -432,7 +432,7 @@ def test_the_machinery_is_no_part_of_what_a_stage_computes(copied):
     edit(
         copied,
         "analysis/comparison",
-        ('"effect": summary and summary.mean', '"effect": summary and 2 * summary.mean'),
+        ("effect=summary and summary.mean", "effect=summary and 2 * summary.mean"),
     )
     assert {name for name, found in behind().items() if found != before[name]} == {"compare"}
 

@@ -32,6 +32,7 @@ from lrstudy.ledger.__main__ import cell_of, main
 from lrstudy.ledger.equivalence import Equivalence, Pair, write_equivalence
 from lrstudy.ledger.record import (
     ALWAYS_IN_FINAL,
+    FORMAT,
     MAX_BYTES,
     MAX_TEXT,
     WEIGHTS,
@@ -100,6 +101,8 @@ def forge(folder: Path, content: dict | bytes, identity: str | None = None) -> P
     """A record's file as somebody writes it who knows the format: the name fits whatever the content is."""
     if isinstance(content, dict):
         identity = identity or content.get("identity", "0" * 64)
+        if content.get("shared", "") is None:  # as records of format 1 are written
+            content = {name: part for name, part in content.items() if name != "shared"}
         content = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -113,7 +116,7 @@ def place_newer(ledger: Ledger, found: Record) -> Path:
     """The training as a later version of the code has recorded it, which this one cannot read."""
     shelf = ledger.trainings / found.identity[:2]
     shelf.mkdir(parents=True, exist_ok=True)
-    return forge(shelf, found.model_dump(mode="json") | {"format": 2, "a new field": 1})
+    return forge(shelf, found.model_dump(mode="json") | {"format": FORMAT + 1, "a new field": 1})
 
 
 def renamed(content: dict) -> dict:
@@ -318,9 +321,9 @@ def with_scores(weights: str = "last", **changes):
 
 
 FORGED = {
-    "an older format": (lambda c: c | {"format": 0}, "format 0; this version reads format 1."),
-    "true for a format": (lambda c: c | {"format": True}, "format True; this version reads format 1."),
-    "half a number for a format": (lambda c: c | {"format": 1.5}, "format 1.5; this version reads format 1."),
+    "an older format": (lambda c: c | {"format": 0}, "format 0; this version reads 1 to 2."),
+    "true for a format": (lambda c: c | {"format": True}, "format True; this version reads 1 to 2."),
+    "half a number for a format": (lambda c: c | {"format": 1.5}, "format 1.5; this version reads 1 to 2."),
     "no format": (lambda c: {k: v for k, v in c.items() if k != "format"}, "format None"),
     "a field too many": (lambda c: c | {"__class__": "os.system"}, "__class__: Extra inputs are not permitted"),
     "a field too few": (lambda c: {k: v for k, v in c.items() if k != "labels"}, "labels: Field required"),
@@ -432,7 +435,7 @@ def test_the_forged_records_differ_from_a_good_one_in_what_is_said_alone(tmp_pat
     assert read_record(path) == good
 
 
-@pytest.mark.parametrize("its_format", [2, 10**400])
+@pytest.mark.parametrize("its_format", [FORMAT + 1, 10**400])
 def test_a_record_of_a_newer_format_is_not_called_damaged(tmp_path, its_format):
     path = forge(tmp_path, training().model_dump(mode="json") | {"format": its_format})
     with pytest.raises(NewerRecord) as caught:
@@ -447,9 +450,9 @@ def test_a_record_of_a_newer_format_is_not_called_damaged(tmp_path, its_format):
 
 def test_a_record_that_was_edited_to_be_of_a_newer_format_is_damaged(tmp_path):
     path = place(tmp_path, training())
-    content = training().model_dump(mode="json") | {"format": 2}
+    content = training().model_dump(mode="json") | {"format": 3}
     path.write_bytes(gzip.compress(json.dumps(content).encode()))
-    with pytest.raises(DamagedRecord, match=r"format 2; this version reads format 1\.$"):
+    with pytest.raises(DamagedRecord, match=r"format 3; this version reads 1 to 2\.$"):
         read_record(path)
 
 
@@ -935,7 +938,7 @@ SAID = {
     "truncated": "cannot be unpacked (Compressed file ended before the end-of-stream marker was reached).",
     "edited number": "not the content that its name is made of: it was changed by hand.",
     "swapped identity": "settings, data and code have the identity",
-    "wrong version": "not readable by this version: format 2, and it reads format 1; update lrstudy",
+    "wrong version": "not readable by this version: format 3, and it reads up to 2; update lrstudy",
     "NaN": "not JSON (NaN is no number of JSON's).",
     "huge": "1,000,001 bytes; a record has at most 1,000,000.",
     "not UTF-8": "not UTF-8.",

@@ -13,8 +13,10 @@ from lrstudy.data import preprocessing, references, sources
 from lrstudy.data.references import measure_reference
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
+from lrstudy.ledger.record import Data
 from lrstudy.stages.compare import references as compared
 from lrstudy.stages.references import main
+from lrstudy.study.outputs import Reference
 
 
 def reviews(count: int, seed: int) -> tuple[list[str], np.ndarray]:
@@ -155,13 +157,13 @@ def test_compare_takes_the_references_of_the_data_that_was_trained_on(tmp_path, 
     data = {
         "dataset": "imdb", "label": "IMDB", "official": True, "fingerprint": "1adb", "num_examples": {"train": 1},
     }  # fmt: skip
-    trained_on = {"imdb": data}
+    trained_on = {"imdb": Data(**data)}
     assert compared(trained_on) == {}
     assert "imdb.json: not there; `dvc repro references@imdb` makes it" in capsys.readouterr().err
     reference = {"title": "t", "metrics": {}, "seconds": 1.0, "data": data, "processor": "p"}
     write_json("reports/references/imdb.json", reference)
     write_json("reports/references/cifar10.json", reference)  # of a study that had images
-    assert compared(trained_on) == {"imdb": reference}
+    assert compared(trained_on) == {"imdb": Reference.model_validate(reference)}
     write_json("reports/references/imdb.json", reference | {"data": data | {"fingerprint": "0000"}})
     assert compared(trained_on) == {}
     assert (

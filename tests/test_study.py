@@ -44,6 +44,8 @@ def on(monkeypatch, device: str, bfloat16: bool) -> None:
     monkeypatch.setattr(
         devices, "choose_dtype", lambda asked, _: dtype if asked == "auto" else getattr(torch, asked)
     )
+    monkeypatch.setattr(study, "has_accelerator", lambda: device != "cpu")
+    monkeypatch.setattr(study, "multiplies_bfloat16", lambda: bfloat16)
 
 
 def test_a_task_has_all_that_a_training_depends_on_and_a_folder_named_after_it(monkeypatch):

@@ -511,7 +511,7 @@ def read_record(path: Path) -> Record:
             f"{printable(path, 4096)}: not readable by this version: format {printable(its_format, 20)}, and "
             f"it reads up to {FORMAT}; update lrstudy (`git pull`, then `make setup`)."
         )
-    if type(its_format) is not int or its_format < 1:
+    if type(its_format) is not int or not 1 <= its_format <= FORMAT:
         raise _damaged(path, f"format {its_format!r:.40}; this version reads 1 to {FORMAT}")
     try:
         record = Record.model_validate(content)
