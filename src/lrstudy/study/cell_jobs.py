@@ -78,14 +78,12 @@ class Searched:
         trials: of each search.
         figures: Optuna's, of all trials.
         key: identifies what was searched.
-        folder: of the searches' journal.
     """
 
     best: Best
     trials: list[list[dict]]
     figures: list[Path]
     key: str
-    folder: Path
 
 
 def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None, None]:
@@ -147,7 +145,7 @@ def search_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], No
         best = yield from _training_jobs(study, growing, plan.needs)
         figures = _figures(cell, together(plan.searches), tracked.journal.folder)
         tracked.end(plan.searches, [best_trial(trials) for trials in plan.searches], figures)
-    return Searched(best, plan.searches, figures, key, tracked.journal.folder)
+    return Searched(best, plan.searches, figures, key)
 
 
 def _figures(cell: Cell, trials: list[dict], folder: Path) -> list[Path]:

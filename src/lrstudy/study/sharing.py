@@ -6,7 +6,7 @@ checkpoint that it left. What is the same throughout a recorded training needs n
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,14 +187,14 @@ class Sharing:
         }
 
     @staticmethod
-    def _wanted(task: dict, others: Iterable[dict]) -> Iterator[int]:
+    def _wanted(task: dict, others: Iterable[dict]) -> set[int]:
         """After which epochs of a training one of the others may begin."""
         wanted: set[int] = set()
         for other in others:
             shared = common(task, other)
             alike = other["settings"]["controller"] == task["settings"]["controller"]
             wanted |= {shared} if alike and shared else set(range(1, shared + 1))
-        return iter(wanted)
+        return wanted
 
     def end(self, task: dict) -> list[str]:
         """A training has ended, and is known if it has a record; returns those that waited for it, by key."""
