@@ -9,8 +9,10 @@ import pytest
 # of their own would wait for each other in loops that take the cores from the others.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A busy machine must not fail a test, nor the first call of a library that loads slowly.
-hypothesis.settings.register_profile("lrstudy", deadline=None)
+# A busy machine must not fail a test, nor the first call of a library that loads slowly. Examples are the same in
+# every run, so that a change fails for what it changed; `pytest --hypothesis-profile=explore` draws new ones.
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.register_profile("lrstudy", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("lrstudy")
 
 
