@@ -120,7 +120,6 @@ def planning(cells: int) -> dict:
         }
         for model in content["model"] for schedule in ("static", "step", "cosine")
     }  # fmt: skip
-    content["searches"] = content["cells"]
     params = check_params(content)
     made = [make_cell(params, one.model, one.schedule) for one in params.cells.values()]
     with tempfile.TemporaryDirectory() as folder:

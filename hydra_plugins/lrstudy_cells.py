@@ -13,7 +13,7 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -296,16 +296,49 @@ def _key(section: str, values: DictConfig, dataset: str) -> str:
     return f"dataset.{dataset}.{section}"
 
 
-def study_searches(cells: DictConfig) -> DictConfig:
+def _searching(cells: Mapping[Any, Any]) -> dict[str, Any]:
     """The cells that search for their own values."""
-    return OmegaConf.create(
-        {name: cell for name, cell in cells.items() if cell.tuned == f"{cell.model}/{cell.schedule}"}
-    )
+    return {str(name): cell for name, cell in cells.items() if cell.tuned == f"{cell.model}/{cell.schedule}"}
+
+
+MOST_STAGED = 60
+"""Cells that have stages of their own where ``stage_per`` is auto: DVC writes and reads all of its lock for
+every stage that it runs, so its own cost grows with their square."""
+
+
+def study_stages(cells: DictConfig, stage_per: str) -> DictConfig:
+    """What DVC's stages of the cells are over: one for each cell, or one for all cells of a model.
+
+    Returns:
+        ``cells``, and ``searches`` of the cells that search for their own values. By the stages' item: the
+        ``arguments`` of the stages' scripts; the ``folder`` in artifacts/ and the one where the values are
+        from, ``tuned``; ``model`` and ``dataset``; keys of params.yaml: of its ``schedule`` or schedules,
+        its ``num_epochs`` and ``batch_size``.
+    """
+    per = ("cell" if len(cells) <= MOST_STAGED else "model") if stage_per == "auto" else stage_per
+
+    def staged(chosen: Mapping[Any, Any]) -> dict[str, dict[str, str]]:
+        items = {}
+        for name, cell in chosen.items():
+            alone = per == "cell"
+            items[str(name) if alone else cell.model] = {
+                "arguments": f"{cell.model} {cell.schedule}" if alone else cell.model,
+                "folder": f"{cell.model}/{cell.schedule}" if alone else cell.model,
+                "tuned": cell.tuned if alone else cell.tuned.partition("/")[0],
+                "model": cell.model,
+                "dataset": cell.dataset,
+                "schedule": f"schedule.{cell.schedule}" if alone else "schedule",
+                "num_epochs": cell.num_epochs,
+                "batch_size": cell.batch_size,
+            }
+        return items
+
+    return OmegaConf.create({"cells": staged(cells), "searches": staged(_searching(cells))})
 
 
 def study_timed(cells: DictConfig) -> DictConfig:
     """Of each model that searches for its own values a cell: an update costs the same at all lengths."""
-    return OmegaConf.create({cell.model: cell for cell in study_searches(cells).values()})
+    return OmegaConf.create({cell.model: cell for cell in _searching(cells).values()})
 
 
 def study_datasets(cells: DictConfig) -> ListConfig:
@@ -371,7 +404,7 @@ def _passed_on(resolver: Callable[..., Container]) -> Callable[..., Container]:
 for _resolver in (
     study_known_datasets,
     study_cells,
-    study_searches,
+    study_stages,
     study_timed,
     study_datasets,
     study_described,

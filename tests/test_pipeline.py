@@ -1,5 +1,6 @@
 """Contracts between dvc.yaml, params.yaml, conf/ and the code."""
 
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -27,15 +28,17 @@ WALK = [
 ]  # fmt: skip
 OF_CELLS = ["tune", "train", "evaluate"]
 OF_MODELS = ["timing"]
-OVER = dict.fromkeys(OF_CELLS, "${cells}") | {"tune": "${searches}"} | dict.fromkeys(OF_MODELS, "${timed}")
+OVER = (
+    dict.fromkeys(OF_CELLS, "${stages.cells}")
+    | {"tune": "${stages.searches}"}
+    | dict.fromkeys(OF_MODELS, "${timed}")
+)
 
 
 @pytest.mark.parametrize("name", WALK)
 def test_a_stage_depends_on_what_its_code_means_and_on_no_module_by_itself(name):
     """The stage `code` writes these files: see tests/test_identity.py."""
-    of_cell = "/${item.model}-${item.schedule}"
-    item = {"${cells}": of_cell, "${searches}": of_cell, "${timed}": "/${key}"}
-    own = f"artifacts/code/{name}{item.get(OVER.get(name), '')}.json"
+    own = f"artifacts/code/{name}{'/${key}' if name in OVER else ''}.json"
     deps = STAGES[name]["deps"]
     assert own in deps
     assert [dep for dep in deps if dep.startswith("artifacts/code")] == [own]
@@ -197,12 +200,12 @@ def test_every_key_of_params_is_declared_by_some_stage(preset):
     for name, stage in STAGES.items():
         items = DVC[name].get("foreach", "")
         for declaration in stage.get("params", []):
-            if items in ("${cells}", "${searches}", "${timed}"):
+            if items in OVER.values():
                 declared |= {
                     re.sub(r"\$\{item\.(\w+)\}", lambda key, c=c: c[key[1]], declaration).replace(
                         "${key}", of
                     )
-                    for of, c in params[items[2:-1]].items()
+                    for of, c in functools.reduce(dict.get, items[2:-1].split("."), params).items()
                 }
             elif items in ("${dataset}", "${datasets}"):
                 declared |= {re.sub(r"\$\{(key|item)\}", one, declaration) for one in params["datasets"]}
@@ -446,7 +449,7 @@ def test_what_does_not_fit_a_cell_gets_one_clear_error(changes, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("section", ["model", "schedule", "cells", "searches", "timed"])
+@pytest.mark.parametrize("section", ["model", "schedule", "cells", "timed"])
 def test_a_key_that_breaks_a_line_breaks_no_message(section):
     params = compose()
     params[section]["\n"] = 5

@@ -327,6 +327,26 @@ class CellParams(_Section):
     batch_size: str  # ... and the one that has its batch size
 
 
+class StageParams(_Section):
+    """One of DVC's stages of cells: those of a model, or one of them."""
+
+    arguments: Annotated[str, Field(pattern=r"^\w+( \w+)?$")]  # <model>, or <model> <schedule>
+    folder: str  # in artifacts/tuned, artifacts/train and artifacts/evaluate
+    tuned: str  # the folder in artifacts/tuned that its values are from
+    model: str
+    dataset: str
+    schedule: str  # the key of params.yaml that has its schedule, or all
+    num_epochs: str  # the key of params.yaml that has its length
+    batch_size: str  # ... and the one that has its batch size
+
+
+class StagesParams(_Section):
+    """What DVC's stages of the cells are over, by their names."""
+
+    cells: dict[str, StageParams]
+    searches: dict[str, StageParams]
+
+
 class PerModel(_Section):
     """Each model trains with the optimizer of its own section."""
 
@@ -351,12 +371,23 @@ class Params(_Section):
     theory: TheoryParams
     parallel: ParallelParams
     cells: dict[str, CellParams]
-    searches: dict[str, CellParams]  # of the cells those that search for their own values
+    stage_per: Literal["auto", "cell", "model"]
+    stages: StagesParams
     timed: dict[str, CellParams]  # by model a cell of it, where the model searches for its own values
     datasets: list[str]
     outside: list[str]  # packages and modules in the repository's root whose code is named
     dataset: dict[str, Dataset]  # what the conf files of these say
     known_datasets: list[str]  # all that have a conf file
+
+    @property
+    def searches(self) -> dict[str, CellParams]:
+        """Of the cells those that search for their own values."""
+        return {name: one for name, one in self.cells.items() if one.tuned == f"{one.model}/{one.schedule}"}
+
+    def staged(self, model: str, schedule: str) -> str:
+        """What DVC calls the cell's stages: ``train@<this>``."""
+        alone = f"{model}-{schedule}"
+        return alone if alone in self.stages.cells else model
 
     @property
     def workers(self) -> tuple[int, str, Cluster | None]:

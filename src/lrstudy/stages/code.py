@@ -52,7 +52,10 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
     """The files of artifacts/code by name, for every stage of dvc.yaml that runs a script of this package."""
     stages = yaml.safe_load(Path("dvc.yaml").read_text("utf-8"))["stages"]
     cells = {name: make_cell(params, one.model, one.schedule) for name, one in params.cells.items()}
-    of_cells = {"${cells}": cells, "${searches}": {name: cells[name] for name in params.searches}}
+    of_cells = {
+        "${stages.cells}": (params.stages.cells, params.cells),
+        "${stages.searches}": (params.stages.searches, params.searches),
+    }
     files = {}
     for stage, described in stages.items():
         if stage in ("outside", "code"):
@@ -60,8 +63,13 @@ def code_files(params: Params, ledger: Ledger) -> dict[str, Code]:
         own = {"stage": digest(code_behind(f"lrstudy.stages.{stage}.main", without=LOOP))}
         # The trainings' own code stands beside it, as far as the stage's cells use it.
         if (foreach := described.get("foreach")) in of_cells:
-            for name, cell in of_cells[foreach].items():
-                files[f"{stage}/{name}.json"] = own | ledger.canonical(training_code(cell.settings()))
+            staged, listed = of_cells[foreach]
+            for name in staged:
+                files[f"{stage}/{name}.json"] = own | (
+                    ledger.canonical(training_code(cells[name].settings()))
+                    if name in cells
+                    else {one: _trained_by(cells[one], ledger) for one in listed if listed[one].model == name}
+                )
         elif foreach == "${timed}":
             for model in params.timed:
                 files[f"{stage}/{model}.json"] = own | {

@@ -1,4 +1,4 @@
-"""Measure a trained cell on the test split: python -m lrstudy.stages.evaluate MODEL SCHEDULE.
+"""Measure trained cells on the test split: python -m lrstudy.stages.evaluate MODEL [SCHEDULE].
 
 What it finds goes into each training's record in the ledger, example by example; what is there already is
 taken from it, and needs no weights.
@@ -12,8 +12,9 @@ from lrstudy.errors import StudyError
 from lrstudy.ledger import Ledger, Record
 from lrstudy.process.command import run_stage
 from lrstudy.process.parallel import run_all
-from lrstudy.recipe.config import load_params, workspace_root
-from lrstudy.stages import cell_arguments
+from lrstudy.recipe.cells import Cell
+from lrstudy.recipe.config import Params, load_params, workspace_root
+from lrstudy.stages import cells_asked_for
 from lrstudy.study.collect import scores_of
 from lrstudy.study.measuring import measure_run, measuring_task
 from lrstudy.study.outputs import Evaluation, SeedRun, Training
@@ -25,10 +26,17 @@ from lrstudy.tracking.store import Sender
 
 
 def main() -> None:
-    model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
-    trained, name = train_folder(model, schedule), f"{model}-{schedule}"
-    training = Training.read(trained / "training.json", f"train@{name}")
+    for cell in cells_asked_for(params):
+        evaluate(cell, params, root)
+
+
+def evaluate(asked: Cell, params: Params, root: Path) -> None:
+    """Measure one cell, and write the stage's output for it."""
+    model, schedule = asked.model_name, asked.schedule_name
+    stage = f"train@{params.staged(model, schedule)}"
+    trained, name = train_folder(model, schedule), asked.name
+    training = Training.read(trained / "training.json", stage)
     folder, ledger = data_folder(training.dataset), Ledger(ledger_folder(root))
     meta = read_meta(folder)
     cell, seeds = _journals(training, root)
@@ -37,7 +45,7 @@ def main() -> None:
         if evaluated(ledger, seed, run) is not None:
             print(f"{name} seed {seed}: test results are in the ledger", file=sys.stderr)
         else:
-            tasks.append(_task(ledger, training, seed, folder))
+            tasks.append(_task(ledger, training, seed, folder, stage))
     with Sender(root) as sender:
         for journal in (cell, *seeds.values()):
             sender.follow(journal.folder)
@@ -59,7 +67,7 @@ def main() -> None:
     ).write(evaluate_folder(model, schedule) / "metrics.json")
 
 
-def _task(ledger: Ledger, training: Training, seed: str, data: Path) -> dict:
+def _task(ledger: Ledger, training: Training, seed: str, data: Path, stage: str) -> dict:
     """What measures a seed that is not measured yet; its weights are in the train stage's output."""
     name, run = f"{training.model}-{training.schedule}", training.seeds[seed]
     if not run.weights:
@@ -70,7 +78,7 @@ def _task(ledger: Ledger, training: Training, seed: str, data: Path) -> dict:
         raise StudyError(
             f"{name}: trained and not measured on test data yet, and without weights here: seed "
             f"{', '.join(without)}. `dvc pull` may bring the weights; else train again: "
-            f"`python -m lrstudy.ledger retrain {identities}`, then `dvc repro --force -s train@{name}` and "
+            f"`python -m lrstudy.ledger retrain {identities}`, then `dvc repro --force -s {stage}` and "
             "`dvc repro`."
         )
     weights = train_folder(training.model, training.schedule) / f"seed-{seed}"
@@ -82,7 +90,7 @@ def _task(ledger: Ledger, training: Training, seed: str, data: Path) -> dict:
             "identities": [run.identity],
         },
         data,
-        f"train@{name}",
+        stage,
         [weights],
     )
     if task is None:

@@ -13,7 +13,7 @@ from lrstudy.analysis.records import Comparison
 from lrstudy.checked import read_bytes
 from lrstudy.files import write_json
 from lrstudy.process.command import run_stage
-from lrstudy.recipe.config import workspace_root
+from lrstudy.recipe.config import Params, load_params, workspace_root
 from lrstudy.report.document import read_comparison
 from lrstudy.study.journals import ended_as, finish, under_way
 from lrstudy.study.outputs import Training
@@ -40,7 +40,7 @@ class Champion(NamedTuple):
 
 
 def main() -> None:
-    root = workspace_root()
+    params, root = load_params(), workspace_root()
     comparison = read_comparison(REPORTS / "comparison.json")
     attached = {name: read_bytes(REPORTS / name, stage) for name, stage in ATTACHED.items()}
     key = f"report-{hashlib.sha256(b''.join(attached.values())).hexdigest()}"
@@ -63,7 +63,7 @@ def main() -> None:
         registered = {
             dataset: run
             for dataset, best in chosen.items()
-            if (run := champions_run(dataset, best, root)) is not None
+            if (run := champions_run(dataset, best, params, root)) is not None
         }
         for run in registered.values():
             sender.follow(run.folder)
@@ -95,17 +95,17 @@ def main() -> None:
     )
 
 
-def champions_run(dataset: str, best: Champion, root: Path) -> Journal | None:
+def champions_run(dataset: str, best: Champion, params: Params, root: Path) -> Journal | None:
     """The journal of a champion's run, which has its model; None, and why, where its weights are not here."""
-    cell = f"{best.model}-{best.schedule}"
+    cell, stage = f"{best.model}-{best.schedule}", f"train@{params.staged(best.model, best.schedule)}"
     trained = train_folder(best.model, best.schedule)
-    training = Training.read(trained / "training.json", f"train@{cell}")
+    training = Training.read(trained / "training.json", stage)
     run = training.seeds[best.seed]
     if not run.weights:
         print(
             f"publish: {dataset}: the champion is {cell} seed {best.seed}, whose weights are not here; "
             "it is not registered. `dvc pull` may bring them; else train it again: `python -m lrstudy.ledger "
-            f"retrain {run.identity[:16]}`, then `dvc repro --force -s train@{cell}` and `dvc repro`.",
+            f"retrain {run.identity[:16]}`, then `dvc repro --force -s {stage}` and `dvc repro`.",
             file=sys.stderr,
         )
         return None
@@ -119,7 +119,7 @@ def champions_run(dataset: str, best: Champion, root: Path) -> Journal | None:
             training.settings["model"],
             data_folder(training.dataset),
             trained / f"seed-{best.seed}" / "last.safetensors",
-            f"train@{cell}",
+            stage,
         )
         tags = {
             "model": best.model,

@@ -1,15 +1,16 @@
-"""Train a cell with every seed: python -m lrstudy.stages.train MODEL SCHEDULE."""
+"""Train a cell, or all of a model's, with every seed: python -m lrstudy.stages.train MODEL [SCHEDULE]."""
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from lrstudy.data import read_meta
 from lrstudy.ledger.record import OF_THE_CLOCK, Record
 from lrstudy.process.command import run_stage
-from lrstudy.recipe.cells import make_cell, searching_cell
-from lrstudy.recipe.config import load_params, workspace_root
-from lrstudy.stages import cell_arguments
+from lrstudy.recipe.cells import searching_cell
+from lrstudy.recipe.config import Params, load_params, workspace_root
+from lrstudy.stages import cells_asked_for
 from lrstudy.study.cell_jobs import seed_jobs, weights_folders
 from lrstudy.study.collect import of_training
 from lrstudy.study.outputs import HISTORY, Best, SeedRun, Tracked, Training
@@ -23,20 +24,31 @@ from lrstudy.tracking.store import Sender
 
 
 def main() -> None:
-    model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
-    cell = make_cell(params, model, schedule)
-    meta = read_meta(data_folder(cell.dataset))
-    searching = searching_cell(params, cell)
-    tuned = Best.read(tuned_file(searching.model_name, schedule), f"tune@{searching.name}")
-    plan = Plan(cell, params.dataset[cell.dataset].metric)
-    jobs = {cell.name: lambda study: seed_jobs(study, plan, tuned, meta)}
+    cells = cells_asked_for(params)
+    meta = read_meta(data_folder(cells[0].dataset))
+    metric = params.dataset[cells[0].dataset].metric
+    jobs, plans, tuned = {}, {}, {}
+    for cell in cells:
+        searching = searching_cell(params, cell)
+        model, schedule = searching.model_name, searching.schedule_name
+        tuned[cell.name] = Best.read(tuned_file(model, schedule), f"tune@{params.staged(model, schedule)}")
+        plans[cell.name] = Plan(cell, metric)
+        jobs[cell.name] = partial(seed_jobs, plan=plans[cell.name], best=tuned[cell.name], meta=meta)
     with Sender(root) as sender:
-        tracked: TrackedCell = work_on(jobs, params, root, len(params.train.seeds), sender.follow)[cell.name]
+        tracked = work_on(jobs, params, root, len(cells) * len(params.train.seeds), sender.follow)
+    for name, plan in plans.items():
+        _write(plan, params, tuned[name], tracked[name], root, sender.run_ids)
 
-    tasks = tracked.tasks
+
+def _write(
+    plan: Plan, params: Params, tuned: Best, tracked: TrackedCell, root: Path, run_ids: Mapping[str, str]
+) -> None:
+    """The stage's output for a cell."""
+    cell, tasks = plan.cell, tracked.tasks
+    searching = searching_cell(params, cell)
     records = {seed: record_of(task) for seed, task in tasks.items()}
-    output = train_folder(model, schedule)
+    output = train_folder(cell.model_name, cell.schedule_name)
     here = place_weights(tasks, output, root)
     for seed, record in here.items():
         if record is not None and records[seed].test is None:
@@ -44,19 +56,19 @@ def main() -> None:
     HISTORY.write(output / "history.csv", history_rows(records))
     settings = next(iter(tasks.values()))["settings"]
     Training(
-        model=model,
-        schedule=schedule,
+        model=cell.model_name,
+        schedule=cell.schedule_name,
         dataset=cell.dataset,
         tuned=tuned.source,
         **({} if searching is cell else {"tuned_as": searching.model_name}),
         searches=len({search for _, search in plan.taken.values()}),
         settings={key: value for key, value in settings.items() if key != "seed"},
-        cell=Tracked(key=tracked.journal.key, run_id=sender.run_ids.get(tracked.journal.key)),
+        cell=Tracked(key=tracked.journal.key, run_id=run_ids.get(tracked.journal.key)),
         seeds={
             str(seed): SeedRun(
                 **of_training(records[seed], *plan.taken[seed]),
                 key=task["key"],
-                run_id=sender.run_ids.get(task["key"]),
+                run_id=run_ids.get(task["key"]),
                 weights=here[seed] is not None,
             )
             for seed, task in tasks.items()

@@ -62,8 +62,9 @@ def changed_for_dvc(params: Params) -> Callable[[str], bool]:
             return None  # called by hand where there are no stages
 
     def is_wanted(name: str) -> bool:
-        searching = params.cells[name].tuned.replace("/", "-")
-        mine = {f"tune@{searching}", f"train@{name}", f"evaluate@{name}"}
+        cell = params.cells[name]
+        searching, own = params.staged(*cell.tuned.split("/")), params.staged(cell.model, cell.schedule)
+        mine = {f"tune@{searching}", f"train@{own}", f"evaluate@{own}"}
         return changed() is None or not mine.isdisjoint(changed() or ())
 
     return is_wanted

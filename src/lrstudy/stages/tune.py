@@ -1,18 +1,23 @@
-"""Find a cell's base rate and schedule parameters: python -m lrstudy.stages.tune MODEL SCHEDULE."""
+"""Find base rates and schedule parameters: python -m lrstudy.stages.tune MODEL [SCHEDULE].
+
+Of one cell, or of all of the model's that search for their own.
+"""
 
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 from lrstudy.data import read_meta
 from lrstudy.design import verdict
 from lrstudy.errors import StudyError
 from lrstudy.process.command import run_stage
-from lrstudy.recipe.cells import make_cell
-from lrstudy.recipe.config import load_params, workspace_root
+from lrstudy.recipe.cells import Cell
+from lrstudy.recipe.config import Params, load_params, workspace_root
 from lrstudy.search.best import what_was_found
 from lrstudy.search.tuning import best_trial, most_trainings, study_name
-from lrstudy.stages import cell_arguments
+from lrstudy.stages import cells_asked_for
 from lrstudy.study.cell_jobs import Searched, search_jobs
 from lrstudy.study.outputs import Best
 from lrstudy.study.plan import Plan
@@ -22,28 +27,37 @@ from lrstudy.tracking.store import Sender
 
 
 def main() -> None:
-    model, schedule = cell_arguments()
     params, root = load_params(), workspace_root()
-    cell = make_cell(params, model, schedule)
-    if cell.model.tuned_as is not None:
-        raise StudyError(
-            f"{cell.name}: has no search of its own (model.{model}.tuned_as); "
-            f"`dvc repro tune@{cell.model.tuned_as}-{schedule}` finds its values."
-        )
-    meta = read_meta(data_folder(cell.dataset))
-    print(f"{cell.name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
-    output = tuned_file(model, schedule)
+    cells = cells_asked_for(params, searching=True)
+    for cell in cells:
+        if (base := cell.model.tuned_as) is not None:
+            raise StudyError(
+                f"{cell.name}: has no search of its own (model.{cell.model_name}.tuned_as); "
+                f"`dvc repro tune@{params.staged(base, cell.schedule_name)}` finds its values."
+            )
+    print(f"{cells[0].name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
     if params.tune.num_trials == 0:
-        Best(**what_was_found(cell, params.tune, [])).write(output)
-        print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
+        for cell in cells:
+            Best(**what_was_found(cell, params.tune, [])).write(_output(cell))
+            print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
-    plan = Plan(cell, params.dataset[cell.dataset].metric)
-    jobs = {cell.name: lambda study: search_jobs(study, plan, meta)}
+    meta = read_meta(data_folder(cells[0].dataset))
+    metric = params.dataset[cells[0].dataset].metric
+    jobs = {cell.name: partial(search_jobs, plan=Plan(cell, metric), meta=meta) for cell in cells}
     with Sender(root) as sender:
-        searched: Searched = work_on(jobs, params, root, most_trainings(params.tune), sender.follow)[
-            cell.name
-        ]
+        most = len(cells) * most_trainings(params.tune)
+        searched = work_on(jobs, params, root, most, sender.follow)
+    for cell in cells:
+        _write(cell, params, searched[cell.name])
 
+
+def _output(cell: Cell) -> Path:
+    return tuned_file(cell.model_name, cell.schedule_name)
+
+
+def _write(cell: Cell, params: Params, searched: Searched) -> None:
+    """The stage's output for a cell, and a few lines of it."""
+    output = _output(cell)
     output.parent.mkdir(parents=True, exist_ok=True)
     for older in output.parent.glob("*.png"):  # the output persists
         older.unlink()

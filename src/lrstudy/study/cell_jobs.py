@@ -104,9 +104,10 @@ def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None
         return settled
     lacking = growing(Plan(cell, plan.headline), study.params, meta, study.root, study.find)
     if next(lacking, None) is not None and not study.is_wanted(cell.name):
+        stage = f"train@{study.params.staged(cell.model_name, cell.schedule_name)}"
         study.say(
             f"{cell.name}: not all of it is in the ledger, but no stage of it changed: left as it is; "
-            f"`dvc repro --force train@{cell.name}` trains what is missing"
+            f"`dvc repro --force {stage}` trains what is missing"
         )
         return {}
     study.sharing.expect(cell)
@@ -227,7 +228,7 @@ def measuring_jobs(
             task = measuring_task(
                 need.task,
                 need.task["data"],
-                f"train@{cell.name}",
+                f"train@{study.params.staged(cell.model_name, cell.schedule_name)}",
                 weights_folders(need.task, study.root, output),
             )
             if task is not None:

@@ -30,7 +30,7 @@ from lrstudy.study.workspace import ledger_folder
 from lrstudy.tracking.journal import Journal
 from lrstudy.tracking.store import is_gone, num_sent, server_name, tracking_uri
 
-_GOES_THROUGH = "lrstudy.study.cell_jobs.cell_jobs"
+_GOES_THROUGH = "lrstudy.study.cell_jobs", "cell_jobs"  # apart: it is looked at here, and not used
 _SEARCHES = ("optuna", "scipy")  # a search's trials are theirs
 
 
@@ -105,7 +105,7 @@ class Settled:
 
     @functools.cached_property
     def _code(self) -> list[str]:
-        return [digest(code_behind(_GOES_THROUGH, without=LOOP)), *map(version, _SEARCHES)]
+        return [digest(code_behind(".".join(_GOES_THROUGH), without=LOOP)), *map(version, _SEARCHES)]
 
     @functools.cached_property
     def _records(self) -> set[str]:
