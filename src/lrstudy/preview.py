@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrstudy.entries.parameters import Number, Times
+from lrstudy.entries.parameters import Number, Points, Times
 from lrstudy.errors import StudyError
 from lrstudy.report.figures import (
     COLUMN_WIDTH,
@@ -280,11 +280,22 @@ def docs_text(path: str | Path) -> str:
 def picture_curves(name: str) -> dict[str, Curve]:
     """The lines of a schedule's picture, each labelled with the parameters that are not the default's."""
     return {
-        ", ".join(f"{key} {value}" for key, value in parameters.items()) or "default": curve_of(
+        ", ".join(f"{key} {_shown(value)}" for key, value in parameters.items()) or "default": curve_of(
             make_schedule(name, PICTURE_EPOCHS, **parameters), PICTURE_EPOCHS
         )
         for parameters in SCHEDULES[name].pictures
     }
+
+
+def _shown(value: Any) -> str:
+    """A parameter's value as a row says it, a part of a schedule in short: ``cosine (min_factor 0.1)``."""
+    if isinstance(value, list):
+        shown = [_shown(one) for one in value]
+        return f"[{', '.join(shown)}]"
+    if isinstance(value, Mapping):
+        given = ", ".join(f"{key} {_shown(one)}" for key, one in value.items() if key != "schedule")
+        return f"{value['schedule']} ({given})" if given else value["schedule"]
+    return str(value)
 
 
 def picture_digest(curves: Mapping[str, Curve]) -> str:
@@ -303,8 +314,8 @@ def _section(name: str, folder: str) -> str:
     if parameters:
         lines += ["| parameter | meaning | unit | allowed | default |", "|---|---|---|---|---|"]
         for key, spec in parameters.items():
-            default = f"`{spec.default}`"
-            if isinstance(spec, Number | Times) and spec.default is None:
+            default = f"`{_shown(spec.default)}`"
+            if isinstance(spec, Number | Times | Points) and spec.default is None:
                 default = f"`null`: {spec.derived}"
             lines.append(f"| `{key}` | {spec.about} | {spec.unit} | {spec.allowed(key)} | {default} |")
         lines.append("")

@@ -330,8 +330,9 @@ def others(value: Any) -> list[Any]:
     """Values that a parameter at ``value`` may perhaps have too, the more telling first."""
     if isinstance(value, bool):
         return [not value]
-    if isinstance(value, list):
-        return [[0.7 * one for one in value]]
+    if isinstance(value, list | dict):
+        numbers = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
+        return [[0.7 * one for one in value]] if numbers else []
     if value is None:
         return [0.2]
     return [one for one in (0.7 * value, 1.3 * value, value + 0.3, value + 1, value - 1) if one != value]

@@ -178,6 +178,74 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Points:
+    """A parameter that is a list of [time, value] pairs: the first at 0, times rising, values of 0 or more.
+
+    Times are shares of the training, or epochs where ``end`` is num_epochs.
+    """
+
+    default: Any
+    about: str
+    unit: str
+    derive: Callable[[float, dict], list[list[float]]]
+    derived: str
+    end: float | Literal["num_epochs"] = 1
+    form_of: str | None = None
+
+    def allowed(self, name: str) -> str:
+        """The rule in words."""
+        return f"a list of [time, value]: times from 0 on, rising, at most {self.end}; values of 0 or more"
+
+    def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> list[list[float]]:
+        """The value as a list of lists, or an error that states the rule."""
+        length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
+        rule = f"allowed: {self.allowed(name).replace('num_epochs', f'num_epochs{length}')}"
+        pairs = value if isinstance(value, list | tuple) else ()
+        for pair in pairs:
+            if (
+                not isinstance(pair, list | tuple)
+                or len(pair) != 2
+                or not all(is_number(number) for number in pair)
+            ):
+                raise StudyError(f"{where}: {name} has {pair!r}, no [time, value] of two numbers; {rule}.")
+        found = [[float(time), float(height)] for time, height in pairs]
+        end = num_epochs if self.end == "num_epochs" else self.end
+        if (
+            not found
+            or found[0][0] != 0
+            or any(a[0] >= b[0] for a, b in itertools.pairwise(found))
+            or found[-1][0] > end * (1 + _TOLERANCE)
+            or any(height < 0 for _, height in found)
+        ):
+            raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Made:
+    """A parameter that is made of other entries of the registry: each a mapping of its name and parameters.
+
+    ``resolve(where, value, num_epochs)`` checks all of it and fills in what was left out; ``rule`` says what
+    is allowed, in words.
+    """
+
+    default: Any
+    about: str
+    rule: str
+    resolve: Callable[[str, Any, float], Any]
+    unit: str = "schedules"
+    form_of: None = None
+
+    def allowed(self, name: str) -> str:
+        """The rule in words."""
+        return self.rule
+
+    def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> Any:
+        """The value with all that follows from it, or an error that says which part of it is wrong."""
+        return self.resolve(f"{where}: {name}", value, num_epochs)
+
+
+@dataclass(frozen=True)
 class Free:
     """A parameter of which nothing is said: what fits is the code's own affair."""
 
@@ -195,7 +263,7 @@ class Free:
         return value
 
 
-Parameter = Number | Flag | Choice | Times | Free
+Parameter = Number | Flag | Choice | Times | Points | Made | Free
 
 Count = Annotated[int, Number(ge=1, whole=True)]
 """For signatures: a whole number of at least 1."""
