@@ -33,9 +33,10 @@ is forgiven. Needs neither torch nor numpy.
 import functools
 import inspect
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lrstudy.entries.outside import is_outside, load, told_whose
@@ -47,6 +48,7 @@ from lrstudy.entries.parameters import (
     Parameter,
     Points,
     Times,
+    as_number,
     is_number,
     of_default,
 )
@@ -58,7 +60,11 @@ if TYPE_CHECKING:
     from lrstudy.torch_schedule import ScheduleLR
 
 Schedule = Callable[[float], float]
-"""Epochs elapsed, in [0, num_epochs] -> multiplier of the base learning rate."""
+"""Epochs elapsed, in [0, num_epochs] -> multiplier of the base learning rate.
+
+Any function is one. Those that this module makes pickle, compare equal if they were made alike, know their
+length (``num_epochs``), and their ``repr`` says how to make them.
+"""
 
 GRANULARITIES = ("step", "epoch")
 
@@ -74,18 +80,28 @@ class Factory:
     """A formula with its parameters: call it with num_epochs and parameters to get a :data:`Schedule`.
 
     ``kind`` says with which others it is drawn, ``pictures`` with which parameters the documentation draws
-    it.
+    it. It pickles as a function does, by its name.
     """
 
     name: str
-    formula: Callable[..., float]
-    parameters: dict[str, Parameter]
-    problem: Callable[[dict], str | None]
-    kind: str = ""
-    pictures: tuple[dict[str, Any], ...] = ({},)
+    formula: Callable[..., float] = field(compare=False)
+    parameters: dict[str, Parameter] = field(compare=False)
+    problem: Callable[[dict], str | None] = field(compare=False)
+    kind: str = field(default="", compare=False)
+    pictures: tuple[dict[str, Any], ...] = field(default=({},), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.formula.__doc__)
+        object.__setattr__(self, "__module__", self.formula.__module__)
+
+    def __reduce__(self) -> str | tuple:
+        if getattr(sys.modules.get(self.__module__), self.formula.__name__, None) is self:
+            return self.formula.__name__
+        find(self.name)  # an error now, where it can be mended, and not in the process that reads it
+        return find, (self.name,)
+
+    def __deepcopy__(self, memo: dict) -> "Factory":
+        return self
 
     def resolve(self, num_epochs: float, **params: Any) -> dict[str, Any]:
         """Check ``params`` and fill in the rest: defaults, and what follows from num_epochs and other values.
@@ -93,7 +109,7 @@ class Factory:
         Of two forms of one value either may be given; both only if they agree (to one part in 10^9).
         """
         where = f"schedule {self.name}"
-        _check_num_epochs(where, num_epochs)
+        num_epochs = _check_num_epochs(where, num_epochs)
         for name in params:
             if name not in self.parameters:
                 raise unknown(where, name, self.parameters, "a parameter of it")
@@ -132,12 +148,7 @@ class Factory:
 
     def __call__(self, num_epochs: float, **params: Any) -> Schedule:
         """The schedule over num_epochs; raises StudyError for parameters that are unknown or illegal."""
-        values = self.resolve(num_epochs, **params)
-
-        def schedule(t: float) -> float:
-            return self.formula(_checked(t, num_epochs, self.name), num_epochs, **values)
-
-        return schedule
+        return _Formula(self, as_number(num_epochs), self.resolve(num_epochs, **params))
 
 
 SCHEDULES: dict[str, Factory] = {}
@@ -1043,7 +1054,7 @@ def _resolved_phases(where: str, value: Any, num_epochs: float) -> list[dict[str
         phases.append(
             {
                 **_resolved_part(at, one, epochs, tuple(_OF_A_PHASE)),
-                "share": _rounded(epochs / num_epochs) if share is None else float(share),
+                "share": _rounded(epochs / num_epochs) if share is None else as_number(share),
                 "epochs": epochs,
                 "factor": _of_a_phase(at, one, "factor", num_epochs) or 1.0,
             }
@@ -1238,7 +1249,7 @@ def make_schedule(
     """
     factory = find(name)
     where = f"schedule {name}"
-    _check_num_epochs(where, num_epochs)
+    num_epochs = _check_num_epochs(where, num_epochs)
     if granularity not in GRANULARITIES:
         raise unknown(f"{where}: granularity", granularity, GRANULARITIES, "known")
     if not is_number(warmup_epochs) or not 0 <= warmup_epochs < num_epochs:
@@ -1246,14 +1257,10 @@ def make_schedule(
             f"{where}: warmup_epochs is {warmup_epochs!r}; allowed: 0 <= warmup_epochs < num_epochs = "
             f"{num_epochs:g} (epochs)."
         )
+    warmup_epochs = as_number(warmup_epochs)
     inner = factory(num_epochs - warmup_epochs, **params)
     warmed = with_warmup(inner, warmup_epochs, start_factor=warmup_start_factor)
-
-    def schedule(t: float) -> float:
-        t = _checked(t, num_epochs, name)
-        return warmed(float(_floor(t)) if granularity == "epoch" else t)
-
-    return schedule
+    return _Training(warmed, num_epochs, name, granularity)
 
 
 def parameters_of(name: str) -> dict[str, Any]:
@@ -1359,7 +1366,7 @@ def _extent(
             yield smallest, largest
 
 
-def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float = 0.01) -> Schedule:
+def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float = 0.01) -> "_Warmup":
     """Rise linearly to the schedule's first value over ``warmup_epochs``, then run the schedule.
 
         schedule(0) * (start_factor + (1 - start_factor) * t / warmup_epochs)      for t < warmup_epochs
@@ -1379,14 +1386,7 @@ def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float
         )
     if not is_number(start_factor) or not 0 <= start_factor <= 1:
         raise StudyError(f"warmup: start_factor is {start_factor!r}; allowed: 0 <= start_factor <= 1.")
-
-    def warmed(t: float) -> float:
-        after = t - warmup_epochs
-        if t >= 0 and after < -_TOLERANCE:
-            return schedule(0.0) * _line(start_factor, 1.0, t / warmup_epochs)
-        return schedule(0.0 if abs(after) <= _TOLERANCE else after)
-
-    return warmed
+    return _Warmup(schedule, as_number(warmup_epochs), as_number(start_factor))
 
 
 def sequence(*parts: tuple[Schedule, float]) -> Schedule:
@@ -1402,18 +1402,7 @@ def sequence(*parts: tuple[Schedule, float]) -> Schedule:
     """
     if not parts:
         raise StudyError("sequence: nothing to run; give at least one (schedule, num_epochs).")
-    for _, length in parts:
-        _check_num_epochs("sequence", length)
-    begins = [sum(length for _, length in parts[:index]) for index in range(len(parts))]
-    total = begins[-1] + parts[-1][1]
-
-    def joined(t: float) -> float:
-        t = _checked(t, total, "sequence")
-        index = max(i for i, begin in enumerate(begins) if begin <= t + _TOLERANCE)
-        part, length = parts[index]
-        return part(min(max(0.0, t - begins[index]), length))
-
-    return joined
+    return _Sequence(tuple((part, _check_num_epochs("sequence", length)) for part, length in parts))
 
 
 def product(*schedules: Schedule) -> Schedule:
@@ -1425,7 +1414,7 @@ def product(*schedules: Schedule) -> Schedule:
     """
     if not schedules:
         raise StudyError("product: nothing to multiply; give at least one schedule.")
-    return lambda t: math.prod(schedule(t) for schedule in schedules)
+    return _Product(schedules)
 
 
 def as_torch_scheduler(
@@ -1450,12 +1439,147 @@ def as_torch_scheduler(
     return ScheduleLR(optimizer, schedule, steps_per_epoch, last_epoch)
 
 
+# --- What is made -----------------------------------------------------------------------------------------
+#
+# Classes and no closures, since these pickle: a schedule goes to a spawned process and into a checkpoint.
+
+
+@dataclass(frozen=True, repr=False)
+class _Formula:
+    """A formula with values for all its parameters."""
+
+    factory: Factory
+    num_epochs: float
+    values: dict[str, Any] = field(hash=False)
+
+    def __call__(self, t: float) -> float:
+        factory = self.factory
+        return factory.formula(_checked(t, self.num_epochs, factory.name), self.num_epochs, **self.values)
+
+    def __repr__(self) -> str:
+        values = "".join(f", {name}={value!r}" for name, value in self.values.items() if value is not None)
+        return f"make_schedule({self.factory.name!r}, {self.num_epochs!r}{values})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Warmup:
+    """A linear rise, and then a schedule."""
+
+    schedule: Schedule
+    warmup_epochs: float
+    start_factor: float
+
+    @property
+    def num_epochs(self) -> float:
+        return length_of(self.schedule) + self.warmup_epochs
+
+    def __call__(self, t: float) -> float:
+        t = float(t)
+        after = t - self.warmup_epochs
+        if t >= 0 and after < -_TOLERANCE:
+            return self.schedule(0.0) * _line(self.start_factor, 1.0, t / self.warmup_epochs)
+        return self.schedule(0.0 if abs(after) <= _TOLERANCE else after)
+
+    def __repr__(self) -> str:
+        inner, start = described(self.schedule), self.start_factor
+        return f"with_warmup({inner}, {self.warmup_epochs!r}, start_factor={start!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Training:
+    """The schedule ``name`` with its warmup, over the whole training."""
+
+    warmed: _Warmup  # whose schedule is a _Formula
+    num_epochs: float
+    name: str
+    granularity: str
+
+    def __call__(self, t: float) -> float:
+        t = _checked(t, self.num_epochs, self.name)
+        return self.warmed(float(_floor(t)) if self.granularity == "epoch" else t)
+
+    def __repr__(self) -> str:
+        around = ""
+        if epochs := self.warmed.warmup_epochs:
+            around += f", warmup_epochs={epochs!r}, warmup_start_factor={self.warmed.start_factor!r}"
+        if self.granularity != "step":
+            around += f", granularity={self.granularity!r}"
+        formula: Any = self.warmed.schedule
+        return repr(replace(formula, num_epochs=self.num_epochs))[:-1] + around + ")"
+
+
+@dataclass(frozen=True, repr=False)
+class _Sequence:
+    """Schedules one after the other, each with its length."""
+
+    parts: tuple[tuple[Schedule, float], ...]
+
+    @functools.cached_property
+    def begins(self) -> list[float]:
+        return [sum(length for _, length in self.parts[:index]) for index in range(len(self.parts))]
+
+    @property
+    def num_epochs(self) -> float:
+        return self.begins[-1] + self.parts[-1][1]
+
+    def __call__(self, t: float) -> float:
+        t = _checked(t, self.num_epochs, "sequence")
+        index = max(i for i, begin in enumerate(self.begins) if begin <= t + _TOLERANCE)
+        part, length = self.parts[index]
+        return part(min(max(0.0, t - self.begins[index]), length))
+
+    def __repr__(self) -> str:
+        return f"sequence({', '.join(f'({described(part)}, {length!r})' for part, length in self.parts)})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Product:
+    """Schedules that are multiplied."""
+
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def num_epochs(self) -> float:
+        return min(length_of(schedule) for schedule in self.schedules)
+
+    def __call__(self, t: float) -> float:
+        return math.prod(schedule(t) for schedule in self.schedules)
+
+    def __repr__(self) -> str:
+        return f"product({', '.join(described(schedule) for schedule in self.schedules)})"
+
+
+def length_of(schedule: Schedule) -> float:
+    """Up to which epoch a schedule is defined; infinite where it does not say (a plain function)."""
+    return getattr(schedule, "num_epochs", math.inf)
+
+
+def described(schedule: Schedule) -> str:
+    """What a schedule is, as text that is the same in every process: how to make it, or a function's name.
+
+    >>> described(make_schedule("cosine", 10, warmup_epochs=1))
+    "make_schedule('cosine', 10, min_factor=0.0, warmup_epochs=1, warmup_start_factor=0.01)"
+    """
+    if isinstance(schedule, functools.partial):
+        given = [
+            *map(repr, schedule.args),
+            *(f"{name}={value!r}" for name, value in schedule.keywords.items()),
+        ]
+        return f"partial({', '.join([described(schedule.func), *given])})"
+    if inspect.isroutine(schedule):
+        return f"{schedule.__module__}.{schedule.__qualname__}"
+    if repr(schedule) == object.__repr__(schedule):  # it has an address in it
+        return f"{type(schedule).__module__}.{type(schedule).__qualname__}"
+    return repr(schedule)
+
+
 # --- Arithmetic -------------------------------------------------------------------------------------------
 
 
-def _check_num_epochs(where: str, num_epochs: object) -> None:
+def _check_num_epochs(where: str, num_epochs: object) -> float:
     if not is_number(num_epochs) or num_epochs <= 0:
         raise StudyError(f"{where}: num_epochs is {num_epochs!r}; allowed: a number above 0 (epochs).")
+    return as_number(num_epochs)
 
 
 def _checked(t: float, num_epochs: float, name: str) -> float:

@@ -97,7 +97,7 @@ class Number:
             # A schedule runs over what its warmup leaves; whole epochs are counted from the training's first.
             length = f" = {num_epochs:g}{'' if self.whole else ' without warmup'}"
             raise StudyError(f"{where}: {name} is {value!r}; allowed: {self._range(name, length)}.")
-        return int(value) if self.whole or isinstance(value, numbers.Integral) else float(value)
+        return int(value) if self.whole else as_number(value)
 
     def _range(self, name: str, length: str = "") -> str:
         about = f" ({self.about}, {self.unit})" if self.about else ""
@@ -172,6 +172,7 @@ class Times:
         if not found or not all(is_number(time) for time in found):
             raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
         inside = all(0 < time < (num_epochs if self.end == "num_epochs" else self.end) for time in found)
+        found = [as_number(time) for time in found]
         if not inside or any(a >= b for a, b in itertools.pairwise(found)):
             raise StudyError(f"{where}: {name} is {found!r}; {rule}.")
         return found
@@ -320,5 +321,10 @@ def checked(
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite real number, which true and false are not."""
+    """Whether this is a finite real number, numpy's included, which true and false are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_number(value: float) -> float:
+    """A number as Python's own, as JSON has it and of full precision, whatever library it is of."""
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
