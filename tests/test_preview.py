@@ -13,6 +13,7 @@ from PIL import Image
 
 from lrstudy import preview
 from lrstudy.errors import StudyError
+from lrstudy.parity import PEERS, is_installed
 from lrstudy.report.figures import (
     COLUMN_WIDTH,
     TEXT_WIDTH,
@@ -127,13 +128,20 @@ def test_parity_prints_every_comparison(capsys):
     status, out, _ = run(capsys, "--parity")
     assert status == 0
     header, *rows = out.splitlines()
-    assert re.split(r" {2,}", header) == ["schedule", "torch class", "largest difference"]
-    assert len(rows) >= 13
+    assert re.split(r" {2,}", header) == ["schedule", "of another library", "largest difference"]
+    absent = [peer for peer in PEERS if not is_installed(peer)]
+    if absent:
+        assert rows.pop() == (
+            f"not installed: {', '.join(absent)}; pip install -r requirements-peers.txt brings them"
+        )
+    assert len(rows) >= 15
+    libraries = set()
     for row in rows:
-        schedule, torch_class, difference = re.split(r" {2,}", row)
+        schedule, theirs, difference = re.split(r" {2,}", row)
         assert schedule.split(",")[0] in SCHEDULES
-        assert torch_class.endswith(("LR", "WarmRestarts"))
+        libraries.add(theirs.split()[0])
         assert float(difference) < 1e-12
+    assert libraries == {"torch", *PEERS} - set(absent)
 
 
 def test_all_draws_every_schedule(capsys, tmp_path):

@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import math
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from composed import conf_section
 from lrstudy.errors import StudyError
-from lrstudy.parity import parity_with_torch
+from lrstudy.parity import PEERS, is_installed, parity_with, parity_with_torch
 from lrstudy.schedules import (
     SCHEDULES,
     as_torch_scheduler,
@@ -230,17 +231,41 @@ def test_every_row_of_values_is_of_a_schedule():
 PARITY = parity_with_torch()
 
 
-@pytest.mark.parametrize("row", PARITY, ids=lambda row: f"{row.torch_class}: {row.schedule}")
+@pytest.mark.parametrize("row", PARITY, ids=lambda row: f"{row.theirs}: {row.schedule}")
 def test_parity_with_torch(row):
     assert row.difference < 1e-12
 
 
+@pytest.mark.parametrize("peer", PEERS)
+def test_parity_with_a_peer(peer):
+    """Continuous integration installs the peers and says that none is skipped."""
+    if not is_installed(peer) and os.environ.get("LRSTUDY_PEERS") != "required":
+        pytest.skip(f"{peer} is not installed: pip install -r requirements-peers.txt")
+    rows = parity_with(peer)
+    assert len(rows) >= 4
+    for row in rows:
+        assert row.theirs.startswith(f"{peer} ")
+        assert row.difference < 1e-12, row
+
+
+def test_a_peer_that_is_not_installed_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StudyError, match=r"^timm is not installed; pip install -r requirements-peers\.txt"):
+        parity_with("timm")
+
+
+def test_peers_are_pinned_and_each_is_compared():
+    lines = (Path(__file__).parent.parent / "requirements-peers.txt").read_text().splitlines()
+    pinned = [line.partition("==")[0] for line in lines if not line.startswith("#")]
+    assert sorted(pinned) == sorted(PEERS)
+
+
 def test_parity_covers_the_torch_schedulers_that_have_a_counterpart():
-    assert {row.torch_class for row in PARITY} >= {
+    assert {row.theirs for row in PARITY} >= {
         "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR", "CosineAnnealingLR",
-        "CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR", "LinearLR", "SequentialLR",
+        "CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR", "OneCycleLR: momentum", "LinearLR", "SequentialLR",
     }  # fmt: skip
-    assert sum(row.torch_class == "CyclicLR" for row in PARITY) == 3
+    assert sum(row.theirs == "CyclicLR" for row in PARITY) == 3
 
 
 # --- Traps in the sources ---------------------------------------------------------------------------------

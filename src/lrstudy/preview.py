@@ -3,10 +3,12 @@
 import argparse
 import ast
 import hashlib
+import itertools
 import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +22,7 @@ from lrstudy.report.figures import (
     schedule_figure,
     schedule_panels,
 )
-from lrstudy.schedules import GRANULARITIES, SCHEDULES, Schedule, make_schedule
+from lrstudy.schedules import GRANULARITIES, SCHEDULES, Schedule, make_schedule, shown
 
 EXAMPLES = """\
 examples:
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help='the toy plots of the report "Learning Rate Schedule" (2024)',
     )
-    add("--parity", action="store_true", help="print how far each schedule is from torch's own")
+    add("--parity", action="store_true", help="print how far each schedule is from torch's and from peers'")
     add("--docs", metavar="FILE", help="rewrite the generated part of docs/schedules.md and its pictures")
     return parser
 
@@ -221,14 +223,18 @@ def write_seed_figures(folder: str | Path) -> list[Path]:
 
 
 def parity_table() -> str:
-    """Every schedule that torch has too, with the largest difference of the rates over a training."""
-    from lrstudy.parity import parity_with_torch
+    """Every schedule that torch or an installed peer has too, with the largest difference over a training."""
+    from lrstudy.parity import PEERS, is_installed, parity_with, parity_with_torch
 
-    rows = parity_with_torch()
+    rows = [replace(row, theirs=f"torch {row.theirs}") for row in parity_with_torch()]
+    absent = [peer for peer in PEERS if not is_installed(peer)]
+    rows += itertools.chain.from_iterable(parity_with(peer) for peer in PEERS if peer not in absent)
     left = max(len(row.schedule) for row in rows)
-    middle = max(len(row.torch_class) for row in rows)
-    lines = [f"{'schedule':<{left}}  {'torch class':<{middle}}  largest difference"]
-    lines += [f"{row.schedule:<{left}}  {row.torch_class:<{middle}}  {row.difference:.1e}" for row in rows]
+    middle = max(len(row.theirs) for row in rows)
+    lines = [f"{'schedule':<{left}}  {'of another library':<{middle}}  largest difference"]
+    lines += [f"{row.schedule:<{left}}  {row.theirs:<{middle}}  {row.difference:.1e}" for row in rows]
+    if absent:
+        lines += [f"not installed: {', '.join(absent)}; pip install -r requirements-peers.txt brings them"]
     return "\n".join(lines)
 
 
@@ -280,22 +286,11 @@ def docs_text(path: str | Path) -> str:
 def picture_curves(name: str) -> dict[str, Curve]:
     """The lines of a schedule's picture, each labelled with the parameters that are not the default's."""
     return {
-        ", ".join(f"{key} {_shown(value)}" for key, value in parameters.items()) or "default": curve_of(
+        ", ".join(f"{key} {shown(value)}" for key, value in parameters.items()) or "default": curve_of(
             make_schedule(name, PICTURE_EPOCHS, **parameters), PICTURE_EPOCHS
         )
         for parameters in SCHEDULES[name].pictures
     }
-
-
-def _shown(value: Any) -> str:
-    """A parameter's value as a row says it, a part of a schedule in short: ``cosine (min_factor 0.1)``."""
-    if isinstance(value, list):
-        shown = [_shown(one) for one in value]
-        return f"[{', '.join(shown)}]"
-    if isinstance(value, Mapping):
-        given = ", ".join(f"{key} {_shown(one)}" for key, one in value.items() if key != "schedule")
-        return f"{value['schedule']} ({given})" if given else value["schedule"]
-    return str(value)
 
 
 def picture_digest(curves: Mapping[str, Curve]) -> str:
@@ -314,7 +309,7 @@ def _section(name: str, folder: str) -> str:
     if parameters:
         lines += ["| parameter | meaning | unit | allowed | default |", "|---|---|---|---|---|"]
         for key, spec in parameters.items():
-            default = f"`{_shown(spec.default)}`"
+            default = f"`{shown(spec.default)}`"
             if isinstance(spec, Number | Times | Points) and spec.default is None:
                 default = f"`null`: {spec.derived}"
             lines.append(f"| `{key}` | {spec.about} | {spec.unit} | {spec.allowed(key)} | {default} |")

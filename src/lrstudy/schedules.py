@@ -1285,6 +1285,16 @@ def resolve_parameters(name: str, num_epochs: float, **params: Any) -> dict[str,
     return find(name).resolve(num_epochs, **params)
 
 
+def shown(value: Any) -> str:
+    """A parameter's value as a row says it, a part of a schedule in short: ``cosine (min_factor 0.1)``."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, Mapping):
+        given = ", ".join(f"{key} {shown(one)}" for key, one in value.items() if key != "schedule")
+        return f"{value['schedule']} ({given})" if given else value["schedule"]
+    return str(value)
+
+
 def replace_parameters(name: str, given: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """``given`` with ``values`` in it, and without the other forms of these.
 
