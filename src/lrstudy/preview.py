@@ -29,6 +29,7 @@ examples:
   python -m lrstudy.preview cosine_restarts --epochs 50 -P period=10 --warmup 5 -o out.png
   python -m lrstudy.preview step --epochs 10 -P gamma=0.3 --base-lr 0.1 --table
   python -m lrstudy.preview --all --epochs 30 -o all.pdf
+  python -m lrstudy.preview --html schedules.html
 """
 
 # Over which docs/schedules.md draws each schedule.
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seed-figures": options.seed_figures,
         "--parity": options.parity,
         "--docs": options.docs is not None,
+        "--html": options.html is not None,
     }
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) != 1:
@@ -56,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise StudyError(f"--base-lr is {options.base_lr:g}; allowed: a learning rate above 0.")
         if options.parity:
             print(parity_table())
+        elif options.html:
+            from lrstudy.page import write_page
+
+            print(f"wrote {write_page(options.html)}; open it in a browser")
         elif options.docs:
             for path in write_docs(options.docs):
                 print(f"wrote {path}")
@@ -104,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help='the toy plots of the report "Learning Rate Schedule" (2024)',
     )
     add("--parity", action="store_true", help="print how far each schedule is from torch's and from peers'")
+    add("--html", metavar="FILE", help="write a page to play with: sliders, curves, conf and code to copy")
     add("--docs", metavar="FILE", help="rewrite the generated part of docs/schedules.md and its pictures")
     return parser
 

@@ -991,6 +991,7 @@ _OF_A_PHASE = {
     "epochs": Number(0.0, "how long it runs", "epochs", gt=0, le="num_epochs"),
     "factor": Number(1.0, "what its multiplier is multiplied by", "factor", gt=0),
 }
+_NO_PARAMETERS = ("schedule", "share", "epochs", "factor")  # what a part says beside them
 
 
 def _resolved_part(where: str, value: Any, num_epochs: float, beside: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -1085,7 +1086,7 @@ def _of_a_phase(where: str, value: Mapping[str, Any], name: str, num_epochs: flo
 
 def _multiplier_of(part: dict[str, Any], t: float, num_epochs: float) -> float:
     """The multiplier of an entry with its parameters, as they were resolved."""
-    values = {key: value for key, value in part.items() if key != "schedule" and key not in _OF_A_PHASE}
+    values = {key: value for key, value in part.items() if key not in _NO_PARAMETERS}
     return find(part["schedule"]).formula(t, num_epochs, **values)
 
 
