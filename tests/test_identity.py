@@ -305,9 +305,9 @@ ALL = set(TRAININGS)
 STALE = [
     ("the formula of cosine", "schedules", ("_half_cosine(t / num_epochs)", "_half_cosine(t / num_epochs) ** 2"), WITH_COSINE),
     ("the formula of exponential", "schedules", ("return math.exp(-decay_rate * t)", "return math.exp(decay_rate * t)"), {"exponential"}),
-    ("a helper of several", "schedules", ("math.cos(math.pi * share)", "math.cos(math.pi * share**2)"), WITH_COSINE | {"cosine_restarts", "cyclical", "late_decay"}),
+    ("a helper of several", "schedules", ("math.cos(math.pi * share)", "math.cos(math.pi * share**2)"), WITH_COSINE | {"cosine_restarts", "cyclical", "late_decay", "one_cycle_cosine", "piecewise"}),
     ("a window", "schedules", ('"welch": lambda x: 1.0 - x * x', '"welch": lambda x: 1.0 - x'), {"cyclical"}),
-    ("how cycles are counted", "schedules", ("period * period_mult**cycle", "period * period_mult**(cycle + 1)"), {"cosine_restarts"}),
+    ("how cycles are counted", "schedules", ("period * period_mult**cycle", "period * period_mult**(cycle + 1)"), {"cosine_restarts", "restarts"}),
     ("the monitor", "controllers", ("self.num_bad_epochs += 1", "self.num_bad_epochs += 2"), {"validation_monitor"}),
     ("what all controllers are", "controllers", ("self.factor = 1.0", "self.factor = 0.5"), ALL),
     ("adam's options", "recipe/optimizers", ('"torch.optim.Adam", _BETAS', '"torch.optim.RAdam", _BETAS'), {"adam"}),

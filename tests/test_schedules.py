@@ -257,7 +257,7 @@ def test_a_peer_that_is_not_installed_is_one_clear_error(monkeypatch):
 def test_peers_are_pinned_and_each_is_compared():
     lines = (Path(__file__).parent.parent / "requirements-peers.txt").read_text().splitlines()
     pinned = [line.partition("==")[0] for line in lines if not line.startswith("#")]
-    assert sorted(pinned) == sorted(PEERS)
+    assert sorted(pinned) == sorted([*PEERS, "jax"])
 
 
 def test_parity_covers_the_torch_schedulers_that_have_a_counterpart():
@@ -1005,7 +1005,7 @@ FIRST_AND_LAST = {  # the multiplier at the start, after any warmup, and at the 
     "one_cycle": (0.04, 4e-6),
     "one_cycle_cosine": (0.04, 4e-6),
     "phases": (1, 0.1),
-    "piecewise": (0.1, 0),
+    "piecewise": (0.1, 0.01),
     "polynomial": (1, 0),
     "power_law": (1, 0.1**0.51),
     "product_of": (1, 0),

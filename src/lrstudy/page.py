@@ -15,28 +15,22 @@ from lrstudy.errors import StudyError
 from lrstudy.javascript import registry
 from lrstudy.schedules import SCHEDULES, Factory
 
-_TEMPLATE = Path(__file__).parent / "page.html.j2"
+_TEMPLATE = Path(__file__).parent / "page.html"
 
 
 def write_page(path: str | Path) -> Path:
     """Write the page; StudyError where the file cannot be written."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    )
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    for mark, script in {"/* FORMULAS */": registry(), "/* ENTRIES */": _entries()}.items():
+        # In a script element the text </script would end it.
+        text = text.replace(mark, script.replace("</", "<\\/"))
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(template.render(formulas=_inside(registry()), entries=_inside(_entries())), "utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StudyError(f"{path}: cannot be written ({error.strerror}).") from None
     return path
-
-
-def _inside(script: str) -> str:
-    """JavaScript as it may stand in a script element, which the text ``</script`` would end."""
-    return script.replace("</", "<\\/")
 
 
 def _entries() -> str:

@@ -906,7 +906,7 @@ def one_cycle_cosine(
 
 def _points(num_epochs: float, values: dict) -> list[list[float]]:
     if "points_in_epochs" not in values:
-        return [[0.0, 0.1], [0.2, 1.0], [0.5, 1.0], [1.0, 0.0]]
+        return [[0.0, 0.1], [0.2, 1.0], [0.5, 1.0], [1.0, 0.01]]
     return [[min(1.0, _rounded(time / num_epochs)), value] for time, value in values["points_in_epochs"]]
 
 
@@ -921,7 +921,7 @@ def _points(num_epochs: float, values: dict) -> list[list[float]]:
         "a value is 0, which an exponential never reaches; allowed with interpolation: exponential: values "
         "above 0"
         if values["interpolation"] == "exponential"
-        and min(value for _, value in values.get("points") or values.get("points_in_epochs") or [[0, 0]]) <= 0
+        and min(value for _, value in values.get("points") or values.get("points_in_epochs") or [[0, 1]]) <= 0
         else None
     ),
     points=Points(
@@ -929,7 +929,7 @@ def _points(num_epochs: float, values: dict) -> list[list[float]]:
         "multipliers at times",
         "shares of num_epochs, factors",
         derive=_points,
-        derived="what points_in_epochs come to, else [[0, 0.1], [0.2, 1], [0.5, 1], [1, 0]]",
+        derived="what points_in_epochs come to, else [[0, 0.1], [0.2, 1], [0.5, 1], [1, 0.01]]",
     ),
     points_in_epochs=Points(
         None,
