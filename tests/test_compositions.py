@@ -3,12 +3,18 @@
 import itertools
 import json
 import math
+import re
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from composed import ROOT, composed_params
+from lrstudy import preview
 from lrstudy.errors import StudyError
+from lrstudy.recipe.cells import make_cell
+from lrstudy.recipe.config import check_params
 from lrstudy.recipe.identity import entries_of, training_code
 from lrstudy.schedules import SCHEDULES, make_schedule, product, resolve_parameters, sequence
 
@@ -218,3 +224,44 @@ def test_parts_are_found_at_any_depth():
     assert set(code_of("restarts", cycle=cycle)) == {
         "loop", "schedule", "schedule.product_of", "schedule.rex", "schedule.tanh",
     }  # fmt: skip
+
+
+# --- As people write them ---------------------------------------------------------------------------------
+
+
+def test_the_row_of_the_documentation_is_a_schedule_at_every_length():
+    text = (ROOT / "docs/schedules.md").read_text()
+    row = yaml.safe_load(
+        text.split("## Rows that are made of schedules")[1].split("```yaml\n")[1].split("```")[0]
+    )
+    assert row.pop("defaults") == ["static@_here_", "_self_"]
+    function = row.pop("function")
+    for num_epochs in (4, 10, 200):
+        schedule = make_schedule(function, num_epochs, **row)
+        assert schedule(0.2 * num_epochs) == pytest.approx(0.1)  # between two cycles
+        assert schedule(0.4 * num_epochs) == 1
+        assert schedule(num_epochs) == 0.01
+
+
+def test_a_row_of_phases_is_composed_checked_and_known_by_its_parts():
+    phases = "[{schedule: static, share: 0.5}, {schedule: rex, bend: 0.7}]"
+    params = check_params(
+        composed_params(
+            "preset=smoke", "data=sample", "schedule=[static,phases]", f"schedule.phases.phases={phases}"
+        )
+    )
+    cell = make_cell(params, "lstm", "phases")
+    settings_ = cell.settings()
+    found = settings_["schedule"]["parameters"]["phases"]
+    assert [one["schedule"] for one in found] == ["static", "rex"]
+    assert found[1]["epochs"] == cell.num_epochs / 2
+    assert {"schedule", "schedule.static", "schedule.rex"} <= set(training_code(settings_))
+
+
+def test_the_preview_takes_a_list_of_phases(capsys):
+    phases = "phases=[{'schedule': 'static', 'share': 0.5}, {'schedule': 'rex', 'factor': 0.5}]"
+    assert preview.main(["phases", "--epochs", "4", "-P", phases, "--table"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["0", "1"], ["1", "1"], ["2", "0.5"], ["3", "0.333333"], ["4", "0"]]
+    assert preview.main(["phases", "-P", "phases=[{'schedule': 'rexx'}]"]) == 2
+    assert re.match(r"preview: schedule phases: phases\[0\]: .*'rex'", capsys.readouterr().err)
