@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from composed import ROOT, composed_params
 from lrstudy import preview
 from lrstudy.errors import StudyError
+from lrstudy.ledger.equivalence import Classes, Pair
 from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import check_params
 from lrstudy.recipe.identity import entries_of, training_code
@@ -224,6 +225,16 @@ def test_parts_are_found_at_any_depth():
     assert set(code_of("restarts", cycle=cycle)) == {
         "loop", "schedule", "schedule.product_of", "schedule.rex", "schedule.tanh",
     }  # fmt: skip
+
+
+def test_what_was_proven_of_a_formula_holds_where_it_is_a_part():
+    old, new = "a" * 64, "b" * 64
+    classes = Classes([[Pair(part="schedule", name="rex", old=old, new=new)]])
+    assert classes.canonical({"schedule": "c" * 64, "schedule.rex": new}) == {
+        "schedule": "c" * 64, "schedule.rex": old,
+    }  # fmt: skip
+    assert {"schedule.rex": old} in classes.equal_to({"schedule.rex": new})
+    assert classes.canonical({"optimizer": new}) == {"optimizer": new}  # of another kind
 
 
 # --- As people write them ---------------------------------------------------------------------------------
