@@ -52,19 +52,24 @@ def _num_epochs(default: int, about: str) -> Number:
 
 @dataclass(frozen=True)
 class _Metric(Choice):
-    """A parameter that names a metric: one whose better direction is known, or any with a sign before it."""
+    """A parameter that names a metric: one whose better direction is known, or any with a sign before it.
+
+    ``alike`` are further names of which nothing but the metric differs from a choice.
+    """
+
+    alike: tuple[str, ...] = ()
 
     def allowed(self, name: str) -> str:
         """The names, and the form of any other."""
-        return f"{super().allowed(name)}; any other metric as +name (higher is better) or -name (lower is)"
+        names = ", ".join((*self.choices, *self.alike))
+        return f"one of {names}; any other metric as +name (higher is better) or -name (lower is)"
 
     def check(self, where: str, name: str, value: object, num_epochs: float = math.inf) -> str:
         """The value, or an error that says how a metric is named."""
-        if value in self.choices or (isinstance(value, str) and re.fullmatch(r"[+-][A-Za-z_]\w*", value)):
+        known = (*self.choices, *self.alike)
+        if value in known or (isinstance(value, str) and re.fullmatch(r"[+-][A-Za-z_]\w*", value)):
             return str(value)
-        raise StudyError(
-            f"{where}: {name} is {value!r}; allowed: {self.allowed(name)}.{meant(value, self.choices)}"
-        )
+        raise StudyError(f"{where}: {name} is {value!r}; allowed: {self.allowed(name)}.{meant(value, known)}")
 
 
 class Controller:
@@ -211,7 +216,12 @@ class _Watcher(Controller):
 
 
 _HIGHER_IS_BETTER = ("accuracy", "f1", "f1_macro", "train_accuracy")
-_WATCH = _Metric("loss", "what must improve", ("loss", "gap", *_HIGHER_IS_BETTER, "train_loss"))
+_WATCH = _Metric(
+    "loss",
+    "what must improve",
+    ("loss", "gap", "accuracy"),
+    alike=("f1", "f1_macro", "train_accuracy", "train_loss"),
+)
 _THRESHOLD_MODE = Choice("rel", "how the threshold counts", ("rel", "abs"))
 
 

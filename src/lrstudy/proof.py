@@ -75,7 +75,10 @@ _SIZES: dict[str, tuple[Any, Any]] = {
 }
 """Two values for each size of a network."""
 
-_ACTING = {"validation_monitor": {"patience": 0, "threshold": 0.27}, "greedy": {"factor": 0.7}}
+_ACTING = {
+    "validation_monitor": {"patience": 0, "threshold": 0.27},
+    "greedy": {"patience": 0, "threshold": 0.1},
+}
 """What makes a controller act in a few epochs, where its defaults don't."""
 
 
