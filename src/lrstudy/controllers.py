@@ -54,7 +54,7 @@ def _num_epochs(default: int, about: str) -> Number:
 class _Metric(Choice):
     """A parameter that names a metric: one whose better direction is known, or any with a sign before it.
 
-    ``alike`` are further names of which nothing but the metric differs from a choice.
+    ``alike`` are further names: another metric in the same code, of which :mod:`lrstudy.proof` trains none.
     """
 
     alike: tuple[str, ...] = ()
@@ -216,13 +216,7 @@ class _Watcher(Controller):
 
 
 _HIGHER_IS_BETTER = ("accuracy", "f1", "f1_macro", "train_accuracy")
-_WATCH = _Metric(
-    "loss",
-    "what must improve",
-    ("loss", "gap", "accuracy"),
-    alike=("f1", "f1_macro", "train_accuracy", "train_loss"),
-)
-_THRESHOLD_MODE = Choice("rel", "how the threshold counts", ("rel", "abs"))
+_ALIKE = ("f1", "f1_macro", "train_accuracy", "train_loss")
 
 
 class ValidationMonitor(_Watcher):
@@ -246,11 +240,11 @@ class ValidationMonitor(_Watcher):
 
     name = "validation_monitor"
     parameters: ClassVar = {
-        "watch": _WATCH,
+        "watch": _Metric("loss", "what must improve", ("loss", "gap", "accuracy"), alike=_ALIKE),
         "factor": Number(0.5, "what an intervention multiplies the rate by", "factor", gt=0, lt=1),
         "patience": _num_epochs(1, "epochs without improvement that are tolerated"),
         "threshold": Number(1e-4, "smallest change that is an improvement", "see threshold_mode", ge=0),
-        "threshold_mode": _THRESHOLD_MODE,
+        "threshold_mode": Choice("rel", "how the threshold counts", ("rel", "abs")),
         "cooldown": _num_epochs(0, "epochs after an intervention that don't count"),
         "min_factor": Number(0.0, "smallest product of all interventions", "factor", ge=0, le=1),
     }
@@ -298,7 +292,7 @@ class Greedy(_Watcher):
 
     name = "greedy"
     parameters: ClassVar = {
-        "watch": _WATCH,
+        "watch": _Metric("loss", "what must improve", ("loss",), alike=("accuracy", *_ALIKE)),
         "factor": Number(
             0.95, "what a fall multiplies the rate by, and a rise divides it by", "factor", gt=0, lt=1
         ),
