@@ -276,9 +276,9 @@ ADDED = {
     "a controller": (
         "controllers",
         "CONTROLLERS: dict",
-        "class Greedy(Controller):\n    name = 'greedy'\n\n\nCONTROLLERS: dict",
+        "class Restless(Controller):\n    name = 'restless'\n\n\nCONTROLLERS: dict",
     ),
-    "a controller's entry": ("controllers", '"none": Controller,', '"none": Controller, "greedy": LossDecay,'),
+    "a controller's entry": ("controllers", '"none": Controller,', '"none": Controller, "restless": LossDecay,'),
 }  # fmt: skip
 
 

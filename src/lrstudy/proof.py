@@ -76,7 +76,10 @@ _SIZES: dict[str, tuple[Any, Any]] = {
 }
 """Two values for each size of a network."""
 
-_ACTING = {"validation_monitor": {"patience": 0, "threshold": 0.27}}
+_ACTING: dict[str, dict[str, Any]] = {
+    "validation_monitor": {"patience": 0, "threshold": 0.27},
+    "greedy": {"factor": 0.95, "patience": 0, "threshold": 0.1, "warmup": 0, "window": 1},
+}
 """What makes a controller act in a few epochs, where its defaults don't."""
 
 

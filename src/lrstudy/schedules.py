@@ -57,7 +57,8 @@ from lrstudy.errors import StudyError, unknown
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrstudy.torch_schedule import ScheduleLR
+    from lrstudy.controllers import Controller
+    from lrstudy.torch_schedule import ScheduleLR, ScheduleOption
 
 Schedule = Callable[[float], float]
 """Epochs elapsed, in [0, num_epochs] -> multiplier of the base learning rate.
@@ -1429,7 +1430,13 @@ def product(*schedules: Schedule) -> Schedule:
 
 
 def as_torch_scheduler(
-    optimizer: "Optimizer", schedule: Schedule, steps_per_epoch: int, last_epoch: int = -1
+    optimizer: "Optimizer",
+    schedule: Schedule,
+    steps_per_epoch: int,
+    last_epoch: int = -1,
+    *,
+    controller: "Controller | None" = None,
+    replaces: Schedule | None = None,
 ) -> "ScheduleLR":
     """A ``torch.optim.lr_scheduler.LRScheduler`` that follows ``schedule``.
 
@@ -1444,10 +1451,52 @@ def as_torch_scheduler(
         schedule: epochs elapsed -> multiplier.
         steps_per_epoch: updates per epoch, at least 1.
         last_epoch: updates already done, minus one, as in every torch scheduler.
+        controller: multiplies the rate by its factor, too; tell the scheduler what it is to be told.
+        replaces: another schedule, whose saved states this scheduler takes as its own: the way to change the
+            length or the schedule in mid-training. The count of updates goes on.
     """
     from lrstudy.torch_schedule import ScheduleLR
 
-    return ScheduleLR(optimizer, schedule, steps_per_epoch, last_epoch)
+    return ScheduleLR(
+        optimizer, schedule, steps_per_epoch, last_epoch, controller=controller, replaces=replaces
+    )
+
+
+def schedule_option(
+    optimizer: "Optimizer",
+    option: str,
+    schedule: Schedule,
+    steps_per_epoch: int,
+    *,
+    replaces: Schedule | None = None,
+) -> "ScheduleOption":
+    """Have an option of an optimizer other than the rate follow a schedule: weight decay, momentum, beta1.
+
+        option = base * schedule(updates / steps_per_epoch)      in every parameter group, with its own base
+
+    Call its ``step()`` after every update, beside the scheduler's. See
+    :class:`lrstudy.torch_schedule.ScheduleOption`.
+
+    >>> import torch
+    >>> optimizer = torch.optim.AdamW(torch.nn.Linear(3, 1).parameters(), weight_decay=0.1)
+    >>> decay = schedule_option(optimizer, "weight_decay", make_schedule("cosine", 2), steps_per_epoch=1)
+    >>> optimizer.step()
+    >>> decay.step()
+    >>> optimizer.param_groups[0]["weight_decay"]
+    0.05
+
+    Args:
+        optimizer: its groups' present values are the base values.
+        option: a number of its parameter groups; ``beta1`` and ``beta2`` are the parts of ``betas``.
+        schedule: epochs elapsed -> multiplier.
+        steps_per_epoch, replaces: as for :func:`as_torch_scheduler`.
+
+    Raises:
+        StudyError: there is no such option, or its value would leave the range that it may have.
+    """
+    from lrstudy.torch_schedule import ScheduleOption
+
+    return ScheduleOption(optimizer, option, schedule, steps_per_epoch, replaces=replaces)
 
 
 # --- What is made -----------------------------------------------------------------------------------------

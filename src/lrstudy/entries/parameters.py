@@ -96,6 +96,7 @@ class Number:
         ):
             # A schedule runs over what its warmup leaves; whole epochs are counted from the training's first.
             length = f" = {num_epochs:g}{'' if self.whole else ' without warmup'}"
+            length = length if math.isfinite(num_epochs) else ""
             raise StudyError(f"{where}: {name} is {value!r}; allowed: {self._range(name, length)}.")
         return int(value) if self.whole else as_number(value)
 
@@ -163,8 +164,8 @@ class Times:
 
     def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> list[float]:
         """The value as a list, or an error that states the rule."""
-        length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
-        rule = f"allowed: a list of numbers, {self.allowed(name)}{length}"
+        end = f"num_epochs = {num_epochs:g}" if self.end == "num_epochs" else self.end
+        rule = f"allowed: a list of numbers, 0 < each of {name} < {end}, rising"
         try:
             found = None if isinstance(value, str) else list(value)
         except TypeError:
