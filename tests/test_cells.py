@@ -306,6 +306,18 @@ def test_a_rows_controller_comes_before_the_one_for_all(everywhere, of_the_row, 
     assert cell(schedule="static", controller=everywhere, step=row).settings()["controller"] == everywhere
 
 
+def test_a_metric_that_the_study_has_not_is_named():
+    watching = {"name": "validation_monitor", "watch": "+bleu"}
+    with pytest.raises(
+        StudyError,
+        match=r"^params\.yaml: resnet-step: controller validation_monitor: watch: 'bleu' is not a metric of the "
+        r"study's trainings; choose one of accuracy, f1, .*See conf/schedule/step\.yaml",
+    ):
+        cell(step={"controller": watching})
+    for watch in ("accuracy", "f1", "gap", "-gradient_norm"):
+        cell(step={"controller": watching | {"watch": watch}})
+
+
 # --- names and mistakes ---
 
 

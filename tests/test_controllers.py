@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -48,12 +49,12 @@ def monitor_params(draw):
     }
 
 
-def plateau(params):
+def plateau(params, mode="min"):
     """torch's own monitor on a rate of 1, so that its rate is what our factor must be."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     options = {name: value for name, value in params.items() if name != "min_factor"}
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, min_lr=params["min_factor"], eps=0.0, **options
+        optimizer, mode=mode, min_lr=params["min_factor"], eps=0.0, **options
     )
     return optimizer, scheduler
 
@@ -126,6 +127,179 @@ def test_monitor_floor_and_cooldown_by_hand():
         (1.0, 0.1),
         (0.1, 0.05),
     ]
+
+
+HIGHER = ("accuracy", "f1", "f1_macro", "train_accuracy", "+bleu")
+LOWER = ("train_loss", "-perplexity")
+
+
+@untimed
+@given(
+    monitor_params(),
+    st.sampled_from(HIGHER + LOWER),
+    st.lists(st.one_of(losses, st.just(math.nan)), min_size=1, max_size=40),
+)
+def test_monitor_of_any_metric_equals_torch_in_its_mode(params, watch, sequence):
+    optimizer, scheduler = plateau(params, "max" if watch in HIGHER else "min")
+    controller = make_controller("validation_monitor", watch=watch, **params)
+    (metric,) = controller.watches
+    for epoch, value in enumerate(sequence, start=1):
+        scheduler.step(value)
+        controller.after_epoch(epoch=epoch, **{metric: value})
+        assert controller.factor == optimizer.param_groups[0]["lr"]
+        assert controller.num_bad_epochs == scheduler.num_bad_epochs
+
+
+def test_a_worse_negative_value_is_no_improvement():
+    """torch's bar of a negative best, best * (1 - threshold), lies above it: -0.95 passes -1 as an improvement."""
+    controller = make_controller("validation_monitor", patience=0, threshold=0.1)
+    assert [tell(controller, epoch, validation_loss=loss) for epoch, loss in enumerate([-1, -0.95, -0.91], 1)] == [
+        1.0, 0.5, 0.25,
+    ]  # fmt: skip
+    assert controller.best == -1
+
+
+@untimed
+@given(monitor_params(), st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=1, max_size=30))
+def test_watching_a_metric_upwards_is_watching_its_negative_downwards(params, sequence):
+    up, down = (make_controller("validation_monitor", watch=watch, **params) for watch in ("+m", "-m"))
+    for epoch, value in enumerate(sequence, start=1):
+        up.after_epoch(epoch=epoch, m=value)
+        down.after_epoch(epoch=epoch, m=-value)
+        assert up.factor == down.factor
+        assert up.best == -down.best
+
+
+@untimed
+@given(monitor_params(), st.lists(st.floats(-10, 10, allow_subnormal=False), min_size=1, max_size=30))
+def test_what_the_monitor_calls_an_improvement_is_one(params, sequence):
+    """By the docstring's formula, at whatever sign: the best falls by threshold * abs(best), or by threshold."""
+    controller = make_controller("validation_monitor", **params)
+    best = None
+    for epoch, loss in enumerate(sequence, start=1):
+        tell(controller, epoch, validation_loss=loss)
+        if controller.best != best:
+            assert best is None or loss < best
+            if best is not None:
+                least = params["threshold"] * (abs(best) if params["threshold_mode"] == "rel" else 1)
+                assert best - loss >= least * (1 - 1e-9) - 1e-12
+            best = loss
+        else:
+            least = params["threshold"] * (abs(best) if params["threshold_mode"] == "rel" else 1)
+            assert loss >= best - least - 1e-12
+
+
+def test_of_a_best_of_zero_no_share_is_left():
+    controller = make_controller("validation_monitor", patience=0, threshold=0.5)
+    assert [tell(controller, epoch, validation_loss=loss) for epoch, loss in enumerate([0, 0, -1e-9, 0], 1)] == [
+        1.0, 0.5, 0.5, 0.25,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("threshold", [1.0, 2.0])
+def test_the_first_value_is_an_improvement_whatever_the_threshold(threshold):
+    controller = make_controller("validation_monitor", patience=0, threshold=threshold)
+    assert tell(controller, 1, validation_loss=1.0) == 1.0
+    assert controller.best == 1.0
+
+
+def test_a_metric_that_is_watched_must_be_told():
+    controller = make_controller("validation_monitor", watch="+bleu")
+    assert controller.watches == ("bleu",)
+    controller.after_epoch(epoch=1, bleu=0.3)  # and nothing else
+    with pytest.raises(
+        StudyError,
+        match=r"^controller validation_monitor: after_epoch was told validation_loss; it watches bleu, so give bleu=",
+    ):
+        controller.after_epoch(epoch=2, validation_loss=1.0)
+    with pytest.raises(StudyError, match="was told no metric; it watches train_loss"):
+        make_controller("validation_monitor", watch="gap").after_epoch(epoch=1)
+    make_controller("none").after_epoch(epoch=1)
+    make_controller("gradient_modulated").after_epoch(epoch=1, gradient_norm=1.0)
+    with pytest.raises(StudyError, match="it watches validation_loss"):
+        make_controller("gradient_modulated", gap_strength=1.0).after_epoch(
+            epoch=1, gradient_norm=1.0, train_loss=1.0
+        )
+
+
+@pytest.mark.parametrize("watch", ["accuracy", "+bleu", "train_loss"])
+def test_the_reason_names_the_metric(watch):
+    controller = make_controller("validation_monitor", watch=watch, patience=0)
+    for epoch, value in enumerate([0.5, 0.5], start=1):
+        controller.after_epoch(epoch=epoch, **{controller.watches[0]: value})
+    said = {"accuracy": "validation accuracy", "+bleu": "bleu", "train_loss": "training loss"}[watch]
+    assert controller.interventions[0]["reason"] == (f"{said} 0.5 after 1 epochs without improvement on 0.5")
+
+
+# --- greedy ---------------------------------------------------------------------------------------------
+
+
+@st.composite
+def greedy_params(draw):
+    return {
+        "factor": draw(st.sampled_from([0.1, 0.5, 0.95])),
+        "patience": draw(st.integers(0, 3)),
+        "threshold": draw(st.sampled_from([0.0, 1e-6, 0.1])),
+        "threshold_mode": draw(st.sampled_from(["rel", "abs"])),
+        "cooldown": draw(st.integers(0, 3)),
+        "warmup": draw(st.integers(0, 3)),
+        "min_factor": draw(st.sampled_from([0.05, 0.3, 1.0])),
+        "max_factor": draw(st.sampled_from([1.0, 2.0, 100.0])),
+    }
+
+
+@untimed
+@given(
+    greedy_params(),
+    st.integers(1, 3),
+    st.sampled_from(["-m", "+m"]),
+    st.lists(st.integers(1, 64).map(lambda eighths: eighths / 8), min_size=1, max_size=40),
+)
+def test_greedy_equals_that_of_transformers_event_for_event(params, window, watch, sequence):
+    """On eighths, so that a running sum and a sum are the same number."""
+    optimization = pytest.importorskip("transformers.optimization", reason="transformers is not installed")
+    if not hasattr(optimization, "GreedyLR"):
+        pytest.skip("transformers has GreedyLR from version 5 on")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    options = {name: value for name, value in params.items() if name not in ("min_factor", "max_factor")}
+    scheduler = optimization.GreedyLR(
+        optimizer, mode="max" if watch == "+m" else "min", eps=0.0, min_lr=params["min_factor"],
+        max_lr=params["max_factor"], smooth=True, window_size=window, reset_start=10**9, **options,
+    )  # fmt: skip
+    controller = make_controller("greedy", watch=watch, window=window, **params)
+    for epoch, value in enumerate(sequence, start=1):
+        scheduler.step(value)
+        controller.after_epoch(epoch=epoch, m=value)
+        assert controller.factor == optimizer.param_groups[0]["lr"]
+
+
+def test_greedy_by_hand():
+    controller = make_controller("greedy", factor=0.5, patience=1, warmup=1, max_factor=2.0, min_factor=0.25)
+    values = [4, 3, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0.5, 0.25]
+    # two epochs of improvement: twice the rate; epoch 3 doesn't count; from epoch 5 on nothing improves
+    assert [tell(controller, epoch, validation_loss=value) for epoch, value in enumerate(values, 1)] == [
+        1.0, 2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.5,
+    ]  # fmt: skip
+    assert [(r["epoch"], r["factor_after"]) for r in controller.interventions] == [
+        (2, 2.0), (6, 1.0), (8, 0.5), (10, 0.25), (14, 0.5),
+    ]  # fmt: skip
+    assert controller.interventions[0]["reason"] == "validation loss 3 after 2 epochs of improvement on 4"
+    assert (
+        controller.interventions[1]["reason"] == "validation loss 1 after 2 epochs without improvement on 1"
+    )
+
+
+@untimed
+@given(greedy_params(), st.lists(maybe_diverged, max_size=40))
+def test_greedy_stays_within_its_bounds_and_moves_by_its_factor(params, sequence):
+    controller = make_controller("greedy", **params)
+    before = 1.0
+    for epoch, loss in enumerate(sequence, start=1):
+        factor = tell(controller, epoch, validation_loss=loss)
+        assert params["min_factor"] <= factor <= params["max_factor"]
+        bounds = (params["min_factor"], params["max_factor"])
+        assert factor in (before, before * params["factor"], before / params["factor"], *bounds)
+        before = factor
 
 
 # --- gradient_modulated ---------------------------------------------------------------------------------
@@ -312,6 +486,7 @@ EXAMPLES = {
     "gradient_modulated": {"gap_strength": 0.5, "smoothing": 0.7},
     "sparsity": {"strength": 0.5},
     "loss_decay": {},
+    "greedy": {"window": 2, "patience": 1},
 }
 
 
@@ -364,6 +539,38 @@ def test_another_controllers_state_is_refused():
     state = make_controller("sparsity").state_dict()
     with pytest.raises(StudyError, match="controller none: found the saved state of 'sparsity'"):
         make_controller("none").load_state_dict(state)
+
+
+def test_the_state_of_other_parameters_is_refused():
+    state = make_controller("validation_monitor", patience=2).state_dict()
+    other = make_controller("validation_monitor", patience=50, factor=0.1)
+    with pytest.raises(
+        StudyError,
+        match=r"saved with factor 0\.5, patience 2, this controller has factor 0\.1, patience 50; make it",
+    ):
+        other.load_state_dict(state)
+    assert other.state_dict() == make_controller("validation_monitor", patience=50, factor=0.1).state_dict()
+    del state["parameters"]  # on purpose, and as in a state of version 0.2.0
+    other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", CONTROLLERS)
+@pytest.mark.parametrize(
+    "number", [np.float32, np.float64, torch.tensor], ids=["float32", "float64", "tensor"]
+)
+def test_whatever_library_numbers_are_of_the_state_is_plain(name, number):
+    controller = make_controller(name)
+    for epoch in range(1, 4):
+        if controller.needs:
+            controller.before_step(zero_share=number(0.25))
+        controller.after_epoch(
+            epoch=np.int64(epoch),
+            train_loss=number(1.0),
+            validation_loss=number(1.0 + epoch),
+            gradient_norm=number(2.0 * epoch),
+        )
+    assert json.loads(json.dumps(controller.state_dict(), allow_nan=False)) == controller.state_dict()
+    assert type(controller.factor) is float
 
 
 @pytest.mark.parametrize("name", CONTROLLERS)
@@ -431,9 +638,14 @@ def test_warmup_is_kept_when_the_monitor_acts_in_it():
         ("validation_monitor", {"min_factor": 1.1}, "min_factor is 1.1; allowed: 0 <= min_factor <= 1"),
         (
             "validation_monitor",
-            {"watch": "accuracy"},
-            r"watch: 'accuracy' is not known; choose one of gap, loss",
+            {"watch": "acc"},
+            r"watch is 'acc'; allowed: one of loss, gap, accuracy, .*; any other metric as \+name \(higher is "
+            r"better\) or -name \(lower is\)\. Did you mean 'accuracy'\?",
         ),
+        ("validation_monitor", {"watch": "bleu"}, r"watch is 'bleu'; allowed: .* \+name"),
+        ("validation_monitor", {"watch": ["loss"]}, r"watch is \['loss'\]; allowed"),
+        ("greedy", {"max_factor": 0.5}, "max_factor is 0.5; allowed: 1 <= max_factor"),
+        ("greedy", {"window": 0}, "window is 0; allowed: 1 <= window, a whole number"),
         ("validation_monitor", {"threshold_mode": "relative"}, "choose one of abs, rel"),
         ("gradient_modulated", {"gradient_strength": -1}, "gradient_strength is -1"),
         ("gradient_modulated", {"smoothing": 1.0}, "smoothing is 1.0; allowed: 0 <= smoothing < 1"),

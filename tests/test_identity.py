@@ -276,9 +276,9 @@ ADDED = {
     "a controller": (
         "controllers",
         "CONTROLLERS: dict",
-        "class Greedy(Controller):\n    name = 'greedy'\n\n\nCONTROLLERS: dict",
+        "class Restless(Controller):\n    name = 'restless'\n\n\nCONTROLLERS: dict",
     ),
-    "a controller's entry": ("controllers", '"none": Controller,', '"none": Controller, "greedy": LossDecay,'),
+    "a controller's entry": ("controllers", '"none": Controller,', '"none": Controller, "restless": LossDecay,'),
 }  # fmt: skip
 
 
@@ -305,9 +305,9 @@ ALL = set(TRAININGS)
 STALE = [
     ("the formula of cosine", "schedules", ("_half_cosine(t / num_epochs)", "_half_cosine(t / num_epochs) ** 2"), WITH_COSINE),
     ("the formula of exponential", "schedules", ("return math.exp(-decay_rate * t)", "return math.exp(decay_rate * t)"), {"exponential"}),
-    ("a helper of several", "schedules", ("math.cos(math.pi * share)", "math.cos(math.pi * share**2)"), WITH_COSINE | {"cosine_restarts", "cyclical", "late_decay"}),
+    ("a helper of several", "schedules", ("math.cos(math.pi * share)", "math.cos(math.pi * share**2)"), WITH_COSINE | {"cosine_restarts", "cyclical", "late_decay", "one_cycle_cosine", "piecewise"}),
     ("a window", "schedules", ('"welch": lambda x: 1.0 - x * x', '"welch": lambda x: 1.0 - x'), {"cyclical"}),
-    ("how cycles are counted", "schedules", ("period * period_mult**cycle", "period * period_mult**(cycle + 1)"), {"cosine_restarts"}),
+    ("how cycles are counted", "schedules", ("period * period_mult**cycle", "period * period_mult**(cycle + 1)"), {"cosine_restarts", "restarts"}),
     ("the monitor", "controllers", ("self.num_bad_epochs += 1", "self.num_bad_epochs += 2"), {"validation_monitor"}),
     ("what all controllers are", "controllers", ("self.factor = 1.0", "self.factor = 0.5"), ALL),
     ("adam's options", "recipe/optimizers", ('"torch.optim.Adam", _BETAS', '"torch.optim.RAdam", _BETAS'), {"adam"}),
@@ -324,8 +324,8 @@ STALE = [
     ("the share of the data", "training/batches", ("default_rng(0)", "default_rng(1)"), ALL),
     ("the evaluation", "training/evaluation", ("losses.std()", "losses.var()"), ALL),
     ("the test metrics", "training/evaluation", ('average="macro"', 'average="micro"'), ALL),
-    ("the warmup", "schedules", ("schedule(0.0) * _line(start_factor, 1.0", "schedule(0.0) * _line(start_factor, 0.9"), ALL),
-    ("how a schedule is called", "schedules", ("return self.formula(_checked", "return 2 * self.formula(_checked"), ALL),
+    ("the warmup", "schedules", ("schedule(0.0) * _line(self.start_factor, 1.0", "schedule(0.0) * _line(self.start_factor, 0.9"), ALL),
+    ("how a schedule is called", "schedules", ("return factory.formula(_checked", "return 2 * factory.formula(_checked"), ALL),
     ("how an entry becomes a schedule", "schedules", ("Factory(name, formula, parameters, problem, kind", "Factory(name, lambda *a, **k: 2 * formula(*a, **k), parameters, problem, kind"), ALL),
     ("the logits on test data", "training/evaluation", ("**measure(logits, arrays", "**measure(-logits, arrays"), ALL),
     ("mixed precision", "training/devices", ("enabled=dtype != torch.float32", "enabled=True"), ALL),

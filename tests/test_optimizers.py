@@ -83,6 +83,11 @@ OWN = {
         {"beta1": 0.8, "momentum_decay": 0.01},
         {"betas": (0.8, 0.999), "momentum_decay": 0.01},
     ),
+    "radam": (
+        torch.optim.RAdam,
+        {"beta1": 0.8, "decoupled_weight_decay": True},
+        {"betas": (0.8, 0.999), "decoupled_weight_decay": True},
+    ),
     "schedule_free_sgd": (schedulefree.SGDScheduleFree, {"momentum": 0.8}, None),
     "schedule_free_adamw": (schedulefree.AdamWScheduleFree, {"beta1": 0.8}, {"betas": (0.8, 0.999)}),
     "prodigy": (
@@ -93,7 +98,7 @@ OWN = {
 }
 
 
-EXACT = set(OWN) - {"nadam"}
+EXACT = set(OWN) - {"nadam", "radam"}
 for name in OPTIMIZERS.keys() - OWN.keys():  # a new one, with its defaults
     module, _, class_name = OPTIMIZERS[name].class_path.rpartition(".")
     OWN[name] = (getattr(importlib.import_module(module), class_name), {}, {})
@@ -117,7 +122,7 @@ def test_steps_equal_the_packages_own_class(name, weight_decay):
     if hasattr(own, "train"):
         own.train()
     train(reference, own, batches(3), lrs)
-    # torch's NAdam rounds differently where it works on lists of tensors, and so may a new one
+    # torch's NAdam and RAdam round differently where they work on lists of tensors, and so may a new one
     torch.testing.assert_close(weights(model), weights(reference), rtol=0, atol=0 if name in EXACT else 5e-7)
     assert not torch.equal(weights(model), weights(tiny_model()))
 

@@ -1,5 +1,8 @@
 """Code of other packages: found by name, known by its meaning, and named in every error."""
 
+import copy
+import math
+import pickle
 import sys
 import textwrap
 from pathlib import Path
@@ -349,6 +352,12 @@ def test_a_controller_is_a_subclass(stranger):
         make_controller("stranger.control:Halve", share=0)
     with pytest.raises(StudyError, match="a controller is a subclass of"):
         find_controller("stranger.rates:knee")
+    carried = pickle.loads(pickle.dumps(controller))
+    assert carried.state_dict() == controller.state_dict() == copy.deepcopy(controller).state_dict()
+    assert type(carried).__name__ == "Halve"
+    carried.factor = math.nan
+    with pytest.raises(StudyError, match="set factor to nan"):  # its errors still say whose they are
+        carried.after_epoch(epoch=2, train_loss=1.0, validation_loss=1.0, gradient_norm=1.0)
 
 
 def step(name: str) -> None:

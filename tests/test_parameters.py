@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrstudy.controllers import CONTROLLERS
-from lrstudy.entries.parameters import REQUIRED, UNREAD, Choice, Flag, Free, Number, checked, of_default
+from lrstudy.entries.parameters import REQUIRED, UNREAD, Choice, Flag, Free, Made, Number, checked, of_default
 from lrstudy.errors import StudyError
 from lrstudy.recipe.networks import architectures, parameters_of
 from lrstudy.recipe.optimizers import OPTIMIZERS
@@ -86,4 +86,7 @@ def test_every_entry_says_what_its_parameters_may_be_and_its_defaults_are_allowe
         assert not isinstance(spec, Free), name
         assert spec.allowed(name)
         if spec.default is not None and spec.default is not REQUIRED:
-            assert spec.check(entry, name, spec.default, 100) == spec.default
+            found = spec.check(entry, name, spec.default, 100)
+            assert spec.check(entry, name, found, 100) == found
+            # What is made of other entries has their defaults, too.
+            assert found == spec.default or isinstance(spec, Made)

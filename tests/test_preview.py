@@ -13,6 +13,7 @@ from PIL import Image
 
 from lrstudy import preview
 from lrstudy.errors import StudyError
+from lrstudy.parity import PEERS, is_installed
 from lrstudy.report.figures import (
     COLUMN_WIDTH,
     TEXT_WIDTH,
@@ -127,13 +128,20 @@ def test_parity_prints_every_comparison(capsys):
     status, out, _ = run(capsys, "--parity")
     assert status == 0
     header, *rows = out.splitlines()
-    assert re.split(r" {2,}", header) == ["schedule", "torch class", "largest difference"]
-    assert len(rows) >= 13
+    assert re.split(r" {2,}", header) == ["schedule", "of another library", "largest difference"]
+    absent = [peer for peer in PEERS if not is_installed(peer)]
+    if absent:
+        assert rows.pop() == (
+            f"not installed: {', '.join(absent)}; pip install -r requirements-peers.txt brings them"
+        )
+    assert len(rows) >= 15
+    libraries = set()
     for row in rows:
-        schedule, torch_class, difference = re.split(r" {2,}", row)
+        schedule, theirs, difference = re.split(r" {2,}", row)
         assert schedule.split(",")[0] in SCHEDULES
-        assert torch_class.endswith(("LR", "WarmRestarts"))
+        libraries.add(theirs.split()[0])
         assert float(difference) < 1e-12
+    assert libraries == {"torch", *PEERS} - set(absent)
 
 
 def test_all_draws_every_schedule(capsys, tmp_path):
@@ -313,17 +321,26 @@ def test_docs_keep_what_is_written_by_hand_and_need_their_marks(tmp_path):
 def test_the_examples_in_the_docs_run():
     import torch
 
-    model = torch.nn.Linear(3, 1)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1))
     loader = [torch.ones(2, 3)] * 5
     names = {
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
         "loader": loader,
         "batches": loader * 20,
         "loss": lambda batch: model(batch).square().mean(),
+        "model": model,
+        "torch": torch,
+        "validate": lambda model: 1.0,  # as good in every epoch, so the monitor acts
     }
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 5
+    rates = []
     for block in blocks:
         exec(block, names)
+        rates.append(names["optimizer"].param_groups[0]["lr"])
     assert names["lr"] == pytest.approx(0.1 * make_schedule("cosine", 9)(1.5))
-    assert names["optimizer"].param_groups[0]["lr"] == pytest.approx(0.1 * 4e-6)
+    assert rates[1] == pytest.approx(0.1 * 4e-6)
+    assert rates[2] == 0
+    assert [one["epoch"] for one in names["controller"].interventions] == [4, 7, 10, 13, 16, 19]
+    assert names["decay"].get_last_value() == [0.0]  # of plain SGD
+    assert [group["lr"] for group in names["finetuning"].param_groups] == [0.0008, 0.0016, 0.001, 0.002]

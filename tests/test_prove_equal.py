@@ -20,7 +20,7 @@ from lrstudy.ledger.equivalence import read_equivalence
 from lrstudy.ledger.machine import origin_here
 from lrstudy.ledger.record import ALWAYS_IN_FINAL, ALWAYS_IN_HISTORY, Data, Labels
 from lrstudy.prove_equal import check_known, compare, full_revision, main
-from lrstudy.recipe.identity import entries_of, training_code, training_identity
+from lrstudy.recipe.identity import entries_of, kind_of, training_code, training_identity
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[1]
 
 def used(trainings: dict[str, dict]) -> set[str]:
     return {
-        f"{part}.{entry}" for settings in trainings.values() for part, entry in entries_of(settings).items()
+        f"{kind_of(part)}.{entry}"
+        for settings in trainings.values()
+        for part, entry in entries_of(settings).items()
     }
 
 

@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import math
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from composed import conf_section
 from lrstudy.errors import StudyError
-from lrstudy.parity import parity_with_torch
+from lrstudy.parity import PEERS, is_installed, parity_with, parity_with_torch
 from lrstudy.schedules import (
     SCHEDULES,
     as_torch_scheduler,
@@ -152,6 +153,66 @@ VALUES = [
         id="late_decay-step",
     ),
     pytest.param("late_decay", {}, 10, {8: 1, 9: 0.505, 10: 0.01}, id="late_decay-default"),
+    pytest.param(  # 1 - sqrt(1/4) and 1 - 1/4 of the way, between 1 and 0.2
+        "late_decay", {"start": 0.5, "shape": "1-sqrt", "min_factor": 0.2}, 8, {4: 1, 5: 0.6, 8: 0.2},
+        id="late_decay-1-sqrt",
+    ),
+    pytest.param(
+        "late_decay", {"start": 0.5, "shape": "1-square", "min_factor": 0.2}, 8, {4: 1, 6: 0.8, 8: 0.2},
+        id="late_decay-1-square",
+    ),
+    pytest.param("power_law", {"start": 0.25, "exponent": 2}, 8, {2: 1, 4: 0.25, 8: 1 / 16}, id="power_law"),
+    pytest.param("power_law", {"timescale": 1, "exponent": 0.5}, 9, {0: 1, 4: 0.5, 9: 1 / 3}, id="power-sqrt"),
+    pytest.param("rex", {}, 10, {0: 1, 5: 2 / 3, 8: 1 / 3, 10: 0}, id="rex"),
+    pytest.param("rex", {"bend": 0, "min_factor": 0.2}, 10, {0: 1, 5: 0.6, 10: 0.2}, id="rex-line"),
+    pytest.param(  # tanh crosses 0 where -6 + 9 s = 0
+        "tanh", {}, 9, {0: (1 + math.tanh(6)) / 2, 6: 0.5, 9: (1 - math.tanh(3)) / 2}, id="tanh",
+    ),
+    pytest.param("tanh", {"lower": -2, "upper": 2, "min_factor": 0.2}, 8, {4: 0.6}, id="tanh-floor"),
+    pytest.param(
+        "one_cycle_cosine", {"peak_at": 0.25, "start_factor": 0.2, "end_factor": 0.1}, 8,
+        {0: 0.2, 0.5: 1 - 0.8 * (1 + SQRT_HALF) / 2, 1: 0.6, 2: 1, 5: 0.55, 8: 0.1}, id="one_cycle_cosine",
+    ),
+    pytest.param(
+        "piecewise", {"points": [[0, 0.5], [0.25, 1], [0.5, 0]]}, 8, {0: 0.5, 1: 0.75, 2: 1, 3: 0.5, 4: 0, 8: 0},
+        id="piecewise-linear",
+    ),
+    pytest.param(
+        "piecewise", {"points_in_epochs": [[0, 1], [4, 0.2]], "interpolation": "cosine"}, 8,
+        {0: 1, 1: 0.2 + 0.8 * (1 + SQRT_HALF) / 2, 2: 0.6, 4: 0.2, 8: 0.2}, id="piecewise-cosine",
+    ),
+    pytest.param(
+        "piecewise", {"points": [[0, 1], [1, 0.01]], "interpolation": "exponential"}, 4, {0: 1, 2: 0.1, 4: 0.01},
+        id="piecewise-exponential",
+    ),
+    pytest.param(
+        "piecewise", {"points": [[0, 1], [0.5, 0.1]], "interpolation": "constant"}, 4, {0: 1, 1.99: 1, 2: 0.1, 4: 0.1},
+        id="piecewise-constant",
+    ),
+    pytest.param(  # each part has its own clock and its own length
+        "phases",
+        {"phases": [{"schedule": "static", "epochs": 2}, {"schedule": "cosine"},
+                    {"schedule": "polynomial", "power": 1, "factor": 0.5, "share": 0.4}]}, 10,
+        {0: 1, 1.99: 1, 2: 1, 4: 0.5, 6: 0.5, 8: 0.25, 10: 0}, id="phases",
+    ),
+    pytest.param(
+        "phases", {}, 10, {0: 1, 5: 1, 6.5: 0.55, 8: 0.1, 10: 0.1}, id="phases-default",
+    ),
+    pytest.param(
+        "product_of", {"schedules": [{"schedule": "exponential", "final_factor": 0.01}, {"schedule": "step"}]}, 4,
+        {0: 1, 1: 10**-0.5, 2: 0.1 * 0.1, 4: 0.01 * 0.001}, id="product_of",
+    ),
+    pytest.param("restarts", {}, 8, {0: 1, 1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25, 6: 0.125, 8: 0}, id="restarts-shrink"),
+    pytest.param(  # cycles of 2 and 4 epochs, of heights 1 and 0.6 above a floor of 0.2
+        "restarts",
+        {"cycle": {"schedule": "polynomial", "power": 1}, "num_cycles": 2, "period_mult": 2, "peak_mult": 0.6,
+         "min_factor": 0.2}, 6, {0: 1, 1: 0.6, 2: 0.6, 4: 0.4, 6: 0.2}, id="restarts-of-a-line",
+    ),
+    pytest.param(  # begins with the descent
+        "restarts",
+        {"cycle": {"schedule": "piecewise", "points": [[0, 1], [0.5, 0], [1, 1]]}, "num_cycles": 2, "peak_mult": 1},
+        8, {0: 1, 1: 0.5, 2: 0, 3: 0.5, 4: 1, 6: 0, 8: 1}, id="restarts-down-and-up",
+    ),
 ]  # fmt: skip
 
 
@@ -170,17 +231,41 @@ def test_every_row_of_values_is_of_a_schedule():
 PARITY = parity_with_torch()
 
 
-@pytest.mark.parametrize("row", PARITY, ids=lambda row: f"{row.torch_class}: {row.schedule}")
+@pytest.mark.parametrize("row", PARITY, ids=lambda row: f"{row.theirs}: {row.schedule}")
 def test_parity_with_torch(row):
     assert row.difference < 1e-12
 
 
+@pytest.mark.parametrize("peer", PEERS)
+def test_parity_with_a_peer(peer):
+    """Continuous integration installs the peers and says that none is skipped."""
+    if not is_installed(peer) and os.environ.get("LRSTUDY_PEERS") != "required":
+        pytest.skip(f"{peer} is not installed: pip install -r requirements-peers.txt")
+    rows = parity_with(peer)
+    assert len(rows) >= 4
+    for row in rows:
+        assert row.theirs.startswith(f"{peer} ")
+        assert row.difference < 1e-12, row
+
+
+def test_a_peer_that_is_not_installed_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StudyError, match=r"^timm is not installed; pip install -r requirements-peers\.txt"):
+        parity_with("timm")
+
+
+def test_peers_are_pinned_and_each_is_compared():
+    lines = (Path(__file__).parent.parent / "requirements-peers.txt").read_text().splitlines()
+    pinned = [line.partition("==")[0] for line in lines if not line.startswith("#")]
+    assert sorted(pinned) == sorted([*PEERS, "jax"])
+
+
 def test_parity_covers_the_torch_schedulers_that_have_a_counterpart():
-    assert {row.torch_class for row in PARITY} >= {
+    assert {row.theirs for row in PARITY} >= {
         "StepLR", "MultiStepLR", "ExponentialLR", "PolynomialLR", "CosineAnnealingLR",
-        "CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR", "LinearLR", "SequentialLR",
+        "CosineAnnealingWarmRestarts", "CyclicLR", "OneCycleLR", "OneCycleLR: momentum", "LinearLR", "SequentialLR",
     }  # fmt: skip
-    assert sum(row.torch_class == "CyclicLR" for row in PARITY) == 3
+    assert sum(row.theirs == "CyclicLR" for row in PARITY) == 3
 
 
 # --- Traps in the sources ---------------------------------------------------------------------------------
@@ -277,11 +362,28 @@ PARAMETERS = {  # legal values; lengths in epochs are shares of num_epochs here
     "one_cycle": {"peak_at": st.floats(0.01, 0.99), "start_factor": factors, "end_factor": factors},
     "late_decay": {
         "start": st.just(0.0) | st.floats(0.001, 0.99),  # a start within the tolerance of 0 is 0
-        "shape": st.sampled_from(["linear", "cosine", "exponential", "step"]),
+        "shape": st.sampled_from(["linear", "cosine", "exponential", "step", "1-sqrt", "1-square"]),
         "min_factor": st.floats(1e-3, 1),
     },
+    "power_law": {
+        "start": st.none() | shares,
+        "timescale": st.none() | shares,
+        "exponent": st.floats(0.01, 4),
+    },
+    "rex": {"bend": st.floats(0, 0.99), "min_factor": factors},
+    "one_cycle_cosine": {"peak_at": st.floats(0.01, 0.99), "start_factor": factors, "end_factor": factors},
+    "restarts": {
+        "cycle": st.sampled_from([{"schedule": "cosine"}, {"schedule": "rex"}, {"schedule": "step"}]),
+        "num_cycles": st.none() | st.floats(1, 6),
+        "period": st.none() | shares,
+        "period_mult": st.floats(1, 4),
+        "peak_mult": st.floats(0.01, 1),
+        "min_factor": factors,
+    },
 }
-NEVER_RISES = sorted(set(PARAMETERS) - {"cosine_restarts", "cyclical", "one_cycle"})
+NEVER_RISES = sorted(
+    set(PARAMETERS) - {"cosine_restarts", "cyclical", "one_cycle", "one_cycle_cosine", "restarts"}
+)
 LENGTHS_IN_EPOCHS = {"step_size", "period", "timescale"}
 
 
@@ -321,7 +423,7 @@ def test_range_endpoints_and_purity(case):
     assert {t: schedule(t) for t in reversed(values)} == values  # the order of calls does not matter
     again = make_schedule(name, num_epochs, **params)
     assert {t: again(t) for t in values} == values
-    rises = {"cyclical", "one_cycle"} | (set(SCHEDULES) - set(PARAMETERS))
+    rises = {"cyclical", "one_cycle", "one_cycle_cosine"} | (set(SCHEDULES) - set(PARAMETERS))
     if name not in rises and not (name == "late_decay" and params["start"] == 0):
         assert values[0] == 1.0
 
@@ -337,11 +439,23 @@ def test_decays_never_rise(case):
 
 @untimed
 @given(
-    name=st.sampled_from(["polynomial", "cosine", "late_decay", "one_cycle", "cosine_restarts", "cyclical"]),
+    name=st.sampled_from(
+        [
+            "polynomial",
+            "cosine",
+            "late_decay",
+            "rex",
+            "one_cycle",
+            "one_cycle_cosine",
+            "cosine_restarts",
+            "restarts",
+            "cyclical",
+        ]
+    ),
     num_epochs=st.integers(1, 300),
 )
 def test_schedules_with_an_end_reach_it_at_num_epochs(name, num_epochs):
-    ends = {"one_cycle": "end_factor"}
+    ends = {"one_cycle": "end_factor", "one_cycle_cosine": "end_factor"}
     expected = parameters_of(name)[ends.get(name, "min_factor")]
     assert make_schedule(name, num_epochs)(num_epochs) == pytest.approx(expected, abs=1e-9)
 
@@ -889,7 +1003,14 @@ FIRST_AND_LAST = {  # the multiplier at the start, after any warmup, and at the 
     "linear": (1, 0),
     "multistep": (1, 0.01),
     "one_cycle": (0.04, 4e-6),
+    "one_cycle_cosine": (0.04, 4e-6),
+    "phases": (1, 0.1),
+    "piecewise": (0.1, 0.01),
     "polynomial": (1, 0),
+    "power_law": (1, 0.1**0.51),
+    "product_of": (1, 0),
+    "restarts": (1, 0),
+    "rex": (1, 0),
     "schedule_free": (1, 1),
     "static": (1, 1),
     "static_monitored": (1, 1),

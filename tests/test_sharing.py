@@ -40,6 +40,7 @@ ROWS = {
     "cosine": {"schedule": {"function": "cosine", "parameters": {"min_factor": 0.0}}},
     "monitored": {"schedule": STATIC, "controller": MONITOR},
     "monitored, never": {"schedule": STATIC, "controller": MONITOR | {"patience": 3}},
+    "monitored by accuracy": {"schedule": STATIC, "controller": MONITOR | {"watch": "accuracy"}},
     "step at 1/2, monitored": {"schedule": step(0.5), "controller": MONITOR},
     "of the loss": {"schedule": STATIC, "controller": {"name": "loss_decay"}},
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lrstudy.controllers import CONTROLLERS
+from lrstudy.controllers import CONTROLLERS, METRICS, make_controller
 from lrstudy.errors import StudyError
 from lrstudy.ledger.record import ALWAYS_IN_FINAL
 from lrstudy.recipe.models import make_model
@@ -519,6 +519,38 @@ def test_a_controllers_factor_multiplies_the_rate_from_the_next_epoch_on():
     factors = np.repeat([1, 1, 0.5, 0.25], STEPS)
     expected = 0.1 * np.exp(-0.5 * np.arange(4 * STEPS) / STEPS) * factors
     np.testing.assert_allclose(steps(progress, "lr"), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("watch", ["accuracy", "f1_macro", "train_f1", "gradient_norm"])
+def test_a_controller_is_told_of_the_metric_that_it_watches(watch):
+    """The rate after each epoch is that of a monitor which is told what the history says."""
+    watched = watch if watch in ("accuracy", "f1_macro") else f"+{watch}"
+    monitor = {"name": "validation_monitor", "patience": 0, "watch": watched, "threshold": 0.1}
+    progress = run("lstm", num_epochs=4, controller=monitor)
+    alone = make_controller(**monitor)
+    for record in progress.epochs:
+        alone.after_epoch(epoch=record["epoch"], **{watch: record[METRICS[watch]]})
+        assert record["controller_factor"] == alone.factor
+    assert alone.factor < 1
+
+
+def test_each_parameter_group_has_its_own_base_rate(monkeypatch):
+    """An optimizer of another package may give its groups rates of their own; the schedule holds for each."""
+    seen = []
+
+    def layered(*args, **options):
+        optimizer = make_optimizer(*args, **options)
+        optimizer.param_groups[1]["lr"] *= 8
+        optimizer.register_step_pre_hook(
+            lambda *_: seen.append([group["lr"] for group in optimizer.param_groups])
+        )
+        return optimizer
+
+    monkeypatch.setattr(loop, "make_optimizer", layered)
+    progress = run(optimizer={"name": "momentum", "base_lr": 0.1, "weight_decay": 0.01})
+    rates = steps(progress, "lr")
+    assert len(set(rates)) > 1
+    assert seen == [[rate, pytest.approx(8 * rate, rel=1e-15)] for rate in rates]
 
 
 @pytest.mark.parametrize("model", ["resnet", "lstm"])

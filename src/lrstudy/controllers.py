@@ -14,23 +14,62 @@ what it saw:
             epoch=epoch + 1, train_loss=..., validation_loss=..., gradient_norm=...
         )
 
+Of the metrics those in ``controller.watches`` are needed; others may be left out, and more may be given.
 Where ``controller.scales_loss``, the schedule multiplies the loss instead, and ``lr = base_lr * factor``.
-Nothing here imports torch; losses and norms are floats. Once an epoch is often enough for the three
-that need them, so no update waits for the device.
+Nothing here imports torch. Once an epoch is often enough for those that watch losses and norms, so no update
+waits for the device.
 """
 
 import copy
 import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lrstudy.entries.outside import is_outside, load
 from lrstudy.entries.parameters import Choice, Number, Parameter, checked
-from lrstudy.errors import StudyError, unknown
+from lrstudy.errors import StudyError, meant, unknown
+
+METRICS = {
+    "train_loss": "train/loss",
+    "train_accuracy": "train/accuracy",
+    "train_f1": "train/f1",
+    "train_f1_macro": "train/f1_macro",
+    "validation_loss": "validation/loss",
+    "accuracy": "validation/accuracy",
+    "f1": "validation/f1",
+    "f1_macro": "validation/f1_macro",
+    "gradient_norm": "gradient_norm",
+}
+"""What the study's loop can tell a controller after an epoch: metric -> its name in a training's history."""
 
 
 def _num_epochs(default: int, about: str) -> Number:
     """A whole number of epochs within the training."""
     return Number(default, about, "epochs", ge=0, le="num_epochs", whole=True)
+
+
+@dataclass(frozen=True)
+class _Metric(Choice):
+    """A parameter that names a metric: one whose better direction is known, or any with a sign before it.
+
+    ``alike`` are further names: another metric in the same code, of which :mod:`lrstudy.proof` trains none.
+    """
+
+    alike: tuple[str, ...] = ()
+
+    def allowed(self, name: str) -> str:
+        """The names, and the form of any other."""
+        names = ", ".join((*self.choices, *self.alike))
+        return f"one of {names}; any other metric as +name (higher is better) or -name (lower is)"
+
+    def check(self, where: str, name: str, value: object, num_epochs: float = math.inf) -> str:
+        """The value, or an error that says how a metric is named."""
+        known = (*self.choices, *self.alike)
+        if value in known or (isinstance(value, str) and re.fullmatch(r"[+-][A-Za-z_]\w*", value)):
+            return str(value)
+        raise StudyError(f"{where}: {name} is {value!r}; allowed: {self.allowed(name)}.{meant(value, known)}")
 
 
 class Controller:
@@ -61,64 +100,147 @@ class Controller:
         self.factor = 1.0
         self.interventions: list[dict[str, Any]] = []
         for name, value in self._start.items():
-            setattr(self, name, value)
+            setattr(self, name, copy.copy(value))
+
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """The metrics that ``after_epoch`` must be told of."""
+        return ()
 
     def before_step(self, *, zero_share: float) -> None:
         """Told before each update, if ``needs`` asks for it: the share of the batch's inputs that are 0."""
 
-    def after_epoch(
-        self, *, epoch: int, train_loss: float, validation_loss: float, gradient_norm: float
-    ) -> None:
-        """Told after each epoch: mean losses per example, and the mean over updates of the gradient's norm.
+    def after_epoch(self, *, epoch: int, **metrics: float) -> None:
+        """Told after each epoch of its metrics; what changes holds from the next update on.
 
-        The norm is that of the whole gradient before clipping. What changes holds from the next update on.
+        Args:
+            epoch: its number, from 1; for the record.
+            metrics: ``train_loss``, ``validation_loss``: mean losses per example. ``gradient_norm``: mean
+                over updates of the norm of the whole gradient, before clipping. Any other by its own name.
+
+        Raises:
+            StudyError: one that the controller watches is missing.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes, in JSON's types; loading it into a new controller continues exactly."""
+        """All that changes, and its parameters, in JSON's types; loading it continues exactly."""
         names = ("name", "factor", "interventions", *self._start)
-        return {name: copy.deepcopy(getattr(self, name)) for name in names}
+        state = {name: copy.deepcopy(getattr(self, name)) for name in names}
+        return state | {"parameters": copy.deepcopy(self.params)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state`` was taken.
 
         Raises:
-            StudyError: the state is another controller's.
+            StudyError: the state is another controller's, or of one with other parameters.
         """
         names = self.state_dict().keys()
-        if state.get("name") != self.name or state.keys() != names:
+        # Until 0.2.0 a state did not have the parameters.
+        if state.get("name") != self.name or state.keys() | {"parameters"} != names:
             raise StudyError(
                 f"controller {self.name}: found the saved state of {state.get('name')!r} "
                 f"({', '.join(sorted(state))}), expected {', '.join(sorted(names))}; "
                 "resume with the controller that saved it, or start the training anew."
             )
-        for name in names - {"name"}:
+        saved = state.get("parameters", self.params)
+        if saved != self.params:
+            differ = [name for name in {**saved, **self.params} if saved.get(name) != self.params.get(name)]
+            theirs, ours = (
+                ", ".join(f"{name} {one.get(name)!r}" for name in differ) for one in (saved, self.params)
+            )
+            raise StudyError(
+                f"controller {self.name}: the state was saved with {theirs}, this controller has {ours}; "
+                "make it with the saved ones to resume. To change them on purpose, take 'parameters' out of "
+                "the state."
+            )
+        for name in names - {"name", "parameters"}:
             setattr(self, name, copy.deepcopy(state[name]))
+
+    def _told(self, metrics: dict[str, float], name: str) -> float:
+        """The metric of this name among those that ``after_epoch`` was told."""
+        if name not in metrics:
+            raise StudyError(
+                f"controller {self.name}: after_epoch was told {', '.join(metrics) or 'no metric'}; it "
+                f"watches {name}, so give {name}=... as well."
+            )
+        return float(metrics[name])
 
     def _record(self, epoch: int, before: float, after: float, reason: str) -> None:
         if after != before:
             self.interventions.append(
-                {"epoch": epoch, "factor_before": before, "factor_after": after, "reason": reason}
+                {"epoch": int(epoch), "factor_before": before, "factor_after": after, "reason": reason}
             )
 
 
-class ValidationMonitor(Controller):
+class _Watcher(Controller):
+    """A controller that counts epochs in which the metric ``watch`` improves, and others."""
+
+    _start: ClassVar = {"best": None}
+    if TYPE_CHECKING:
+        best: float | None
+
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """The metrics that ``watch`` is made of."""
+        watch = self.params["watch"].lstrip("+-")
+        return {"loss": ("validation_loss",), "gap": ("train_loss", "validation_loss")}.get(watch, (watch,))
+
+    def _value(self, metrics: dict[str, float]) -> float:
+        value, *others = (self._told(metrics, name) for name in self.watches)
+        if self.params["watch"] == "gap":
+            gap = others[0] - value
+            value = 0.0 if gap <= 0 else gap  # not max(): NaN must stay NaN, which is no improvement
+        return value
+
+    def _improves(self, value: float) -> bool:
+        watch, threshold = self.params["watch"], self.params["threshold"]
+        if watch == "gap" and value == 0:
+            return True
+        if self.best is None or not math.isfinite(value):
+            return math.isfinite(value)
+        higher = watch.startswith("+") or watch in _HIGHER_IS_BETTER
+        if self.params["threshold_mode"] == "rel":
+            # A share of the best value's size. Where that is positive this is torch's formula to the bit.
+            share = threshold if (self.best >= 0) == higher else -threshold
+            bar = self.best * (1.0 + share)
+        else:
+            bar = self.best + threshold if higher else self.best - threshold
+        return value > bar if higher else value < bar
+
+    def _watched(self) -> str:
+        """The metric in words."""
+        watch = self.params["watch"]
+        if watch.startswith("train_"):
+            return f"training {watch.removeprefix('train_')}"
+        return watch[1:] if watch[0] in "+-" else f"validation {watch}"
+
+
+_HIGHER_IS_BETTER = ("accuracy", "f1", "f1_macro", "train_accuracy")
+_ALIKE = ("f1", "f1_macro", "train_accuracy", "train_loss")
+
+
+class ValidationMonitor(_Watcher):
     """Multiplies the rate by ``factor`` when validation has stopped improving.
 
-    An epoch improves if the watched value is below ``best * (1 - threshold)`` (``rel``) or below
-    ``best - threshold`` (``abs``). After more than ``patience`` epochs in a row without improvement the
-    controller's factor becomes ``max(factor * now, min_factor)``, and the next ``cooldown`` epochs don't
-    count. Event for event torch's ``ReduceLROnPlateau`` (with its ``eps`` 0), but relative to any schedule.
+    An epoch improves if the watched value is below ``best - threshold * abs(best)`` (``rel``) or below
+    ``best - threshold`` (``abs``); where higher is better, above ``best`` plus that. The first finite value
+    is an improvement, one that is not finite never. After more than ``patience`` epochs in a row without
+    improvement the controller's factor becomes ``max(factor * now, min_factor)``, and the next ``cooldown``
+    epochs don't count. Event for event torch's ``ReduceLROnPlateau`` (with its ``eps`` 0), but relative to
+    any schedule, and without its fault on negative values: its bar ``best * (1 - threshold)`` lies above a
+    negative best, so that a worse value passes. Of a best of 0 a share is 0, so any value beyond it
+    improves.
 
-    ``watch="gap"`` watches overfitting, ``max(0, validation loss - training loss)``. No gap is as good as it
-    can be, so such an epoch always counts as an improvement; it also keeps the relative threshold meaningful,
-    which a negative value would turn around. Since a gap that has opened seldom closes by itself, this
-    then acts about every ``patience + 1 + cooldown`` epochs.
+    ``watch``: ``loss`` is the validation loss; ``accuracy``, ``f1`` and ``f1_macro`` are validation's, and
+    higher is better; ``+name`` and ``-name`` are any other metric that ``after_epoch`` is told, of which
+    higher or lower is better. ``gap`` watches overfitting, ``max(0, validation loss - training loss)``. No
+    gap is as good as it can be, so such an epoch always counts as an improvement. Since a gap that has
+    opened seldom closes by itself, this then acts about every ``patience + 1 + cooldown`` epochs.
     """
 
     name = "validation_monitor"
     parameters: ClassVar = {
-        "watch": Choice("loss", "what must improve", ("loss", "gap")),
+        "watch": _Metric("loss", "what must improve", ("loss", "gap", "accuracy"), alike=_ALIKE),
         "factor": Number(0.5, "what an intervention multiplies the rate by", "factor", gt=0, lt=1),
         "patience": _num_epochs(1, "epochs without improvement that are tolerated"),
         "threshold": Number(1e-4, "smallest change that is an improvement", "see threshold_mode", ge=0),
@@ -128,18 +250,12 @@ class ValidationMonitor(Controller):
     }
     _start: ClassVar = {"best": None, "num_bad_epochs": 0, "cooldown_left": 0}
     if TYPE_CHECKING:
-        best: float | None
         num_bad_epochs: int
         cooldown_left: int
 
-    def after_epoch(
-        self, *, epoch: int, train_loss: float, validation_loss: float, gradient_norm: float
-    ) -> None:
-        """Count the epoch; the gradient's norm is not used."""
-        value = validation_loss
-        if self.params["watch"] == "gap":
-            gap = validation_loss - train_loss
-            value = 0.0 if gap <= 0 else gap  # not max(): NaN must stay NaN, which is no improvement
+    def after_epoch(self, *, epoch: int, **metrics: float) -> None:
+        """Count the epoch."""
+        value = self._value(metrics)
         if self._improves(value):
             self.best = value
             self.num_bad_epochs = 0
@@ -151,22 +267,82 @@ class ValidationMonitor(Controller):
         if self.num_bad_epochs > self.params["patience"]:
             before = self.factor
             self.factor = max(before * self.params["factor"], self.params["min_factor"])
-            reason = (
-                f"validation {self.params['watch']} {value:.6g} after {self.num_bad_epochs} epochs without "
-            )
+            reason = f"{self._watched()} {value:.6g} after {self.num_bad_epochs} epochs without "
             reason += "improvement" + ("" if self.best is None else f" on {self.best:.6g}")
             self._record(epoch, before, self.factor, reason)
             self.cooldown_left = self.params["cooldown"]
             self.num_bad_epochs = 0
 
-    def _improves(self, value: float) -> bool:
-        if self.params["watch"] == "gap" and value == 0:
-            return True
-        best = math.inf if self.best is None else self.best
-        threshold = self.params["threshold"]
-        return value < (
-            best * (1.0 - threshold) if self.params["threshold_mode"] == "rel" else best - threshold
-        )
+
+class Greedy(_Watcher):
+    """Raises the rate as long as the loss improves and lowers it as long as it does not.
+
+        factor / F      after more than ``patience`` epochs in a row that improve, up to max_factor
+        factor * F      after more than ``patience`` epochs in a row that do not, down to min_factor
+
+    with F the parameter ``factor``. What improves is as in :class:`ValidationMonitor`, here of the mean
+    over the last ``window`` epochs. The ``warmup`` epochs after a rise and the ``cooldown`` epochs after a
+    fall don't count. With the defaults every epoch changes the rate: the basic rule.
+
+    Source: GreedyLR, Subramanian, Krishnamoorthy and Murthy 2025, arXiv 2512.14527, as transformers has it:
+    event for event its ``GreedyLR`` (with its ``eps`` 0), but relative to any schedule, and without its reset
+    after long at the lowest rate. There the rule acts at every evaluation and its patience is 10; ours is 0,
+    since it acts once an epoch.
+    """
+
+    name = "greedy"
+    parameters: ClassVar = {
+        "watch": _Metric("loss", "what must improve", ("loss",), alike=("accuracy", *_ALIKE)),
+        "factor": Number(
+            0.95, "what a fall multiplies the rate by, and a rise divides it by", "factor", gt=0, lt=1
+        ),
+        "patience": _num_epochs(0, "epochs of either kind in a row before the rate changes"),
+        "threshold": Number(1e-6, "smallest change that is an improvement", "see threshold_mode", ge=0),
+        "threshold_mode": Choice("abs", "how the threshold counts", ("rel", "abs")),
+        "warmup": _num_epochs(0, "epochs after a rise that don't count"),
+        "cooldown": _num_epochs(0, "epochs after a fall that don't count"),
+        "min_factor": Number(0.1, "smallest product of all changes", "factor", ge=0, le=1),
+        "max_factor": Number(10.0, "largest product of all changes", "factor", ge=1),
+        "window": Number(1, "epochs whose mean is watched", "epochs", ge=1, whole=True),
+    }
+    _start: ClassVar = {
+        "best": None, "num_good_epochs": 0, "num_bad_epochs": 0, "pause_left": 0, "recent": [],
+    }  # fmt: skip
+    if TYPE_CHECKING:
+        num_good_epochs: int
+        num_bad_epochs: int
+        pause_left: int
+        recent: list[float | None]
+
+    def after_epoch(self, *, epoch: int, **metrics: float) -> None:
+        """Count the epoch."""
+        value = self._value(metrics)
+        seen = [*self.recent, value if math.isfinite(value) else None]  # JSON has no NaN
+        self.recent = seen[-self.params["window"] :]
+        value = math.nan if None in self.recent else sum(self.recent) / len(self.recent)  # type: ignore[arg-type]  # floats
+        if self.pause_left > 0:
+            self.pause_left -= 1
+            self.num_good_epochs = self.num_bad_epochs = 0
+            return
+        on = "" if self.best is None else f" on {self.best:.6g}"
+        if self._improves(value):
+            self.best = value
+            self.num_good_epochs, self.num_bad_epochs = self.num_good_epochs + 1, 0
+        else:
+            self.num_good_epochs, self.num_bad_epochs = 0, self.num_bad_epochs + 1
+        before = self.factor
+        what = f"{self._watched()} {value:.6g} after"
+        if self.num_good_epochs > self.params["patience"]:
+            self.factor = min(before / self.params["factor"], self.params["max_factor"])
+            self._record(
+                epoch, before, self.factor, f"{what} {self.num_good_epochs} epochs of improvement{on}"
+            )
+            self.pause_left, self.num_good_epochs = self.params["warmup"], 0
+        elif self.num_bad_epochs > self.params["patience"]:
+            self.factor = max(before * self.params["factor"], self.params["min_factor"])
+            reason = f"{what} {self.num_bad_epochs} epochs without improvement{on}"
+            self._record(epoch, before, self.factor, reason)
+            self.pause_left, self.num_bad_epochs = self.params["cooldown"], 0
 
 
 class GradientModulated(Controller):
@@ -202,10 +378,15 @@ class GradientModulated(Controller):
         first_norm: float | None
         mean_norm: float | None
 
-    def after_epoch(
-        self, *, epoch: int, train_loss: float, validation_loss: float, gradient_norm: float
-    ) -> None:
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """The losses only where they have a weight."""
+        losses = ("train_loss", "validation_loss") if self.params["gap_strength"] > 0 else ()
+        return ("gradient_norm", *losses)
+
+    def after_epoch(self, *, epoch: int, **metrics: float) -> None:
         """Set the factor from the epoch's mean gradient norm and, where gap_strength is not 0, its losses."""
+        gradient_norm, *losses = (self._told(metrics, name) for name in self.watches)
         if math.isfinite(gradient_norm) and self.mean_norm is not None:
             self.mean_norm += (1 - self.params["smoothing"]) * (gradient_norm - self.mean_norm)
         elif 0 < gradient_norm < math.inf:
@@ -213,7 +394,7 @@ class GradientModulated(Controller):
         ratio = self.mean_norm / self.first_norm if self.first_norm else 1.0  # type: ignore[operator]  # come together
         if not math.isfinite(gradient_norm):
             ratio = math.inf  # a norm that overflowed acts now but must not stay in the running mean
-        overfit = max(0.0, 1 - train_loss / validation_loss) if validation_loss > 0 else 0.0
+        overfit = max(0.0, 1 - losses[0] / losses[1]) if losses and losses[1] > 0 else 0.0
         pull = self.params["gap_strength"] * overfit
         if self.params["gradient_strength"] > 0:
             pull += self.params["gradient_strength"] * max(0.0, ratio - 1)
@@ -252,14 +433,13 @@ class Sparsity(Controller):
         """Set the factor for the update on this batch; ``zero_share`` outside [0, 1] is a ValueError."""
         if not 0 <= zero_share <= 1:
             raise ValueError(f"zero_share is {zero_share!r}; a share lies in [0, 1]")
+        zero_share = float(zero_share)
         self.factor = 1 + self.params["strength"] * zero_share
         self.share_sum += zero_share
         self.num_steps += 1
 
-    def after_epoch(
-        self, *, epoch: int, train_loss: float, validation_loss: float, gradient_norm: float
-    ) -> None:
-        """Record the epoch's mean factor; losses and norm are not used."""
+    def after_epoch(self, *, epoch: int, **metrics: float) -> None:
+        """Record the epoch's mean factor; the metrics are not used."""
         if self.num_steps == 0:
             return
         share = self.share_sum / self.num_steps
@@ -289,6 +469,7 @@ class LossDecay(Controller):
 CONTROLLERS: dict[str, type[Controller]] = {
     "none": Controller,
     "validation_monitor": ValidationMonitor,
+    "greedy": Greedy,
     "gradient_modulated": GradientModulated,
     "sparsity": Sparsity,
     "loss_decay": LossDecay,
@@ -330,3 +511,13 @@ def make_controller(name: str, *, num_epochs: float = math.inf, **params: Any) -
     """
     controller = find(name)
     return controller(**checked(f"controller {name}", controller.parameters, params, num_epochs=num_epochs))
+
+
+def tell(controller: Controller, record: Mapping[str, Any]) -> None:
+    """Tell a controller of an epoch, given the study's record of it.
+
+    Args:
+        record: ``epoch`` and metrics by their names in a history; ``gradient_norm`` among them.
+    """
+    names = dict.fromkeys(("train_loss", "validation_loss", "gradient_norm", *controller.watches))
+    controller.after_epoch(epoch=record["epoch"], **{name: record[METRICS[name]] for name in names})

@@ -3,14 +3,16 @@
 import argparse
 import ast
 import hashlib
+import itertools
 import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lrstudy.entries.parameters import Number, Times
+from lrstudy.entries.parameters import Number, Points, Times
 from lrstudy.errors import StudyError
 from lrstudy.report.figures import (
     COLUMN_WIDTH,
@@ -20,13 +22,14 @@ from lrstudy.report.figures import (
     schedule_figure,
     schedule_panels,
 )
-from lrstudy.schedules import GRANULARITIES, SCHEDULES, Schedule, make_schedule
+from lrstudy.schedules import GRANULARITIES, SCHEDULES, Schedule, make_schedule, shown
 
 EXAMPLES = """\
 examples:
   python -m lrstudy.preview cosine_restarts --epochs 50 -P period=10 --warmup 5 -o out.png
   python -m lrstudy.preview step --epochs 10 -P gamma=0.3 --base-lr 0.1 --table
   python -m lrstudy.preview --all --epochs 30 -o all.pdf
+  python -m lrstudy.preview --html schedules.html
 """
 
 # Over which docs/schedules.md draws each schedule.
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seed-figures": options.seed_figures,
         "--parity": options.parity,
         "--docs": options.docs is not None,
+        "--html": options.html is not None,
     }
     chosen = [name for name, wanted in asked.items() if wanted]
     if len(chosen) != 1:
@@ -54,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise StudyError(f"--base-lr is {options.base_lr:g}; allowed: a learning rate above 0.")
         if options.parity:
             print(parity_table())
+        elif options.html:
+            from lrstudy.page import write_page
+
+            print(f"wrote {write_page(options.html)}; open it in a browser")
         elif options.docs:
             for path in write_docs(options.docs):
                 print(f"wrote {path}")
@@ -101,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help='the toy plots of the report "Learning Rate Schedule" (2024)',
     )
-    add("--parity", action="store_true", help="print how far each schedule is from torch's own")
+    add("--parity", action="store_true", help="print how far each schedule is from torch's and from peers'")
+    add("--html", metavar="FILE", help="write a page to play with: sliders, curves, conf and code to copy")
     add("--docs", metavar="FILE", help="rewrite the generated part of docs/schedules.md and its pictures")
     return parser
 
@@ -221,14 +230,18 @@ def write_seed_figures(folder: str | Path) -> list[Path]:
 
 
 def parity_table() -> str:
-    """Every schedule that torch has too, with the largest difference of the rates over a training."""
-    from lrstudy.parity import parity_with_torch
+    """Every schedule that torch or an installed peer has too, with the largest difference over a training."""
+    from lrstudy.parity import PEERS, is_installed, parity_with, parity_with_torch
 
-    rows = parity_with_torch()
+    rows = [replace(row, theirs=f"torch {row.theirs}") for row in parity_with_torch()]
+    absent = [peer for peer in PEERS if not is_installed(peer)]
+    rows += itertools.chain.from_iterable(parity_with(peer) for peer in PEERS if peer not in absent)
     left = max(len(row.schedule) for row in rows)
-    middle = max(len(row.torch_class) for row in rows)
-    lines = [f"{'schedule':<{left}}  {'torch class':<{middle}}  largest difference"]
-    lines += [f"{row.schedule:<{left}}  {row.torch_class:<{middle}}  {row.difference:.1e}" for row in rows]
+    middle = max(len(row.theirs) for row in rows)
+    lines = [f"{'schedule':<{left}}  {'of another library':<{middle}}  largest difference"]
+    lines += [f"{row.schedule:<{left}}  {row.theirs:<{middle}}  {row.difference:.1e}" for row in rows]
+    if absent:
+        lines += [f"not installed: {', '.join(absent)}; pip install -r requirements-peers.txt brings them"]
     return "\n".join(lines)
 
 
@@ -280,7 +293,7 @@ def docs_text(path: str | Path) -> str:
 def picture_curves(name: str) -> dict[str, Curve]:
     """The lines of a schedule's picture, each labelled with the parameters that are not the default's."""
     return {
-        ", ".join(f"{key} {value}" for key, value in parameters.items()) or "default": curve_of(
+        ", ".join(f"{key} {shown(value)}" for key, value in parameters.items()) or "default": curve_of(
             make_schedule(name, PICTURE_EPOCHS, **parameters), PICTURE_EPOCHS
         )
         for parameters in SCHEDULES[name].pictures
@@ -303,8 +316,8 @@ def _section(name: str, folder: str) -> str:
     if parameters:
         lines += ["| parameter | meaning | unit | allowed | default |", "|---|---|---|---|---|"]
         for key, spec in parameters.items():
-            default = f"`{spec.default}`"
-            if isinstance(spec, Number | Times) and spec.default is None:
+            default = f"`{shown(spec.default)}`"
+            if isinstance(spec, Number | Times | Points) and spec.default is None:
                 default = f"`null`: {spec.derived}"
             lines.append(f"| `{key}` | {spec.about} | {spec.unit} | {spec.allowed(key)} | {default} |")
         lines.append("")

@@ -26,11 +26,12 @@ import torch
 
 from lrstudy.controllers import CONTROLLERS, make_controller
 from lrstudy.data import read_split
-from lrstudy.entries.parameters import REQUIRED, UNREAD, Choice, Free, Parameter
+from lrstudy.entries.parameters import REQUIRED, UNREAD, Choice, Free, Made, Parameter
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.ledger.machine import versions
 from lrstudy.recipe.identity import entries_of, training_code
+from lrstudy.recipe.identity import kind_of as kind_of_part
 from lrstudy.recipe.models import ARCHITECTURES
 from lrstudy.recipe.networks import arguments_of, parameters_of
 from lrstudy.recipe.optimizers import OPTIMIZERS, check_options
@@ -75,7 +76,10 @@ _SIZES: dict[str, tuple[Any, Any]] = {
 }
 """Two values for each size of a network."""
 
-_ACTING = {"validation_monitor": {"patience": 0, "threshold": 0.27}}
+_ACTING: dict[str, dict[str, Any]] = {
+    "validation_monitor": {"patience": 0, "threshold": 0.27},
+    "greedy": {"factor": 0.95, "patience": 0, "threshold": 0.1, "warmup": 0, "window": 1},
+}
 """What makes a controller act in a few epochs, where its defaults don't."""
 
 
@@ -120,7 +124,9 @@ class _Set:
             "gradient_clip": None,
             "compile": False,
         } | changes
-        if settings not in self.trainings.values():
+        uses = {f"{kind_of_part(part)}.{entry}" for part, entry in entries_of(settings).items()}
+        # A schedule may be made of one that is left out.
+        if settings not in self.trainings.values() and not uses & set(self.without):
             self.trainings[name] = settings
 
     def schedule(self, function: str, warmup: float = 0.0, granularity: str = "step", **given: Any) -> dict:
@@ -131,6 +137,20 @@ class _Set:
             "granularity": granularity,
             "parameters": resolve_parameters(function, NUM_EPOCHS - warmup, **given),
         }
+
+    def of_left(self, parts: Any) -> Any:
+        """What a schedule is made of, with others in place of those that are left out."""
+        if isinstance(parts, list):
+            return [self.of_left(part) for part in parts]
+        if f"schedule.{parts['schedule']}" not in self.without:
+            return parts
+        single = [
+            name
+            for name in self.left("schedule")
+            if not any(isinstance(one, Made) for one in SCHEDULES[name].parameters.values())
+        ]
+        lengths = {key: value for key, value in parts.items() if key in ("share", "epochs", "factor")}
+        return {"schedule": self.usual("schedule", single), **lengths}
 
     def optimizer(self, name: str, **options: Any) -> dict:
         """The settings' section."""
@@ -155,10 +175,12 @@ def trainings(without: Collection[str] = ()) -> dict[str, dict]:
 
 def _for_schedules(found: _Set) -> None:
     for name in found.left("schedule"):
+        parameters = SCHEDULES[name].parameters
+        made = {key: found.of_left(one.default) for key, one in parameters.items() if isinstance(one, Made)}
         for what, values in variants(
-            SCHEDULES[name].parameters, lambda n=name, **given: resolve_parameters(n, NUM_EPOCHS, **given)
+            parameters, lambda n=name, **given: resolve_parameters(n, NUM_EPOCHS, **given)
         ):
-            found.add(f"schedule.{name}{what}", "text", schedule=found.schedule(name, **values))
+            found.add(f"schedule.{name}{what}", "text", schedule=found.schedule(name, **made | values))
 
 
 def _for_controllers(found: _Set) -> None:
@@ -330,8 +352,12 @@ def others(value: Any) -> list[Any]:
     """Values that a parameter at ``value`` may perhaps have too, the more telling first."""
     if isinstance(value, bool):
         return [not value]
-    if isinstance(value, list):
-        return [[0.7 * one for one in value]]
+    if isinstance(value, dict):  # what a schedule is made of
+        return [{"schedule": "polynomial"}]
+    if isinstance(value, list) and isinstance(value[0], dict):
+        return [value[::-1]]
+    if isinstance(value, list):  # of numbers, or of pairs of them
+        return [[[0.7 * part for part in one] if isinstance(one, list) else 0.7 * one for one in value]]
     if value is None:
         return [0.2]
     return [one for one in (0.7 * value, 1.3 * value, value + 0.3, value + 1, value - 1) if one != value]

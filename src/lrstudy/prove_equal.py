@@ -19,13 +19,13 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lrstudy.errors import StudyError, unknown
 from lrstudy.ledger.equivalence import Equivalence, Pair, Part, read_equivalences, write_equivalence
 from lrstudy.ledger.machine import origin_here
 from lrstudy.process.exits import Terminated, sigterm_as_exception
-from lrstudy.recipe.identity import REGISTRIES
+from lrstudy.recipe.identity import REGISTRIES, kind_of
 from lrstudy.study.workspace import ledger_folder
 
 Proof = dict[str, Any]
@@ -81,7 +81,9 @@ def compare(base: Proof, now: Proof) -> Comparison:
         codes: tuple[dict[Part, str], dict[Part, str]] = (old["code"], new["code"])
         for part in codes[0].keys() & codes[1].keys():
             if codes[0][part] != codes[1][part]:
-                pairs.add((part, old["uses"].get(part, part), codes[0][part], codes[1][part]))
+                pairs.add(
+                    (cast(Part, kind_of(part)), old["uses"].get(part, part), codes[0][part], codes[1][part])
+                )
     found.pairs = [
         Pair(part=part, name=name, old=before, new=after) for part, name, before, after in sorted(pairs)
     ]
@@ -107,7 +109,7 @@ def check_known(without: Collection[str], base: Proof, now: Proof) -> None:
 
 
 def _entries_of(training: dict) -> list[str]:
-    return [f"{part}.{name}" for part, name in training["uses"].items()]
+    return [f"{kind_of(part)}.{name}" for part, name in training["uses"].items()]
 
 
 def _difference(old: dict, new: dict) -> str | None:

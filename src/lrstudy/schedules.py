@@ -33,22 +33,39 @@ is forgiven. Needs neither torch nor numpy.
 import functools
 import inspect
 import math
+import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lrstudy.entries.outside import is_outside, load, told_whose
-from lrstudy.entries.parameters import _TOLERANCE, Choice, Number, Parameter, Times, is_number, of_default
+from lrstudy.entries.parameters import (
+    _TOLERANCE,
+    Choice,
+    Made,
+    Number,
+    Parameter,
+    Points,
+    Times,
+    as_number,
+    is_number,
+    of_default,
+)
 from lrstudy.errors import StudyError, unknown
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from lrstudy.torch_schedule import ScheduleLR
+    from lrstudy.controllers import Controller
+    from lrstudy.torch_schedule import ScheduleLR, ScheduleOption
 
 Schedule = Callable[[float], float]
-"""Epochs elapsed, in [0, num_epochs] -> multiplier of the base learning rate."""
+"""Epochs elapsed, in [0, num_epochs] -> multiplier of the base learning rate.
+
+Any function is one. Those that this module makes pickle, compare equal if they were made alike, know their
+length (``num_epochs``), and their ``repr`` says how to make them.
+"""
 
 GRANULARITIES = ("step", "epoch")
 
@@ -64,18 +81,28 @@ class Factory:
     """A formula with its parameters: call it with num_epochs and parameters to get a :data:`Schedule`.
 
     ``kind`` says with which others it is drawn, ``pictures`` with which parameters the documentation draws
-    it.
+    it. It pickles as a function does, by its name.
     """
 
     name: str
-    formula: Callable[..., float]
-    parameters: dict[str, Parameter]
-    problem: Callable[[dict], str | None]
-    kind: str = ""
-    pictures: tuple[dict[str, Any], ...] = ({},)
+    formula: Callable[..., float] = field(compare=False)
+    parameters: dict[str, Parameter] = field(compare=False)
+    problem: Callable[[dict], str | None] = field(compare=False)
+    kind: str = field(default="", compare=False)
+    pictures: tuple[dict[str, Any], ...] = field(default=({},), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.formula.__doc__)
+        object.__setattr__(self, "__module__", self.formula.__module__)
+
+    def __reduce__(self) -> str | tuple:
+        if getattr(sys.modules.get(self.__module__), self.formula.__name__, None) is self:
+            return self.formula.__name__
+        find(self.name)  # an error now, where it can be mended, and not in the process that reads it
+        return find, (self.name,)
+
+    def __deepcopy__(self, memo: dict) -> "Factory":
+        return self
 
     def resolve(self, num_epochs: float, **params: Any) -> dict[str, Any]:
         """Check ``params`` and fill in the rest: defaults, and what follows from num_epochs and other values.
@@ -83,7 +110,7 @@ class Factory:
         Of two forms of one value either may be given; both only if they agree (to one part in 10^9).
         """
         where = f"schedule {self.name}"
-        _check_num_epochs(where, num_epochs)
+        num_epochs = _check_num_epochs(where, num_epochs)
         for name in params:
             if name not in self.parameters:
                 raise unknown(where, name, self.parameters, "a parameter of it")
@@ -105,7 +132,7 @@ class Factory:
         return {name: values.get(name) for name in self.parameters}
 
     def _check_forms(
-        self, where: str, name: str, spec: "Number | Times", values: dict, num_epochs: float
+        self, where: str, name: str, spec: "Number | Times | Points", values: dict, num_epochs: float
     ) -> None:
         relative: Any = spec.form_of
         # Each of two forms can be derived.
@@ -122,12 +149,7 @@ class Factory:
 
     def __call__(self, num_epochs: float, **params: Any) -> Schedule:
         """The schedule over num_epochs; raises StudyError for parameters that are unknown or illegal."""
-        values = self.resolve(num_epochs, **params)
-
-        def schedule(t: float) -> float:
-            return self.formula(_checked(t, num_epochs, self.name), num_epochs, **values)
-
-        return schedule
+        return _Formula(self, as_number(num_epochs), self.resolve(num_epochs, **params))
 
 
 SCHEDULES: dict[str, Factory] = {}
@@ -572,6 +594,15 @@ def cosine_restarts(
     Source: Loshchilov and Hutter 2017, arXiv 1608.03983 (SGDR): period 10 and multiplier 2 were among the
     best on CIFAR-10.
     """
+    _, share = _place_in_cycle(t, num_epochs, period, period_mult)
+    return min_factor + (1.0 - min_factor) * _half_cosine(share)
+
+
+def _place_in_cycle(t: float, num_epochs: float, period: float, period_mult: float) -> tuple[int, float]:
+    """The number of the cycle at ``t``, from 0, and the share of it that is over.
+
+    At the end of the training the cycle that ends with it is over: no other one begins.
+    """
     growth = period_mult - 1
     if growth:  # cycle n begins at period * (period_mult ** n - 1) / growth
         cycle = _floor(math.log1p(growth * t / period) / math.log1p(growth))
@@ -580,9 +611,8 @@ def cosine_restarts(
         cycle = _floor(t / period)
         begin = period * cycle
     if cycle and t >= num_epochs and t - begin <= _TOLERANCE * num_epochs:
-        return min_factor
-    share = max(0.0, t - begin) / (period * period_mult**cycle)
-    return min_factor + (1.0 - min_factor) * _half_cosine(min(1.0, share))
+        return cycle - 1, 1.0
+    return cycle, min(1.0, max(0.0, t - begin) / (period * period_mult**cycle))
 
 
 _WINDOWS = {  # height at x, the distance from the middle of the cycle: 0 there, 1 at its ends
@@ -714,12 +744,12 @@ def one_cycle(
     return _line(1.0, end_factor, (t - peak) / (num_epochs - peak))
 
 
+_TAILS = ("linear", "cosine", "exponential", "step", "1-sqrt", "1-square")
+
+
 @schedule(
     kind=_TO_THE_END,
-    pictures=tuple(
-        {"start": 0.5, "shape": shape, "min_factor": 0.05}
-        for shape in ("linear", "cosine", "exponential", "step")
-    ),
+    pictures=tuple({"start": 0.5, "shape": shape, "min_factor": 0.05} for shape in _TAILS),
     problem=lambda values: (
         "min_factor is 0, which an exponential tail never reaches; allowed with shape: exponential: "
         "0 < min_factor <= 1"
@@ -727,7 +757,7 @@ def one_cycle(
         else None
     ),
     start=Number(0.8, "when the decay begins", "share of num_epochs", ge=0, lt=1),
-    shape=Choice("linear", "shape of the decay", ("linear", "cosine", "exponential", "step")),
+    shape=Choice("linear", "shape of the decay", _TAILS),
     min_factor=Number(0.01, "multiplier at the end", "factor", ge=0, le=1),
 )
 def late_decay(t: float, num_epochs: float, *, start: float, shape: str, min_factor: float) -> float:
@@ -738,12 +768,16 @@ def late_decay(t: float, num_epochs: float, *, start: float, shape: str, min_fac
         min_factor + (1 - min_factor) * (1 + cos(pi * u)) / 2      cosine
         min_factor ** u      exponential
         min_factor      step
+        1 - (1 - min_factor) * sqrt(u)      1-sqrt
+        1 - (1 - min_factor) * u ** 2      1-square
 
     Use: "warmup-stable-decay" with a warmup before it. A long phase at a large rate is reported to generalize
     better than an early decay (arXiv 2401.11600; known to us from a summary), and a decay over the last fifth
-    to match cosine (known to us from a summary); unlike cosine, the stable phase can go on.
+    to match cosine (known to us from a summary); unlike cosine, the stable phase can go on. The knee schedule
+    is the linear one with min_factor 0 (Iyer et al. 2020, arXiv 2003.03977).
 
-    Source: Hu et al. 2024, arXiv 2404.06395 (warmup-stable-decay).
+    Source: Hu et al. 2024, arXiv 2404.06395 (warmup-stable-decay); 1-sqrt from Haegele et al. 2024, arXiv
+    2405.18392.
     """
     begin = start * num_epochs
     if t < begin - _TOLERANCE * num_epochs:
@@ -754,8 +788,438 @@ def late_decay(t: float, num_epochs: float, *, start: float, shape: str, min_fac
         "cosine": lambda: min_factor + (1.0 - min_factor) * _half_cosine(u),
         "exponential": lambda: min_factor**u,
         "step": lambda: min_factor,
+        "1-sqrt": lambda: _line(1.0, min_factor, math.sqrt(u)),
+        "1-square": lambda: _line(1.0, min_factor, u * u),
     }
     return tails[shape]()
+
+
+@schedule(
+    kind=_NEVER_ZERO,
+    pictures=({}, {"start": 0.2}, {"exponent": 1.0}),
+    start=Number(
+        None,
+        "when the decay begins",
+        "share of num_epochs",
+        gt=0,
+        le=1,
+        derive=lambda num_epochs, values: values["timescale"] / num_epochs if "timescale" in values else 0.1,
+        derived="what timescale comes to, else 0.1",
+    ),
+    timescale=Number(
+        None,
+        "how long the rate stays before it falls",
+        "epochs",
+        gt=0,
+        le="num_epochs",
+        derive=lambda num_epochs, values: min(num_epochs, _rounded(values["start"] * num_epochs)),
+        derived="start * num_epochs",
+        form_of="start",
+    ),
+    exponent=Number(0.51, "how steeply the rate falls on logarithmic axes", "number", gt=0),
+)
+def power_law(t: float, num_epochs: float, *, start: float, timescale: float, exponent: float) -> float:
+    """The rate holds for one timescale and then falls as a power of time.
+
+        max(1, t / timescale) ** -exponent,   timescale = start * num_epochs
+
+    At the end start ** exponent is left of the rate. Exponent 1/2 is inverse_sqrt.
+
+    Use: where the length of the training is open. The Power scheduler ends it by a short exponential decay:
+    the product of power_law and a late_decay.
+
+    Source: Shen et al. 2024, arXiv 2408.13359 (exponent 0.51).
+    """
+    return max(1.0, t / timescale) ** -exponent
+
+
+@schedule(
+    kind=_TO_THE_END,
+    pictures=({}, {"bend": 0.0}, {"bend": 0.9, "min_factor": 0.1}),
+    bend=Number(0.5, "how far the curve lies above the straight line; 0 is the line", "number", ge=0, lt=1),
+    min_factor=_MIN_FACTOR,
+)
+def rex(t: float, num_epochs: float, *, bend: float, min_factor: float) -> float:
+    """The rate falls slowly at first and fast at the end, along a hyperbola ("reflected exponential").
+
+        min_factor + (1 - min_factor) * z / (1 - bend + bend * z),   z = 1 - t / num_epochs
+
+    Use: reported to do well for budgets of any length, short ones above all (known to us from the abstract).
+
+    Source: Chen, Wolfe and Kyrillidis 2021, arXiv 2107.04197 (bend 1/2).
+    """
+    left = 1.0 - t / num_epochs
+    return min_factor + (1.0 - min_factor) * left / (1.0 - bend + bend * left)
+
+
+@schedule(
+    kind=_TO_THE_END,
+    pictures=({}, {"lower": -3.0}, {"upper": 1.0, "min_factor": 0.1}),
+    problem=lambda values: (
+        f"lower is {values['lower']:g} and upper {values['upper']:g}; allowed: lower < upper"
+        if values["lower"] >= values["upper"]
+        else None
+    ),
+    lower=Number(-6.0, "argument of tanh at the start; the lower, the longer the rate stays", "number"),
+    upper=Number(3.0, "argument of tanh at the end", "number"),
+    min_factor=_MIN_FACTOR,
+)
+def tanh(t: float, num_epochs: float, *, lower: float, upper: float, min_factor: float) -> float:
+    """The rate stays near 1 and falls along a hyperbolic tangent.
+
+        min_factor + (1 - min_factor) * (1 - tanh(lower + (upper - lower) * t / num_epochs)) / 2
+
+    At the end (1 - tanh(upper)) / 2 of the rate is left above min_factor: 0.0025 by default.
+
+    Use: the shape of cosine with a longer stable phase and a longer tail.
+
+    Source: Hsueh, Li and Wu 2019, arXiv 1806.01593 (HTD; -6 and 3 on CIFAR).
+    """
+    return min_factor + (1.0 - min_factor) * (1.0 - math.tanh(_line(lower, upper, t / num_epochs))) / 2.0
+
+
+@schedule(
+    kind=_RISING,
+    pictures=({}, {"peak_at": 0.5, "start_factor": 0.3, "end_factor": 0.1}),
+    peak_at=Number(0.3, "when the rate is highest", "share of num_epochs", gt=0, lt=1),
+    start_factor=Number(0.04, "multiplier at the start", "factor", ge=0, le=1),
+    end_factor=Number(4e-6, "multiplier at the end", "factor", ge=0, le=1),
+)
+def one_cycle_cosine(
+    t: float, num_epochs: float, *, peak_at: float, start_factor: float, end_factor: float
+) -> float:
+    """The rate rises along half a cosine to 1 and falls along another to almost nothing.
+
+        1 - (1 - start_factor) * (1 + cos(pi * t / p)) / 2      for t <= p = peak_at * num_epochs
+        end_factor + (1 - end_factor) * (1 + cos(pi * (t - p) / (num_epochs - p))) / 2      after
+
+    Use: as one_cycle; this is what torch's OneCycleLR does unless it is told otherwise. It lets momentum fall
+    and rise against the rate, too: a piecewise schedule of momentum with the same times.
+
+    Source: Smith and Topin 2018, arXiv 1708.07120; the cosines are fastai's (Howard and Gugger 2020, arXiv
+    2002.04688).
+    """
+    peak = peak_at * num_epochs
+    if t <= peak:
+        return _line(1.0, start_factor, _half_cosine(t / peak))
+    return _line(end_factor, 1.0, _half_cosine((t - peak) / (num_epochs - peak)))
+
+
+def _points(num_epochs: float, values: dict) -> list[list[float]]:
+    if "points_in_epochs" not in values:
+        return [[0.0, 0.1], [0.2, 1.0], [0.5, 1.0], [1.0, 0.01]]
+    return [[min(1.0, _rounded(time / num_epochs)), value] for time, value in values["points_in_epochs"]]
+
+
+@schedule(
+    kind=_RISING,
+    pictures=(
+        {},
+        {"points": [[0, 1], [0.3, 0.5], [0.6, 0.25]], "interpolation": "constant"},
+        {"points": [[0, 0.1], [0.4, 1], [1, 0.01]], "interpolation": "exponential"},
+    ),
+    problem=lambda values: (
+        "a value is 0, which an exponential never reaches; allowed with interpolation: exponential: values "
+        "above 0"
+        if values["interpolation"] == "exponential"
+        and min(value for _, value in values.get("points") or values.get("points_in_epochs") or [[0, 1]]) <= 0
+        else None
+    ),
+    points=Points(
+        None,
+        "multipliers at times",
+        "shares of num_epochs, factors",
+        derive=_points,
+        derived="what points_in_epochs come to, else [[0, 0.1], [0.2, 1], [0.5, 1], [1, 0.01]]",
+    ),
+    points_in_epochs=Points(
+        None,
+        "multipliers at times",
+        "epochs, factors",
+        derive=lambda num_epochs, values: [
+            [min(num_epochs, _rounded(time * num_epochs)), value] for time, value in values["points"]
+        ],
+        derived="points, their times by num_epochs",
+        end="num_epochs",
+        form_of="points",
+    ),
+    interpolation=Choice(
+        "linear", "what lies between two points", ("linear", "cosine", "exponential", "constant")
+    ),
+)
+def piecewise(
+    t: float,
+    num_epochs: float,
+    *,
+    points: list[list[float]],
+    points_in_epochs: list[list[float]],
+    interpolation: str,
+) -> float:
+    """The rate passes through given values at given times; after the last one it stays.
+
+        a + (b - a) * u      linear
+        a + (b - a) * (1 - cos(pi * u)) / 2      cosine
+        a * (b / a) ** u      exponential
+        a      constant
+
+    where u is the share of the time from the point with value a to the next one, with value b, that is over.
+
+    Use: what has no name. Smith's advice on one cycle with a last phase of annihilation is one; so is the
+    momentum that belongs to one_cycle_cosine, 0.95, 0.85 and 0.95 at its three times.
+
+    Source: the piecewise schedules of optax (DeepMind 2020) and of Page 2018, "How to train your ResNet".
+    """
+    index = sum(time <= t + _TOLERANCE * num_epochs for time, _ in points_in_epochs) - 1
+    begin, value = points_in_epochs[index]
+    if index + 1 == len(points_in_epochs):
+        return value
+    end, following = points_in_epochs[index + 1]
+    u = max(0.0, t - begin) / (end - begin)
+    between = {
+        "linear": lambda: _line(value, following, u),
+        "cosine": lambda: _line(following, value, _half_cosine(u)),
+        "exponential": lambda: value * (following / value) ** u,
+        "constant": lambda: value,
+    }
+    return between[interpolation]()
+
+
+# --- Schedules of schedules -------------------------------------------------------------------------------
+
+_MADE_OF = "Made of others"
+_OF_A_PHASE = {
+    "share": Number(0.0, "how long it runs", "share of num_epochs", gt=0, le=1),
+    "epochs": Number(0.0, "how long it runs", "epochs", gt=0, le="num_epochs"),
+    "factor": Number(1.0, "what its multiplier is multiplied by", "factor", gt=0),
+}
+_NO_PARAMETERS = ("schedule", "share", "epochs", "factor")  # what a part says beside them
+
+
+def _resolved_part(where: str, value: Any, num_epochs: float, beside: tuple[str, ...] = ()) -> dict[str, Any]:
+    """An entry of the registry with its parameters, all at their values; ``beside`` are keys of others."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("schedule"), str):
+        raise StudyError(
+            f"{where} is {value!r}; allowed: a schedule with its parameters, such as "
+            "{schedule: cosine, min_factor: 0.1}."
+        )
+    try:
+        factory = find(value["schedule"])
+        given = {key: one for key, one in value.items() if key != "schedule" and key not in beside}
+        for key in given:
+            if key not in factory.parameters:
+                raise unknown(
+                    f"schedule {factory.name}", key, [*factory.parameters, *beside], "a parameter of it"
+                )
+        return {"schedule": factory.name, **factory.resolve(num_epochs, **given)}
+    except StudyError as error:
+        raise StudyError(f"{where}: {error}") from None
+
+
+def _listed(where: str, value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple) or not value:
+        raise StudyError(
+            f"{where} is {value!r}; allowed: a list of schedules with their parameters, such as "
+            "[{schedule: cosine}, {schedule: step, gamma: 0.5}]."
+        )
+    return list(value)
+
+
+def _resolved_parts(where: str, value: Any, num_epochs: float) -> list[dict[str, Any]]:
+    return [
+        _resolved_part(f"{where}[{index}]", one, num_epochs)
+        for index, one in enumerate(_listed(where, value))
+    ]
+
+
+def _resolved_phases(where: str, value: Any, num_epochs: float) -> list[dict[str, Any]]:
+    """Every phase with its length in both forms; one that says none has what the others leave."""
+    found = _listed(where, value)
+    lengths = [_length_of_phase(f"{where}[{index}]", one, num_epochs) for index, one in enumerate(found)]
+    unsaid = lengths.count(None)
+    said = sum(length for length in lengths if length is not None)
+    left = num_epochs - said
+    if unsaid > 1:
+        raise StudyError(
+            f"{where}: {unsaid} of them say no length; give all but one a share or epochs: that one has what "
+            "is left."
+        )
+    if left <= _TOLERANCE * num_epochs if unsaid else abs(left) > _TOLERANCE * num_epochs:
+        raise StudyError(
+            f"{where}: come to {said:g} of {num_epochs:g} epochs without warmup"
+            f"{', which leaves nothing to the one that says no length' if unsaid else ''}; "
+            "make their lengths add up, or leave out that of one, which has what is left."
+        )
+    phases = []
+    for index, (one, length) in enumerate(zip(found, lengths, strict=True)):
+        at, epochs = f"{where}[{index}]", _rounded(float(left if length is None else length))
+        share = one.get("share")
+        phases.append(
+            {
+                **_resolved_part(at, one, epochs, tuple(_OF_A_PHASE)),
+                "share": _rounded(epochs / num_epochs) if share is None else as_number(share),
+                "epochs": epochs,
+                "factor": _of_a_phase(at, one, "factor", num_epochs) or 1.0,
+            }
+        )
+    return phases
+
+
+def _length_of_phase(where: str, value: Any, num_epochs: float) -> float | None:
+    """In epochs; None where the phase says none."""
+    if not isinstance(value, Mapping):
+        _resolved_part(where, value, num_epochs)  # says what it should be
+    share, epochs = (_of_a_phase(where, value, name, num_epochs) for name in ("share", "epochs"))
+    if share is None or epochs is None:
+        return epochs if share is None else share * num_epochs
+    if not _agree(share * num_epochs, epochs):
+        raise StudyError(
+            f"{where}: share is {share!r}, but epochs is {epochs!r}, which is the share "
+            f"{_rounded(epochs / num_epochs)!r} of {num_epochs:g} epochs; give one of them."
+        )
+    return epochs
+
+
+def _of_a_phase(where: str, value: Mapping[str, Any], name: str, num_epochs: float) -> float | None:
+    """What a phase says of its length or its factor; None where it says nothing."""
+    found = value.get(name)
+    return None if found is None else _OF_A_PHASE[name].check(where, name, found, num_epochs)
+
+
+def _multiplier_of(part: dict[str, Any], t: float, num_epochs: float) -> float:
+    """The multiplier of an entry with its parameters, as they were resolved."""
+    values = {key: value for key, value in part.items() if key not in _NO_PARAMETERS}
+    return find(part["schedule"]).formula(t, num_epochs, **values)
+
+
+_PARTS = "a list of schedules, each {schedule: name} with its parameters"
+
+
+@schedule(
+    kind=_MADE_OF,
+    pictures=(
+        {},
+        {"phases": [{"schedule": "one_cycle", "epochs": 20}, {"schedule": "rex", "factor": 0.5}]},
+    ),
+    phases=Made(
+        [
+            {"schedule": "static", "share": 0.5},
+            {"schedule": "cosine", "min_factor": 0.1, "share": 0.3},
+            {"schedule": "static", "factor": 0.1},
+        ],
+        "what runs, one after the other",
+        f"{_PARTS}, and share or epochs (one may say neither)",
+        _resolved_phases,
+    ),
+)
+def phases(t: float, num_epochs: float, *, phases: list[dict[str, Any]]) -> float:
+    """Schedules run one after the other, each over its own length.
+
+        factor_i * schedule_i(t - begin_i)      for begin_i <= t < begin_i + epochs_i
+
+    Every phase has its own clock from 0, and its parameters are shares of its own length; its factor (1
+    unless given) multiplies it. At a boundary the later one takes over. One phase may leave its length out.
+
+    Use: any schedule that is known in pieces: a constant rate, then a cosine, then a tenth of it.
+
+    Source: torch's SequentialLR and optax's join_schedules; as data in a configuration Wu et al. 2019, arXiv
+    1908.06477 (LRBench, "composite").
+    """
+    begin = 0.0
+    for phase in phases[:-1]:
+        if t < begin + phase["epochs"] - _TOLERANCE * num_epochs:
+            return phase["factor"] * _multiplier_of(phase, max(0.0, t - begin), phase["epochs"])
+        begin += phase["epochs"]
+    last = phases[-1]
+    return last["factor"] * _multiplier_of(last, min(max(0.0, t - begin), last["epochs"]), last["epochs"])
+
+
+@schedule(
+    kind=_MADE_OF,
+    pictures=({}, {"schedules": [{"schedule": "step"}, {"schedule": "cyclical", "num_cycles": 4}]}),
+    schedules=Made(
+        [
+            {"schedule": "cosine_restarts", "num_cycles": 4, "period_mult": 1},
+            {"schedule": "exponential", "final_factor": 0.1},
+        ],
+        "what is multiplied",
+        _PARTS,
+        _resolved_parts,
+    ),
+)
+def product_of(t: float, num_epochs: float, *, schedules: list[dict[str, Any]]) -> float:
+    """Schedules run at the same time and are multiplied.
+
+        schedule_1(t) * schedule_2(t) * ...
+
+    Use: a decay over cycles (by default cosine restarts that decay), a drop in the middle of anything.
+
+    Source: torch's ChainedScheduler.
+    """
+    return math.prod(_multiplier_of(one, t, num_epochs) for one in schedules)
+
+
+@schedule(
+    kind=_MADE_OF,
+    pictures=(
+        {},
+        {"cycle": {"schedule": "rex"}, "peak_mult": 0.7, "period_mult": 2},
+        {"cycle": {"schedule": "cyclical", "num_cycles": 1}, "peak_mult": 0.8},
+    ),
+    cycle=Made(
+        {"schedule": "cosine"},
+        "what is repeated",
+        "a schedule, {schedule: name} with its parameters",
+        _resolved_part,
+    ),
+    num_cycles=Number(
+        None,
+        "number of cycles in the training",
+        "number",
+        ge=1,
+        derive=lambda num_epochs, values: _num_cycles(num_epochs, values) if "period" in values else 4,
+        derived="what period comes to, else 4",
+    ),
+    period=Number(
+        None,
+        "length of the first cycle",
+        "epochs",
+        gt=0,
+        le="num_epochs",
+        derive=_period,
+        derived="num_epochs / (1 + period_mult + period_mult ** 2 + ...), num_cycles terms",
+        form_of="num_cycles",
+    ),
+    period_mult=Number(1, "how much longer each cycle is than the one before", "factor", ge=1),
+    peak_mult=Number(0.5, "how much higher each cycle's peak is than the one before", "factor", gt=0, le=1),
+    min_factor=_MIN_FACTOR,
+)
+def restarts(
+    t: float,
+    num_epochs: float,
+    *,
+    cycle: dict[str, Any],
+    num_cycles: float,
+    period: float,
+    period_mult: float,
+    peak_mult: float,
+    min_factor: float,
+) -> float:
+    """A schedule begins anew, in cycles that may grow and whose peaks may shrink.
+
+        min_factor + (peak - min_factor) * cycle(s * num_epochs),   peak = max(min_factor, peak_mult ** n)
+
+    where n numbers the cycles from 0 and s is the share of cycle n that is over; the cycles lie as those of
+    cosine_restarts. In each the whole schedule runs, over num_epochs compressed into the cycle's length. A
+    cycle that ends with the training ends as the schedule ends.
+
+    Use: restarts that come back to less each time; a piecewise cycle from 1 to 0 and back begins with the
+    descent.
+
+    Source: Loshchilov and Hutter 2017, arXiv 1608.03983 (restarts); shrinking peaks as in timm (cycle_decay).
+    """
+    number, share = _place_in_cycle(t, num_epochs, period, period_mult)
+    peak = max(min_factor, peak_mult**number)
+    return min_factor + (peak - min_factor) * _multiplier_of(cycle, share * num_epochs, num_epochs)
 
 
 # --- Making and composing ---------------------------------------------------------------------------------
@@ -787,7 +1251,7 @@ def make_schedule(
     """
     factory = find(name)
     where = f"schedule {name}"
-    _check_num_epochs(where, num_epochs)
+    num_epochs = _check_num_epochs(where, num_epochs)
     if granularity not in GRANULARITIES:
         raise unknown(f"{where}: granularity", granularity, GRANULARITIES, "known")
     if not is_number(warmup_epochs) or not 0 <= warmup_epochs < num_epochs:
@@ -795,14 +1259,10 @@ def make_schedule(
             f"{where}: warmup_epochs is {warmup_epochs!r}; allowed: 0 <= warmup_epochs < num_epochs = "
             f"{num_epochs:g} (epochs)."
         )
+    warmup_epochs = as_number(warmup_epochs)
     inner = factory(num_epochs - warmup_epochs, **params)
     warmed = with_warmup(inner, warmup_epochs, start_factor=warmup_start_factor)
-
-    def schedule(t: float) -> float:
-        t = _checked(t, num_epochs, name)
-        return warmed(float(_floor(t)) if granularity == "epoch" else t)
-
-    return schedule
+    return _Training(warmed, num_epochs, name, granularity)
 
 
 def parameters_of(name: str) -> dict[str, Any]:
@@ -825,6 +1285,16 @@ def resolve_parameters(name: str, num_epochs: float, **params: Any) -> dict[str,
     {'gamma': 0.3, 'first_drop': 0.5, 'interval': 0.25, 'step_size': 2.5}
     """
     return find(name).resolve(num_epochs, **params)
+
+
+def shown(value: Any) -> str:
+    """A parameter's value as a row says it, a part of a schedule in short: ``cosine (min_factor 0.1)``."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, Mapping):
+        given = ", ".join(f"{key} {shown(one)}" for key, one in value.items() if key != "schedule")
+        return f"{value['schedule']} ({given})" if given else value["schedule"]
+    return str(value)
 
 
 def replace_parameters(name: str, given: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -908,7 +1378,7 @@ def _extent(
             yield smallest, largest
 
 
-def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float = 0.01) -> Schedule:
+def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float = 0.01) -> "_Warmup":
     """Rise linearly to the schedule's first value over ``warmup_epochs``, then run the schedule.
 
         schedule(0) * (start_factor + (1 - start_factor) * t / warmup_epochs)      for t < warmup_epochs
@@ -928,14 +1398,7 @@ def with_warmup(schedule: Schedule, warmup_epochs: float, *, start_factor: float
         )
     if not is_number(start_factor) or not 0 <= start_factor <= 1:
         raise StudyError(f"warmup: start_factor is {start_factor!r}; allowed: 0 <= start_factor <= 1.")
-
-    def warmed(t: float) -> float:
-        after = t - warmup_epochs
-        if t >= 0 and after < -_TOLERANCE:
-            return schedule(0.0) * _line(start_factor, 1.0, t / warmup_epochs)
-        return schedule(0.0 if abs(after) <= _TOLERANCE else after)
-
-    return warmed
+    return _Warmup(schedule, as_number(warmup_epochs), as_number(start_factor))
 
 
 def sequence(*parts: tuple[Schedule, float]) -> Schedule:
@@ -951,18 +1414,7 @@ def sequence(*parts: tuple[Schedule, float]) -> Schedule:
     """
     if not parts:
         raise StudyError("sequence: nothing to run; give at least one (schedule, num_epochs).")
-    for _, length in parts:
-        _check_num_epochs("sequence", length)
-    begins = [sum(length for _, length in parts[:index]) for index in range(len(parts))]
-    total = begins[-1] + parts[-1][1]
-
-    def joined(t: float) -> float:
-        t = _checked(t, total, "sequence")
-        index = max(i for i, begin in enumerate(begins) if begin <= t + _TOLERANCE)
-        part, length = parts[index]
-        return part(min(max(0.0, t - begins[index]), length))
-
-    return joined
+    return _Sequence(tuple((part, _check_num_epochs("sequence", length)) for part, length in parts))
 
 
 def product(*schedules: Schedule) -> Schedule:
@@ -974,11 +1426,17 @@ def product(*schedules: Schedule) -> Schedule:
     """
     if not schedules:
         raise StudyError("product: nothing to multiply; give at least one schedule.")
-    return lambda t: math.prod(schedule(t) for schedule in schedules)
+    return _Product(schedules)
 
 
 def as_torch_scheduler(
-    optimizer: "Optimizer", schedule: Schedule, steps_per_epoch: int, last_epoch: int = -1
+    optimizer: "Optimizer",
+    schedule: Schedule,
+    steps_per_epoch: int,
+    last_epoch: int = -1,
+    *,
+    controller: "Controller | None" = None,
+    replaces: Schedule | None = None,
 ) -> "ScheduleLR":
     """A ``torch.optim.lr_scheduler.LRScheduler`` that follows ``schedule``.
 
@@ -993,18 +1451,195 @@ def as_torch_scheduler(
         schedule: epochs elapsed -> multiplier.
         steps_per_epoch: updates per epoch, at least 1.
         last_epoch: updates already done, minus one, as in every torch scheduler.
+        controller: multiplies the rate by its factor, too; tell the scheduler what it is to be told.
+        replaces: another schedule, whose saved states this scheduler takes as its own: the way to change the
+            length or the schedule in mid-training. The count of updates goes on.
     """
     from lrstudy.torch_schedule import ScheduleLR
 
-    return ScheduleLR(optimizer, schedule, steps_per_epoch, last_epoch)
+    return ScheduleLR(
+        optimizer, schedule, steps_per_epoch, last_epoch, controller=controller, replaces=replaces
+    )
+
+
+def schedule_option(
+    optimizer: "Optimizer",
+    option: str,
+    schedule: Schedule,
+    steps_per_epoch: int,
+    *,
+    replaces: Schedule | None = None,
+) -> "ScheduleOption":
+    """Have an option of an optimizer other than the rate follow a schedule: weight decay, momentum, beta1.
+
+        option = base * schedule(updates / steps_per_epoch)      in every parameter group, with its own base
+
+    Call its ``step()`` after every update, beside the scheduler's. See
+    :class:`lrstudy.torch_schedule.ScheduleOption`.
+
+    >>> import torch
+    >>> optimizer = torch.optim.AdamW(torch.nn.Linear(3, 1).parameters(), weight_decay=0.1)
+    >>> decay = schedule_option(optimizer, "weight_decay", make_schedule("cosine", 2), steps_per_epoch=1)
+    >>> optimizer.step()
+    >>> decay.step()
+    >>> optimizer.param_groups[0]["weight_decay"]
+    0.05
+
+    Args:
+        optimizer: its groups' present values are the base values.
+        option: a number of its parameter groups; ``beta1`` and ``beta2`` are the parts of ``betas``.
+        schedule: epochs elapsed -> multiplier.
+        steps_per_epoch, replaces: as for :func:`as_torch_scheduler`.
+
+    Raises:
+        StudyError: there is no such option, or its value would leave the range that it may have.
+    """
+    from lrstudy.torch_schedule import ScheduleOption
+
+    return ScheduleOption(optimizer, option, schedule, steps_per_epoch, replaces=replaces)
+
+
+# --- What is made -----------------------------------------------------------------------------------------
+#
+# Classes and no closures, since these pickle: a schedule goes to a spawned process and into a checkpoint.
+
+
+@dataclass(frozen=True, repr=False)
+class _Formula:
+    """A formula with values for all its parameters."""
+
+    factory: Factory
+    num_epochs: float
+    values: dict[str, Any] = field(hash=False)
+
+    def __call__(self, t: float) -> float:
+        factory = self.factory
+        return factory.formula(_checked(t, self.num_epochs, factory.name), self.num_epochs, **self.values)
+
+    def __repr__(self) -> str:
+        values = "".join(f", {name}={value!r}" for name, value in self.values.items() if value is not None)
+        return f"make_schedule({self.factory.name!r}, {self.num_epochs!r}{values})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Warmup:
+    """A linear rise, and then a schedule."""
+
+    schedule: Schedule
+    warmup_epochs: float
+    start_factor: float
+
+    @property
+    def num_epochs(self) -> float:
+        return length_of(self.schedule) + self.warmup_epochs
+
+    def __call__(self, t: float) -> float:
+        t = float(t)
+        after = t - self.warmup_epochs
+        if t >= 0 and after < -_TOLERANCE:
+            return self.schedule(0.0) * _line(self.start_factor, 1.0, t / self.warmup_epochs)
+        return self.schedule(0.0 if abs(after) <= _TOLERANCE else after)
+
+    def __repr__(self) -> str:
+        inner, start = described(self.schedule), self.start_factor
+        return f"with_warmup({inner}, {self.warmup_epochs!r}, start_factor={start!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Training:
+    """The schedule ``name`` with its warmup, over the whole training."""
+
+    warmed: _Warmup  # whose schedule is a _Formula
+    num_epochs: float
+    name: str
+    granularity: str
+
+    def __call__(self, t: float) -> float:
+        t = _checked(t, self.num_epochs, self.name)
+        return self.warmed(float(_floor(t)) if self.granularity == "epoch" else t)
+
+    def __repr__(self) -> str:
+        around = ""
+        if epochs := self.warmed.warmup_epochs:
+            around += f", warmup_epochs={epochs!r}, warmup_start_factor={self.warmed.start_factor!r}"
+        if self.granularity != "step":
+            around += f", granularity={self.granularity!r}"
+        formula: Any = self.warmed.schedule
+        return repr(replace(formula, num_epochs=self.num_epochs))[:-1] + around + ")"
+
+
+@dataclass(frozen=True, repr=False)
+class _Sequence:
+    """Schedules one after the other, each with its length."""
+
+    parts: tuple[tuple[Schedule, float], ...]
+
+    @functools.cached_property
+    def begins(self) -> list[float]:
+        return [sum(length for _, length in self.parts[:index]) for index in range(len(self.parts))]
+
+    @property
+    def num_epochs(self) -> float:
+        return self.begins[-1] + self.parts[-1][1]
+
+    def __call__(self, t: float) -> float:
+        t = _checked(t, self.num_epochs, "sequence")
+        index = max(i for i, begin in enumerate(self.begins) if begin <= t + _TOLERANCE)
+        part, length = self.parts[index]
+        return part(min(max(0.0, t - self.begins[index]), length))
+
+    def __repr__(self) -> str:
+        return f"sequence({', '.join(f'({described(part)}, {length!r})' for part, length in self.parts)})"
+
+
+@dataclass(frozen=True, repr=False)
+class _Product:
+    """Schedules that are multiplied."""
+
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def num_epochs(self) -> float:
+        return min(length_of(schedule) for schedule in self.schedules)
+
+    def __call__(self, t: float) -> float:
+        return math.prod(schedule(t) for schedule in self.schedules)
+
+    def __repr__(self) -> str:
+        return f"product({', '.join(described(schedule) for schedule in self.schedules)})"
+
+
+def length_of(schedule: Schedule) -> float:
+    """Up to which epoch a schedule is defined; infinite where it does not say (a plain function)."""
+    return getattr(schedule, "num_epochs", math.inf)
+
+
+def described(schedule: Schedule) -> str:
+    """What a schedule is, as text that is the same in every process: how to make it, or a function's name.
+
+    >>> described(make_schedule("cosine", 10, warmup_epochs=1))
+    "make_schedule('cosine', 10, min_factor=0.0, warmup_epochs=1, warmup_start_factor=0.01)"
+    """
+    if isinstance(schedule, functools.partial):
+        given = [
+            *map(repr, schedule.args),
+            *(f"{name}={value!r}" for name, value in schedule.keywords.items()),
+        ]
+        return f"partial({', '.join([described(schedule.func), *given])})"
+    if inspect.isroutine(schedule):
+        return f"{schedule.__module__}.{schedule.__qualname__}"
+    if repr(schedule) == object.__repr__(schedule):  # it has an address in it
+        return f"{type(schedule).__module__}.{type(schedule).__qualname__}"
+    return repr(schedule)
 
 
 # --- Arithmetic -------------------------------------------------------------------------------------------
 
 
-def _check_num_epochs(where: str, num_epochs: object) -> None:
+def _check_num_epochs(where: str, num_epochs: object) -> float:
     if not is_number(num_epochs) or num_epochs <= 0:
         raise StudyError(f"{where}: num_epochs is {num_epochs!r}; allowed: a number above 0 (epochs).")
+    return as_number(num_epochs)
 
 
 def _checked(t: float, num_epochs: float, name: str) -> float:

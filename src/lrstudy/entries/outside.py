@@ -75,7 +75,17 @@ def _guarded(found: Any, name: str, noun: str) -> Any:
         for method in _CALLED.get(noun, ())
         if (function := getattr(found, method, None)) is not None
     }
-    return type(found.__name__, (found,), methods | {"__module__": found.__module__}) if methods else found
+    if not methods:
+        return found
+    # The class that pickle would find by its name is the one that is not guarded.
+    methods["__reduce__"] = lambda self: (_anew, (name, noun), self.__getstate__())
+    return type(found.__name__, (found,), methods | {"__module__": found.__module__})
+
+
+def _anew(name: str, noun: str) -> Any:
+    """For pickle: an object of the class ``name`` without a state."""
+    kind = load(name, noun)
+    return kind.__new__(kind)
 
 
 def _told_method(function: Callable, name: str, method: str, noun: str) -> Callable:

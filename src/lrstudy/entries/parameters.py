@@ -96,8 +96,9 @@ class Number:
         ):
             # A schedule runs over what its warmup leaves; whole epochs are counted from the training's first.
             length = f" = {num_epochs:g}{'' if self.whole else ' without warmup'}"
+            length = length if math.isfinite(num_epochs) else ""
             raise StudyError(f"{where}: {name} is {value!r}; allowed: {self._range(name, length)}.")
-        return int(value) if self.whole or isinstance(value, numbers.Integral) else float(value)
+        return int(value) if self.whole else as_number(value)
 
     def _range(self, name: str, length: str = "") -> str:
         about = f" ({self.about}, {self.unit})" if self.about else ""
@@ -163,8 +164,8 @@ class Times:
 
     def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> list[float]:
         """The value as a list, or an error that states the rule."""
-        length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
-        rule = f"allowed: a list of numbers, {self.allowed(name)}{length}"
+        end = f"num_epochs = {num_epochs:g}" if self.end == "num_epochs" else self.end
+        rule = f"allowed: a list of numbers, 0 < each of {name} < {end}, rising"
         try:
             found = None if isinstance(value, str) else list(value)
         except TypeError:
@@ -172,9 +173,78 @@ class Times:
         if not found or not all(is_number(time) for time in found):
             raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
         inside = all(0 < time < (num_epochs if self.end == "num_epochs" else self.end) for time in found)
+        found = [as_number(time) for time in found]
         if not inside or any(a >= b for a, b in itertools.pairwise(found)):
             raise StudyError(f"{where}: {name} is {found!r}; {rule}.")
         return found
+
+
+@dataclass(frozen=True)
+class Points:
+    """A parameter that is a list of [time, value] pairs: the first at 0, times rising, values of 0 or more.
+
+    Times are shares of the training, or epochs where ``end`` is num_epochs.
+    """
+
+    default: Any
+    about: str
+    unit: str
+    derive: Callable[[float, dict], list[list[float]]]
+    derived: str
+    end: float | Literal["num_epochs"] = 1
+    form_of: str | None = None
+
+    def allowed(self, name: str) -> str:
+        """The rule in words."""
+        return f"a list of [time, value]: times from 0 on, rising, at most {self.end}; values of 0 or more"
+
+    def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> list[list[float]]:
+        """The value as a list of lists, or an error that states the rule."""
+        length = f" = {num_epochs:g}" if self.end == "num_epochs" else ""
+        rule = f"allowed: {self.allowed(name).replace('num_epochs', f'num_epochs{length}')}"
+        pairs = value if isinstance(value, list | tuple) else ()
+        for pair in pairs:
+            if (
+                not isinstance(pair, list | tuple)
+                or len(pair) != 2
+                or not all(is_number(number) for number in pair)
+            ):
+                raise StudyError(f"{where}: {name} has {pair!r}, no [time, value] of two numbers; {rule}.")
+        found = [[float(time), float(height)] for time, height in pairs]
+        end = num_epochs if self.end == "num_epochs" else self.end
+        if (
+            not found
+            or found[0][0] != 0
+            or any(a[0] >= b[0] for a, b in itertools.pairwise(found))
+            or found[-1][0] > end * (1 + _TOLERANCE)
+            or any(height < 0 for _, height in found)
+        ):
+            raise StudyError(f"{where}: {name} is {value!r}; {rule}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Made:
+    """A parameter that is made of other entries of the registry: each a mapping of its name and parameters.
+
+    ``resolve(where, value, num_epochs)`` checks all of it and fills in what was left out; ``rule`` says what
+    is allowed, in words.
+    """
+
+    default: Any
+    about: str
+    rule: str
+    resolve: Callable[[str, Any, float], Any]
+    unit: str = "schedules"
+    form_of: None = None
+
+    def allowed(self, name: str) -> str:
+        """The rule in words."""
+        return self.rule
+
+    def check(self, where: str, name: str, value: Any, num_epochs: float = math.inf) -> Any:
+        """The value with all that follows from it, or an error that says which part of it is wrong."""
+        return self.resolve(f"{where}: {name}", value, num_epochs)
 
 
 @dataclass(frozen=True)
@@ -195,7 +265,7 @@ class Free:
         return value
 
 
-Parameter = Number | Flag | Choice | Times | Free
+Parameter = Number | Flag | Choice | Times | Points | Made | Free
 
 Count = Annotated[int, Number(ge=1, whole=True)]
 """For signatures: a whole number of at least 1."""
@@ -252,5 +322,10 @@ def checked(
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether this is a finite real number, which true and false are not."""
+    """Whether this is a finite real number, numpy's included, which true and false are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_number(value: float) -> float:
+    """A number as Python's own, as JSON has it and of full precision, whatever library it is of."""
+    return int(value) if isinstance(value, numbers.Integral) else float(value)

@@ -11,7 +11,7 @@ from lrstudy.checked import Sha256
 from lrstudy.errors import StudyError
 from lrstudy.files import write_json
 from lrstudy.ledger.record import Origin, printable
-from lrstudy.recipe.identity import Code, content_hash
+from lrstudy.recipe.identity import Code, content_hash, kind_of
 
 Part = Literal["loop", "schedule", "controller", "optimizer", "network"]
 """Of the code that a training uses."""
@@ -65,7 +65,7 @@ class Classes:
     def canonical(self, code: Code) -> Code:
         """Each part as the one that was proven equal to no older one."""
         return {
-            part: min(((part, one) in self._newer, one) for one in self._of(part, meaning))[1]
+            part: min(((kind_of(part), one) in self._newer, one) for one in self._of(part, meaning))[1]
             for part, meaning in code.items()
         }
 
@@ -80,13 +80,13 @@ class Classes:
             if one not in found:
                 found.append(one)
             for step in self._steps:
-                other = {part: step.get((part, meaning), meaning) for part, meaning in one.items()}
+                other = {part: step.get((kind_of(part), meaning), meaning) for part, meaning in one.items()}
                 if other not in found and other not in waiting:
                     waiting.append(other)
         return found
 
     def _of(self, part: str, meaning: str) -> set[str]:
-        return self._members.get((part, meaning), {meaning})
+        return self._members.get((kind_of(part), meaning), {meaning})
 
 
 def read_equivalences(folder: Path) -> Classes:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lrstudy.controllers import make_controller
+from lrstudy.controllers import METRICS, make_controller
 from lrstudy.errors import StudyError, unknown
 from lrstudy.recipe.conf import told_file
 from lrstudy.recipe.config import (
@@ -298,7 +298,17 @@ def _check_optimizer(cell: Cell, where: str) -> None:
 
 def _check_controller(cell: Cell, where: str) -> None:
     with _told_where(f"{where}: {cell.name}"):
-        make_controller(cell.controller.name, num_epochs=cell.num_epochs, **cell.controller.options)
+        controller = make_controller(
+            cell.controller.name, num_epochs=cell.num_epochs, **cell.controller.options
+        )
+        for name in controller.watches:
+            if name not in METRICS:
+                raise unknown(
+                    f"controller {cell.controller.name}: watch",
+                    name,
+                    METRICS,
+                    "a metric of the study's trainings",
+                )
 
 
 def _why_static(cell: Cell) -> str:

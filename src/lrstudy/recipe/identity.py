@@ -4,7 +4,8 @@ The identity is the SHA-256 of the training's settings (with the device's kind a
 came to), the fingerprint of its data, and the meaning (:mod:`lrstudy.entries.meaning`) of the code that it
 uses, in
 five parts: the loop with its batches and its evaluation, and by themselves the schedule's formula, the
-controller, the optimizer and the network that the settings name. Versions and processors are recorded with
+controller, the optimizer and the network that the settings name; and one more for each schedule that the
+schedule is made of. Versions and processors are recorded with
 the result and are no part of it.
 
 The lists here are the only ones of code that matters: the identity, the searches, the stages of dvc.yaml and
@@ -14,7 +15,7 @@ the theory's measurements all follow from them.
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lrstudy.entries.meaning import Definition, digest, entry, reached
@@ -83,16 +84,39 @@ def training_code(settings: Mapping[str, Any]) -> Code:
 
 def training_definitions(settings: Mapping[str, Any]) -> dict[str, frozenset[Definition]]:
     """The definitions behind each part of a training's code."""
-    return {"loop": _loop()} | {part: _entry(part, name) for part, name in entries_of(settings).items()}
+    entries = entries_of(settings).items()
+    return {"loop": _loop()} | {part: _entry(kind_of(part), name) for part, name in entries}
 
 
 def entries_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Part of the code -> the registry's entry that the settings name for it."""
-    return {
+    """Part of the code -> the registry's entry that the settings name for it.
+
+    A schedule that is made of others has a part for each of them: ``schedule.cosine``.
+    """
+    found = {
         part: settings[_SECTIONS.get(part, part)][key]
         for part, (_, key) in REGISTRIES.items()
         if _SECTIONS.get(part, part) in settings
     }
+    made_of = sorted(set(_schedules_in(settings.get("schedule", {}).get("parameters", {}))))
+    return found | {f"schedule.{name}": name for name in made_of}
+
+
+def kind_of(part: str) -> str:
+    """The part of :data:`REGISTRIES` that a part of a training's code is of: its own name up to a dot."""
+    return part.partition(".")[0]
+
+
+def _schedules_in(parameters: Any) -> Iterator[str]:
+    """The schedules that a schedule's parameters name, at any depth."""
+    if isinstance(parameters, Mapping):
+        if isinstance(name := parameters.get("schedule"), str):
+            yield name
+        for value in parameters.values():
+            yield from _schedules_in(value)
+    elif isinstance(parameters, list):
+        for value in parameters:
+            yield from _schedules_in(value)
 
 
 def code_behind(*roots: str, without: Collection[str] = ()) -> frozenset[Definition]:

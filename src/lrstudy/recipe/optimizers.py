@@ -45,7 +45,7 @@ _DECAY: dict[str, Parameter] = {"weight_decay": Number(0.0, ge=0)}
 _BETAS: dict[str, Parameter] = {"beta1": _coefficient(0.9), "beta2": _coefficient(0.999)}
 _EPS: dict[str, Parameter] = {"eps": Number(1e-8, gt=0)}
 # One call per list of tensors instead of one per tensor. Seen equal to torch's reference loop bit
-# for bit on a CPU for all of them but NAdam (last bit); the fused kernels are not.
+# for bit on a CPU for all of them but NAdam and RAdam (last bit); the fused kernels are not.
 _FOREACH = {"foreach": True}
 
 OPTIMIZERS: Mapping[str, OptimizerSpec] = {
@@ -87,6 +87,9 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
     "adamax": OptimizerSpec("torch.optim.Adamax", _BETAS | _EPS | _DECAY, _FOREACH),
     "nadam": OptimizerSpec(
         "torch.optim.NAdam", _BETAS | _EPS | _DECAY | {"momentum_decay": Number(0.004, ge=0)}, _FOREACH
+    ),
+    "radam": OptimizerSpec(
+        "torch.optim.RAdam", _BETAS | _EPS | _DECAY | {"decoupled_weight_decay": Flag(False)}, _FOREACH
     ),
     # Zero is illegal where the package divides by it to go from the training to the evaluation weights.
     "schedule_free_sgd": OptimizerSpec(

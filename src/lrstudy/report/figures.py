@@ -125,11 +125,14 @@ def schedule_panels(
         rows = -(-len(panels) // 2)
         figure = new_figure(TEXT_WIDTH, 2.4 * rows)
         grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
-        for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
-            draw_lines(axes, curves, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+        for index, (axes, (title, curves)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+            draw_lines(axes, curves, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
             _label_rates(axes, curves, y_label)
             axes.label_outer()
-            axes.set_title(title, pad=18, fontweight="bold")
+            if index + 2 >= len(panels):  # no panel below
+                axes.set_xlabel("epoch")
+                axes.tick_params(labelbottom=True)
+            axes.set_title(title, pad=6 + 12 * -(-len(curves) // 3), fontweight="bold")
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_axis_off()
     return figure

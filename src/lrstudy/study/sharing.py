@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lrstudy.controllers import METRICS
 from lrstudy.ledger.record import FORMAT, Labels, Record, Shared
 from lrstudy.recipe.cells import Cell
 from lrstudy.study.runs import kept_for_others
@@ -18,7 +19,7 @@ from lrstudy.study.tasks import record_of
 from lrstudy.training.measures import num_steps
 from lrstudy.training.prefix import agreeing_epochs, agreeing_with, trunk_key
 
-_REPLAYED = ("epoch", "train/loss", "validation/loss", "gradient_norm", "controller_factor")
+_REPLAYED = ("epoch", *METRICS.values(), "controller_factor")
 _KEPT_AT_MOST = 8  # checkpoints of one training that are kept for those whose values are not known yet
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lrstudy.controllers import make_controller
+from lrstudy.controllers import make_controller, tell
 from lrstudy.data import read_meta, read_split
 from lrstudy.entries.outside import told_whose
 from lrstudy.recipe.models import check_logits, count_parameters, make_model
@@ -89,7 +89,8 @@ def train(
 ) -> Progress:
     """Train one model with one seed from the first epoch (or from ``state``) to the last.
 
-    At update ``step`` (0-based) ``lr = base_lr * schedule(step / steps_per_epoch) * controller``. Initial
+    At update ``step`` (0-based) ``lr = base_lr * schedule(step / steps_per_epoch) * controller``, in each
+    parameter group with the base rate that the optimizer has given it. Initial
     weights, batch order and dropout depend on the seed alone, so that every schedule starts alike.
 
     Args:
@@ -117,6 +118,8 @@ def train(
     options = dict(settings["optimizer"])
     optimizer_name, base_lr = options.pop("name"), options["base_lr"]
     optimizer = make_optimizer(optimizer_name, model, **options)
+    # An optimizer of another package may give its groups rates of their own.
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
     schedule = make_schedule(
         settings["schedule"]["function"],
         settings["num_epochs"],
@@ -179,9 +182,10 @@ def train(
             if "zero_share" in controller.needs:
                 controller.before_step(zero_share=training.zero_share(rows))
             loss_scale = multiplier if controller.scales_loss else 1.0
-            lr = base_lr * controller.factor * (1.0 if controller.scales_loss else multiplier)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            rate_factor = 1.0 if controller.scales_loss else multiplier
+            lr = base_lr * controller.factor * rate_factor
+            for group, group_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = group_lr * controller.factor * rate_factor
 
             with autocast(device, dtype):
                 with told_whose(architecture, "a training batch"):
@@ -227,12 +231,7 @@ def train(
                 progress.last_weights = _copy(model)
 
         if finite:
-            controller.after_epoch(
-                epoch=epoch + 1,
-                train_loss=record["train/loss"],
-                validation_loss=record["validation/loss"],
-                gradient_norm=float(gradient_norms.mean()),
-            )
+            tell(controller, record | {"gradient_norm": float(gradient_norms.mean())})
         record |= {
             "lr": rates[-1],
             "gradient_norm": float(gradient_norms.mean()),

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lrstudy.controllers import Controller, make_controller
+from lrstudy.controllers import Controller, make_controller, tell
 from lrstudy.controllers import find as find_controller
 from lrstudy.schedules import make_schedule
 
@@ -72,18 +72,13 @@ def factors(settings: Mapping[str, Any], epochs: Iterable[Mapping[str, Any]]) ->
     """The controller of a training with these settings before each of ``epochs``, and after the last of them.
 
     Args:
-        epochs: what a training that began alike has recorded; the controller is told of its losses.
+        epochs: what a training that began alike has recorded; the controller is told of its metrics.
     """
     controller = make_controller(**settings["controller"], num_epochs=settings["num_epochs"])
     yield controller
     for record in epochs:
         if math.isfinite(record["validation/loss"]) and math.isfinite(record["train/loss"]):
-            controller.after_epoch(
-                epoch=record["epoch"],
-                train_loss=record["train/loss"],
-                validation_loss=record["validation/loss"],
-                gradient_norm=record["gradient_norm"],
-            )
+            tell(controller, record)
         yield controller
 
 
