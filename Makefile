@@ -5,7 +5,7 @@ export PATH
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor quickstart study test check prove-equal report docs ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
+.PHONY: help setup doctor quickstart study test check package compat adapters prove-equal report docs ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -41,6 +41,17 @@ check: setup ## formatting, lint, types, the ledger's records, and params.yaml a
 	@mypy --no-error-summary
 	@python -m lrstudy.ledger verify
 	@python -m pytest tests/test_pipeline.py
+
+package: setup ## the sdist and the wheel in dist/, checked: alone on Python 3.11 to 3.13, with and without torch
+	@python -m build --no-isolation --outdir dist . >/dev/null && python -m twine check --strict dist/*
+	@python -m pytest tests/test_package.py -rs $(ARGS)
+
+# By hand: each version is gigabytes. The first is the lowest that pyproject.toml allows.
+compat: setup ## the adapter, the finder and the controllers with other versions of torch (TORCH='2.5.1 2.13.0')
+	@TORCH="$(TORCH)" sh scripts/compat.sh
+
+adapters: setup ## the examples of docs/adapters.md with the libraries that they are for, in an environment of their own
+	@sh scripts/adapters.sh
 
 prove-equal: setup ## prove that src/ trains as BASE=<revision> does, to the bit, so that its trainings stay valid
 	@python -m lrstudy.prove_equal "$(BASE)" $(ARGS)
@@ -106,6 +117,6 @@ bench-verdicts: setup ## are verdicts right, and the power what the design said?
 	@python benchmarks/verdicts.py $(ARGS)
 
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
-	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info dvc_plots
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info dvc_plots
 	@find src tests hydra_plugins -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ "$(ALL)" = 1 ]; then find artifacts -type f ! -path artifacts/outside/README.md -delete; rm -rf checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi
