@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.typing import RcKeyType
 
+    from lrstudy.lr_finder import RangeTest
+
 Curve = tuple[Sequence[float], Sequence[float]]
 """x and y of one line, equally long."""
 
@@ -202,6 +204,33 @@ def curve_figure(
             panel.set_yscale("log")
     _label_left(panels, label)
     _legend_above(figure, panels)
+    return figure
+
+
+def range_test_figure(test: "RangeTest", *, title: str | None = None) -> "Figure":
+    """A learning-rate range test: each run's losses in grey, the curve of them all, and by rule a line at the
+    rate that it suggests and a band over those of the runs.
+    """
+    curve = test.curve()
+    with style():
+        figure = new_figure(height=2.6)
+        axes = figure.subplots()
+        for losses in test.losses:
+            axes.plot(test.rates[: len(losses)], losses, color="#BBBBBB", linewidth=0.5)
+        axes.plot(test.rates[: len(curve)], curve, color="#000000")
+        for index, (name, one) in enumerate(test.suggestions().items()):
+            if one.lr is not None:
+                axes.axvline(one.lr, label=f"{name} {one.lr:.2g}", linewidth=1.0, **line_style(index))
+                axes.axvspan(one.low, one.high, color=PALETTE[index], alpha=0.12, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("training loss")
+        # A loss that explodes at the end would flatten all else.
+        low, high = min(curve), max(curve[: len(curve) // 2])
+        axes.set_ylim(low - 0.15 * (high - low), high + 0.6 * (high - low))
+        if title:
+            axes.set_title(title)
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
