@@ -75,7 +75,9 @@ def test_averaging_keeps_a_constant_and_in_the_middle_a_line(level, deviation):
     assert flat == pytest.approx([level] * 60)
     line = RangeTest(geometric(60), (tuple(float(i) for i in range(60)),), deviation).smoothed(0)
     reach = math.ceil(3 * deviation)
-    assert line[reach : 60 - reach] == pytest.approx(range(reach, 60 - reach))  # no shift, as of a lagging mean
+    assert line[reach : 60 - reach] == pytest.approx(
+        range(reach, 60 - reach)
+    )  # no shift, as of a lagging mean
 
 
 # --- Several runs ---
@@ -196,7 +198,9 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
+        self.layers = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2)
+        )
         self.register_buffer("seen", torch.zeros(()), persistent=False)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -217,7 +221,11 @@ def begun(name: str, sampler: bool = False):
     torch.manual_seed(7)
     data = TensorDataset(torch.randn(40, 4), torch.arange(40) % 2)
     generator = torch.Generator().manual_seed(3)
-    how = {"sampler": RandomSampler(data, generator=generator)} if sampler else {"shuffle": True, "generator": generator}
+    how = (
+        {"sampler": RandomSampler(data, generator=generator)}
+        if sampler
+        else {"shuffle": True, "generator": generator}
+    )
     loader = DataLoader(data, batch_size=8, **how)
     model = Net()
     optimizer = OPTIMIZERS[name](model.parameters())
@@ -261,7 +269,8 @@ def ending(after: int | None, how: type[BaseException]):
 
 @pytest.mark.parametrize("sampler", [False, True])
 @pytest.mark.parametrize(
-    ("after", "how"), [(None, Ended), (1, Ended), (17, Ended), (17, KeyboardInterrupt), (33, KeyboardInterrupt)]
+    ("after", "how"),
+    [(None, Ended), (1, Ended), (17, Ended), (17, KeyboardInterrupt), (33, KeyboardInterrupt)],
 )
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_training_goes_on_to_the_bit_as_if_there_had_been_no_test(name, after, how, sampler):
@@ -286,7 +295,13 @@ def test_a_training_goes_on_to_the_bit_as_if_there_had_been_no_test(name, after,
         assert optimizer.param_groups[0]["lr"] is rate
         gradients = [p.grad.clone() for p in model.parameters()]
         losses += epoch(model, optimizer, scheduler, loader) + epoch(model, optimizer, scheduler, loader)
-        return losses, gradients, copy.deepcopy(model.state_dict()), model.seen, copy.deepcopy(optimizer.state_dict())
+        return (
+            losses,
+            gradients,
+            copy.deepcopy(model.state_dict()),
+            model.seen,
+            copy.deepcopy(optimizer.state_dict()),
+        )
 
     (losses, *with_test), (expected, *without) = trained(True), trained(False)
     assert losses == expected
@@ -348,7 +363,9 @@ def test_groups_keep_their_ratios_and_the_highest_has_the_rate():
 
 def test_clipping_bounds_each_step():
     model, optimizer, loss = parabola(1.0)
-    test = find_lr(model, loss, [None], optimizer, lowest=0.1, highest=1.0, runs=1, num_updates=10, gradient_clip=0.5)
+    test = find_lr(
+        model, loss, [None], optimizer, lowest=0.1, highest=1.0, runs=1, num_updates=10, gradient_clip=0.5
+    )
     w = np.sqrt(2 * np.array(test.losses[0]))
     assert -np.diff(w) == pytest.approx(0.5 * np.array(test.rates[:-1]), rel=1e-4)
 
@@ -392,7 +409,9 @@ def test_the_picture_has_a_line_at_every_suggestion_and_bands_over_the_runs():
     test = RangeTest(geometric(100), tuple(logistic(centre) for centre in (40, 44, 60)))
     [axes] = range_test_figure(test, title="a model").axes
     assert axes.get_xscale() == "log"
-    marked = {line.get_label().split()[0]: line.get_xdata()[0] for line in axes.lines if " " in line.get_label()}
+    marked = {
+        line.get_label().split()[0]: line.get_xdata()[0] for line in axes.lines if " " in line.get_label()
+    }
     assert marked == {name: one.lr for name, one in test.suggestions().items()}
     curves = [line for line in axes.lines if len(line.get_xdata()) == 100]
     assert len(curves) == 4

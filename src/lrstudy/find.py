@@ -9,6 +9,7 @@ optimizer, the batch size and the precision are those of params.yaml; no schedul
 """
 
 import argparse
+import itertools
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ from lrstudy.process.command import run_stage
 from lrstudy.recipe.cells import Cell, make_cell
 from lrstudy.recipe.config import Params, load_params, workspace_root
 from lrstudy.recipe.identity import content_hash
-from lrstudy.report.figures import range_test_figure, save_figure
+from lrstudy.report.figures import check_format, range_test_figure, save_figure
 from lrstudy.study.journals import common_tags, finish, log_once, under_way
 from lrstudy.study.outputs import FoundRates
 from lrstudy.study.tasks import DESCRIBED, whole_settings
@@ -57,6 +58,15 @@ def main() -> None:
     add("-o", "--output", type=Path, help="also write the picture there (.png, .pdf, .svg)")
     add("--keep", action="store_true", help="also write reports/finder/<model>.json")
     options = parser.parse_args()
+    from lrstudy.lr_finder import geometric_rates
+
+    geometric_rates(
+        options.lowest, options.highest, options.updates
+    )  # what is wrong is said before data are read
+    if options.runs < 1:
+        raise StudyError(f"--runs is {options.runs}; allowed: 1 or more.")
+    if options.output:
+        check_format(options.output)
     params, root = load_params(), workspace_root()
     cell = make_cell(params, options.model, options.schedule or _first_row(params, options.model))
     folder = options.data or data_folder(cell.dataset)
@@ -66,7 +76,7 @@ def main() -> None:
             f"--data: {folder} has data of the kind {meta['kind']}, and {options.model} takes "
             f"{params.dataset_named(cell.dataset).kind}; name another folder or model."
         )
-    settings = {name: value for name, value in whole_settings(params, cell.settings(), seed=1).items()}
+    settings = whole_settings(params, cell.settings(), seed=1)
     began = time.perf_counter()
     test = range_test(
         settings,
@@ -98,14 +108,14 @@ def main() -> None:
     _track(Journal(picture.parent, f"find-{key}"), cell, params, meta, settings, found, test, root)
 
 
-def range_test(settings: dict, data: Path, **options: Any) -> "RangeTest":
+def range_test(settings: dict, data: Path, *, runs: int, **options: Any) -> "RangeTest":
     """Range tests of what a training with these settings trains, with its loss and its batches.
 
     Args:
         settings: as :func:`lrstudy.training.loop.train` takes them.
         data: the processed data set's folder.
-        options: ``runs``, ``num_updates``, ``lowest`` and ``highest`` as :func:`lrstudy.lr_finder.find_lr`
-            takes them. Run k is that of seed k, from 1 on.
+        runs: run k has the initial weights, the batches and the dropout of seed k, from 1 on.
+        options: ``num_updates``, ``lowest`` and ``highest`` as :func:`lrstudy.lr_finder.find_lr` takes them.
     """
     import torch
     from torch import Tensor, nn
@@ -129,9 +139,6 @@ def range_test(settings: dict, data: Path, **options: Any) -> "RangeTest":
             return nn.functional.cross_entropy(model(*inputs), labels)
 
     tests = []
-    runs = options.pop("runs")
-    if runs < 1:
-        raise StudyError(f"--runs is {runs}; allowed: 1 or more.")
     for seed in range(1, runs + 1):
         torch.manual_seed(seed)
         model = make_model(settings["model"], meta).to(device)
@@ -224,7 +231,7 @@ def line_of(values: Sequence[float], width: int = 60) -> str:
     """
     width = min(width, len(values))
     cuts = [round(part * len(values) / width) for part in range(width + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(cuts)]
     low, high = min(means), max(means)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BARS[round((mean - low) * scale)] for mean in means)

@@ -199,6 +199,27 @@ Loss = Callable[[Any, Any], Tensor]
 """(model, batch) -> the batch's mean loss, a tensor of one number."""
 
 
+_RATE = Number(0.0, "rate", gt=0)
+_UPDATES = Number(0, "updates", ge=10, whole=True)
+_RUNS = Number(0, "runs", ge=1, whole=True)
+_SMOOTHING = Number(0.0, "updates", gt=0)
+
+
+def geometric_rates(lowest: float, highest: float, num_updates: int) -> tuple[float, ...]:
+    """(num_updates,): ``lowest * (highest / lowest) ** (i / (num_updates - 1))``.
+
+    Raises:
+        StudyError: not 0 < lowest < highest, or num_updates is no whole number of 10 or more.
+    """
+    _RATE.check("find_lr", "lowest", lowest)
+    _RATE.check("find_lr", "highest", highest)
+    _UPDATES.check("find_lr", "num_updates", num_updates)
+    if not lowest < highest:
+        raise StudyError(f"find_lr: lowest is {lowest:g} and highest {highest:g}; allowed: lowest < highest.")
+    growth = (highest / lowest) ** (1 / (num_updates - 1))
+    return tuple(lowest * growth**i for i in range(num_updates))
+
+
 def find_lr(
     model: nn.Module,
     loss: Loss,
@@ -215,7 +236,7 @@ def find_lr(
 ) -> RangeTest:
     """Train ``num_updates`` updates at rates from ``lowest`` to ``highest``, several times, and undo it.
 
-    The rate of update i is ``lowest * (highest / lowest) ** (i / (num_updates - 1))``. Each run begins at the
+    The rates are :func:`geometric_rates`. Each run begins at the
     model and the optimizer as they are, with other batches and other dropout: run k after
     ``torch.manual_seed(seed + k)``, with the loader's generators at the same seed. A run ends early where the
     loss is not finite or :data:`STOP_AT` times its lowest.
@@ -246,16 +267,9 @@ def find_lr(
         StudyError: an argument out of its range, a loader that gives nothing or can be read only once, or a
             loss that is no finite number at the first update.
     """
-    for name, value, allowed in (
-        ("lowest", lowest, Number(0.0, "rate", gt=0)),
-        ("highest", highest, Number(0.0, "rate", gt=0)),
-        ("num_updates", num_updates, Number(0, "updates", ge=10, whole=True)),
-        ("runs", runs, Number(0, "runs", ge=1, whole=True)),
-        ("smoothing", smoothing, Number(0.0, "updates", gt=0)),
-    ):
-        allowed.check("find_lr", name, value)
-    if not lowest < highest:
-        raise StudyError(f"find_lr: lowest is {lowest:g} and highest {highest:g}; allowed: lowest < highest.")
+    rates = geometric_rates(lowest, highest, num_updates)
+    _RUNS.check("find_lr", "runs", runs)
+    _SMOOTHING.check("find_lr", "smoothing", smoothing)
     if isinstance(loss, nn.modules.loss._Loss):
         raise StudyError(
             f"find_lr: loss is {type(loss).__name__}, a criterion of outputs and targets; it is called with "
@@ -266,8 +280,6 @@ def find_lr(
             f"find_lr: loader is a {type(loader).__name__}, which can be read only once; give what makes a "
             "new iterator each time, such as a DataLoader or a list of batches."
         )
-    growth = (highest / lowest) ** (1 / (num_updates - 1))
-    rates = tuple(lowest * growth**i for i in range(num_updates))
     modules = [model, *([loss] if isinstance(loss, nn.Module) else [])]
     generators = _generators(loader)
     losses = []
@@ -305,8 +317,8 @@ def _run(
         value = loss(model, batch)
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             raise StudyError(
-                f"find_lr: loss gave {_said(value)}; it must give one number as a tensor with a gradient, the "
-                "batch's mean loss."
+                f"find_lr: loss gave {_said(value)}; it must give one number as a tensor with a gradient, "
+                "the batch's mean loss."
             )
         number = value.item()
         if not math.isfinite(number):

@@ -154,8 +154,7 @@ def save_figure(figure: "Figure", path: str | Path, *, description: str = "", dp
         StudyError: another ending, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise StudyError(f"{path}: not a figure's ending; choose one of {', '.join(FORMATS)}.")
+    check_format(path)
     metadata = {
         ".png": {"Description": description, "Software": None},
         ".pdf": {"Subject": description, "CreationDate": None, "ModDate": None},
@@ -168,6 +167,16 @@ def save_figure(figure: "Figure", path: str | Path, *, description: str = "", dp
     except OSError as error:
         raise StudyError(f"{path}: cannot be written ({error.strerror}).") from None
     return path
+
+
+def check_format(path: Path) -> None:
+    """Whether :func:`save_figure` can write such a file.
+
+    Raises:
+        StudyError: its ending is none of :data:`FORMATS`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise StudyError(f"{path}: not a figure's ending; choose one of {', '.join(FORMATS)}.")
 
 
 def curve_of(function: Callable[[float], float], end: float, *, num_points: int = 1500) -> Curve:
@@ -219,7 +228,7 @@ def range_test_figure(test: "RangeTest", *, title: str | None = None) -> "Figure
             axes.plot(test.rates[: len(losses)], losses, color="#BBBBBB", linewidth=0.5)
         axes.plot(test.rates[: len(curve)], curve, color="#000000")
         for index, (name, one) in enumerate(test.suggestions().items()):
-            if one.lr is not None:
+            if one.lr is not None and one.low is not None and one.high is not None:
                 axes.axvline(one.lr, label=f"{name} {one.lr:.2g}", linewidth=1.0, **line_style(index))
                 axes.axvspan(one.low, one.high, color=PALETTE[index], alpha=0.12, linewidth=0)
         axes.set_xscale("log")
