@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from torch import nn
 from composed import composed_params
 from lrstudy.errors import StudyError
 from lrstudy.find import line_of, main, range_test
+from lrstudy.lr_finder import RangeTest
 from lrstudy.recipe.cells import make_cell
 from lrstudy.recipe.config import load_params
 from lrstudy.recipe.models import make_model
 from lrstudy.recipe.optimizers import make_optimizer
+from lrstudy.study.outputs import FoundRates
 from lrstudy.study.tasks import whole_settings
 from lrstudy.training.loop import prepare
 from tiny_data import write_dataset
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -107,6 +112,21 @@ def test_the_command_tells_draws_keeps_and_tracks_once(study, monkeypatch, capsy
     suggested = {name: one["lr"] for name, one in kept["suggestions"].items() if one["lr"] is not None}
     assert {name: run.data.metrics[f"suggestion/{name}"] for name in suggested} == suggested
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["range_test.png"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "reports/finder").glob("*.json")), ids=lambda path: path.stem)
+def test_committed_suggestions_are_what_the_rules_say_of_the_committed_losses(path):
+    found = FoundRates.read(path, "python -m lrstudy.find")
+    test = RangeTest(tuple(found.rates), tuple(map(tuple, found.losses)), found.smoothing)
+    assert found.model == path.stem
+    assert found.suggestions.keys() == test.suggestions().keys()
+    for name, one in test.suggestions().items():
+        kept = found.suggestions[name]
+        for a, b in zip(
+            [one.lr, one.low, one.high, *one.runs], [kept.lr, kept.low, kept.high, *kept.runs], strict=True
+        ):
+            assert (a is None) == (b is None)
+            assert a is None or a == pytest.approx(b, rel=1e-4)  # rates have six digits in the file
 
 
 @pytest.mark.parametrize(

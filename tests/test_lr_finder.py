@@ -416,3 +416,9 @@ def test_the_picture_has_a_line_at_every_suggestion_and_bands_over_the_runs():
     curves = [line for line in axes.lines if len(line.get_xdata()) == 100]
     assert len(curves) == 4
     np.testing.assert_allclose(curves[-1].get_ydata(), test.curve())
+
+
+def test_a_picture_without_suggestions_has_no_legend():
+    noise = tuple(np.random.default_rng(0).standard_normal(100) * 0.1 + 2)
+    figure = range_test_figure(RangeTest(geometric(100), (noise,)))
+    assert figure.legends == []

@@ -95,10 +95,6 @@ def source_files() -> set[str]:
     return {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src" / "lrstudy").rglob("*.py")}
 
 
-def test_the_index_can_show_what_was_built(built):
-    run(sys.executable, "-m", "twine", "check", "--strict", *built)
-
-
 def test_the_wheel_has_the_whole_package_and_nothing_else(built):
     with zipfile.ZipFile(built[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}

@@ -294,7 +294,8 @@ def designed(overrides: str) -> str:
 
 
 PARTS: dict[str, Callable[[Comparison, Sequence[Record]], str]] = {
-    part.__name__: part for part in (answer, results, progress, claims, gaps, trainings, range_tests, suggested_against_tuned)
+    part.__name__: part
+    for part in (answer, results, progress, claims, gaps, trainings, range_tests, suggested_against_tuned)
 }
 """What can stand in a document, by name."""
 

@@ -93,14 +93,14 @@ def main() -> None:
         [{name: settings[name] for name in _USED}, meta["fingerprint"], test.rates, len(test.losses)]
     )
     picture = root / "checkpoints" / cell.model_name / f"find-{key[:16]}" / "range_test.png"
-    save_figure(range_test_figure(test, title=_title(found)), picture)
+    save_figure(range_test_figure(test, title=_title(found, "\n")), picture)
     print(f"wrote {picture.relative_to(root)}")
     if options.output:
         if options.output.suffix.lower() == ".png":
             options.output.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(picture, options.output)
         else:
-            save_figure(range_test_figure(test, title=_title(found)), options.output)
+            save_figure(range_test_figure(test, title=_title(found, "\n")), options.output)
         print(f"wrote {options.output}")
     if options.keep:
         found.write(finder_file(cell.model_name))
@@ -200,8 +200,8 @@ def _record(cell: Cell, settings: dict, meta: dict, test: "RangeTest", took: flo
     )
 
 
-def _title(found: FoundRates) -> str:
-    return f"{found.model} on {found.data.label}, {found.optimizer}, batches of {found.batch_size}"
+def _title(found: FoundRates, between: str = ", ") -> str:
+    return f"{found.model} on {found.data.label}{between}{found.optimizer}, batches of {found.batch_size}"
 
 
 def told(found: FoundRates, test: "RangeTest") -> str:

@@ -239,7 +239,8 @@ def range_test_figure(test: "RangeTest", *, title: str | None = None) -> "Figure
         axes.set_ylim(low - 0.15 * (high - low), high + 0.6 * (high - low))
         if title:
             axes.set_title(title)
-        figure.legend(loc="outside lower center", ncols=2)
+        if axes.get_legend_handles_labels()[1]:  # none where the loss does not fall
+            figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
