@@ -19,6 +19,11 @@ from typing import Annotated, ClassVar, Literal, TypedDict, TypeGuard, Union, ge
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+try:  # libyaml's parser takes a fifth of the time, and a large study has thousands of lines
+    from yaml import CSafeLoader as _Loader
+except ImportError:  # PyYAML was built without it
+    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
+
 from lrstudy.errors import StudyError, unknown
 from lrstudy.recipe.conf import file_of, told_file, with_file
 from lrstudy.recipe.dataset import Dataset
@@ -31,7 +36,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
-MAX_BYTES = 1 << 18  # of params.yaml; all of conf/ together has 30 KB
+MAX_BYTES = 1 << 20  # of params.yaml; all of conf/ together has 30 KB, and a thousand cells 300 KB
 _WRITTEN = "`make params` writes it from conf/"
 
 
@@ -539,13 +544,17 @@ def workspace_root() -> Path:
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.composer.Composer, _Loader):
     """YAML without aliases, which can stand for any amount of content, and without keys that stand twice."""
+
+    def __init__(self, stream):
+        _Loader.__init__(self, stream)
+        yaml.composer.Composer.__init__(self)
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "an alias (*name) is not allowed", mark)
+            mark = self.get_event().start_mark  # type: ignore[union-attr]  # an event has just been seen
+            raise yaml.composer.ComposerError(None, None, "an alias (*name) is not allowed", mark)  # type: ignore[arg-type]  # libyaml's mark says the same
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):

@@ -38,14 +38,8 @@ def main() -> None:
     }
     most = len(plans) * (most_trainings(params.tune) + len(params.train.seeds))
     with Sender(root) as sender:
-        work_on(jobs, params, root, most, sender.follow, changed_for_dvc(params))
-    write_json(
-        TRAININGS,
-        {
-            name: {str(seed): need.task["key"] for seed, need in plan.seeds.items()}
-            for name, plan in plans.items()
-        },
-    )
+        identities = work_on(jobs, params, root, most, sender.follow, changed_for_dvc(params))
+    write_json(TRAININGS, {name: identities[name] for name in plans})
 
 
 def changed_for_dvc(params: Params) -> Callable[[str], bool]:

@@ -25,10 +25,12 @@ from lrstudy.study.measuring import measure_run, measuring_task
 from lrstudy.study.outputs import Best
 from lrstudy.study.plan import Need, Plan, Trial, growing, growing_search, growing_seeds
 from lrstudy.study.runs import begun_otherwise, train_run
+from lrstudy.study.settled import Settled
 from lrstudy.study.sharing import Sharing
 from lrstudy.study.tasks import record_of, told, training_task
 from lrstudy.study.tracked import TrackedCell, TrackedSearch, tell_test_metrics
 from lrstudy.study.workspace import ledger_folder, train_folder
+from lrstudy.tracking.journal import Journal
 
 T = TypeVar("T")
 
@@ -58,6 +60,11 @@ class Study:
     _found: dict[tuple[str, ...], Record] = field(default_factory=dict)
 
     @functools.cached_property
+    def settled(self) -> Settled:
+        """The cells of which all was done before."""
+        return Settled(self.params, self.root)
+
+    @functools.cached_property
     def ledger(self) -> Ledger:
         """The workspace's ledger."""
         return Ledger(ledger_folder(self.root))
@@ -78,35 +85,43 @@ class Searched:
         trials: of each search.
         figures: Optuna's, of all trials.
         key: identifies what was searched.
+        journals: of the searches and of their trials.
     """
 
     best: Best
     trials: list[list[dict]]
     figures: list[Path]
     key: str
+    journals: list[Journal]
 
 
-def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None, None]:
-    """All that a cell needs, to what test data say of every seed."""
-    cell = plan.cell
+def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None, dict[str, str]]:
+    """All that a cell needs, to what test data say of every seed; returns its trainings' identities by
+    seed.
+    """
+    cell, journals = plan.cell, []
+    if (settled := study.settled.seeds(cell, meta)) is not None:
+        return settled
     lacking = growing(Plan(cell, plan.headline), study.params, meta, study.root, study.find)
     if next(lacking, None) is not None and not study.is_wanted(cell.name):
         study.say(
             f"{cell.name}: not all of it is in the ledger, but no stage of it changed: left as it is; "
             f"`dvc repro --force train@{cell.name}` trains what is missing"
         )
-        return
+        return {}
     study.sharing.expect(cell)
     try:
         if cell.model.tuned_as is None and study.params.tune.num_trials:
             searched = yield from search_jobs(study, plan, meta)
-            best = searched.best
+            best, journals = searched.best, searched.journals
         else:
             best = yield from searched_jobs(study, plan, meta)
     finally:
         study.sharing.settle(cell)
     tracked = yield from seed_jobs(study, plan, best, meta)
     yield from measuring_jobs(study, plan, tracked, meta)
+    study.settled.note(plan, meta, [*journals, tracked.journal, *tracked.seeds.values()])
+    return plan.identities
 
 
 def search_identity(cell: Cell, params: Params, meta: dict, root: Path) -> dict[str, str]:
@@ -145,7 +160,7 @@ def search_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], No
         best = yield from _training_jobs(study, growing, plan.needs)
         figures = _figures(cell, together(plan.searches), tracked.journal.folder)
         tracked.end(plan.searches, [best_trial(trials) for trials in plan.searches], figures)
-    return Searched(best, plan.searches, figures, key)
+    return Searched(best, plan.searches, figures, key, tracked.journals(plan.searches))
 
 
 def _figures(cell: Cell, trials: list[dict], folder: Path) -> list[Path]:

@@ -99,6 +99,11 @@ class Plan:
         return None if self.searched is None else what_was_found(self.cell, self.searched, self.searches)
 
     @property
+    def identities(self) -> dict[str, str]:
+        """By seed, as JSON names it, the identity of the cell's own training."""
+        return {str(seed): need.task["key"] for seed, need in self.seeds.items()}
+
+    @property
     def missing(self) -> list[Need]:
         """The trainings that the ledger has not."""
         return [need for need in self.needs if need.record is None]

@@ -107,8 +107,12 @@ class Sharing:
     # --- trainings that have ended ---
 
     def know(self, task: dict, record: Record) -> None:
-        """Take note of a training that is recorded; what it has left for others counts, too."""
-        if (key := trunk_of(task)) is None:
+        """Take note of a training that is recorded; what it has left for others counts, too.
+
+        One whose record lacks what a controller is told, as other programs' may, has nothing in common with
+        any.
+        """
+        if (key := trunk_of(task)) is None or not set(_REPLAYED) <= record.history.keys():
             return
         trunk = self._trunks.setdefault(key, _Trunk())
         if task["key"] not in trunk.known:

@@ -235,6 +235,17 @@ class TrackedSearch:
             self.journal.artifact(figure, "figures", once=True)
         finish(self.journal, "finished")
 
+    def journals(self, searched: list[list[dict]]) -> list[Journal]:
+        """The run of the searches, and those of trials that were told of here."""
+        phases = (SEARCH, CONFIRMATION)
+        trials = [
+            self._of_trial(search, phase, trial["number"])
+            for search, trial in each(searched)
+            for phase in phases
+            if trial[phase] is not None
+        ]
+        return [self.journal, *(journal for journal in trials if journal.path.exists())]
+
     def _of_trial(self, search: int, phase: str, number: int) -> Journal:
         name = trial_name(search, phase, number).replace(" ", "-")
         return Journal(self.journal.folder / name, f"{self.journal.key}-{name}")

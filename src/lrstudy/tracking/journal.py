@@ -17,6 +17,8 @@ from pathlib import Path
 from lrstudy.errors import StudyError
 from lrstudy.files import locked
 
+JOURNAL = "journal.jsonl"
+
 
 class Journal:
     """The events of one MLflow run, in ``folder``.
@@ -28,7 +30,7 @@ class Journal:
 
     def __init__(self, folder: str | Path, key: str):
         self.folder, self.key = Path(folder), key
-        self.path = self.folder / "journal.jsonl"
+        self.path = self.folder / JOURNAL
 
     def create(
         self,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from lrstudy.files import locked, write_json
-from lrstudy.tracking.journal import Journal
+from lrstudy.tracking.journal import JOURNAL, Journal
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -102,7 +102,7 @@ class Sender:
     def __init__(self, root: Path, interval: float = 2.0, patience: float = 10.0):
         self.root, self.interval, self.patience = root, interval, patience
         self.uri = tracking_uri(root)
-        self.folders: list[Path] = []
+        self._journals: dict[Path, int | None] = {}  # how long each was when all of it had been sent
         self.run_ids: dict[str, str] = {}
         self._wake = threading.Event()
         self._closing = False
@@ -135,17 +135,21 @@ class Sender:
 
     def follow(self, folder: Path) -> None:
         """Send the journal in ``folder`` from now on; parents before their children."""
-        if folder not in self.folders:
-            self.folders.append(folder)
+        self._journals.setdefault(folder, None)
 
     def _work(self) -> None:
         store = None
         while True:
             closing = self._closing
             try:
-                for folder in list(self.folders):
+                database_is_gone = is_gone(self.uri)
+                for folder, sent in list(self._journals.items()):
+                    length = _length(folder)
+                    if length == sent and not database_is_gone:
+                        continue
                     if (known := all_sent(folder, self.uri)) is not None:
                         self.run_ids.update(known)
+                        self._journals[folder] = length
                         continue
                     if store is None:
                         import mlflow  # noqa: F401  seconds that are not the server's
@@ -153,6 +157,7 @@ class Sender:
                         self._answered()
                         store = Store(self.uri, self.root)
                     self.run_ids.update(send(folder, store, self._answered))
+                    self._journals[folder] = length
                     self._deleted |= store.deleted
                 self._failure = None
             except Exception as error:  # the boundary to a server: whatever it is, training goes on
@@ -216,11 +221,23 @@ def all_sent(folder: Path, uri: str) -> dict[str, str] | None:
     return {events[0]["key"]: sent["run_id"]}
 
 
+def _length(folder: Path) -> int:
+    """Of a folder's journal, to which is only ever added, in bytes; -1 where there is none."""
+    try:
+        return (folder / JOURNAL).stat().st_size
+    except OSError:
+        return -1
+
+
+def num_sent(folder: Path, uri: str) -> int:
+    """How many events of a journal the server at ``uri`` was sent, as far as is noted beside it."""
+    sent = _read_sent(folder / "sent.json")
+    return sent["events"] if sent.get("uri") == server_name(uri) else 0
+
+
 def waiting(folder: Path, uri: str) -> int:
     """How many events of ``folder``'s journal the server at ``uri`` was not sent yet."""
-    sent = _read_sent(folder / "sent.json")
-    done = sent["events"] if sent.get("uri") == server_name(uri) else 0
-    return len(Journal(folder, "").events()) - done
+    return len(Journal(folder, "").events()) - num_sent(folder, uri)
 
 
 def _read_sent(path: Path) -> dict:
