@@ -12,5 +12,7 @@ twine=.venv/twine
     exit 1
 }
 rm -rf dist
-.venv/bin/python -m build --no-isolation --outdir dist . >/dev/null
+said=$(mktemp)
+trap 'rm -f "$said"' EXIT
+.venv/bin/python -m build --no-isolation --outdir dist . >"$said" 2>&1 || { cat "$said" >&2; exit 1; }
 $twine/bin/twine check --strict dist/*
