@@ -5,7 +5,7 @@ export PATH
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor quickstart study test check prove-equal report docs ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
+.PHONY: help setup doctor quickstart study test check package compat adapters prove-equal report docs ui dashboard smoke sync params lock design faults audit bench bench-pipeline bench-tuning bench-verdicts experiments screenshots clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -32,7 +32,7 @@ study: setup ## the study as conf/ has it, on CIFAR-10 and IMDB (ARGS='-S preset
 
 # A file stays on one process, so that what its tests share is made once. The slow files come in the order of their names:
 # by number of tests the longest would come last.
-test: setup ## all tests: the unit tests, then the pipeline's
+test: package ## all tests: the unit tests, then the pipeline's
 	@python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 	@python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow --durations=8 $(ARGS)
 
@@ -41,6 +41,16 @@ check: setup ## formatting, lint, types, the ledger's records, and params.yaml a
 	@mypy --no-error-summary
 	@python -m lrstudy.ledger verify
 	@python -m pytest tests/test_pipeline.py
+
+package: setup ## the sdist and the wheel in dist/, with what an index would say of them (tests/test_package.py installs them)
+	@sh scripts/package.sh
+
+# By hand: each version is gigabytes. The first is the lowest that pyproject.toml allows.
+compat: setup ## the adapter, the finder and the controllers with other versions of torch (TORCH='2.5.1 2.13.0')
+	@TORCH="$(TORCH)" sh scripts/compat.sh
+
+adapters: setup ## the examples of docs/adapters.md with the libraries that they are for, in an environment of their own
+	@sh scripts/adapters.sh
 
 prove-equal: setup ## prove that src/ trains as BASE=<revision> does, to the bit, so that its trainings stay valid
 	@python -m lrstudy.prove_equal "$(BASE)" $(ARGS)
@@ -106,6 +116,6 @@ bench-verdicts: setup ## are verdicts right, and the power what the design said?
 	@python benchmarks/verdicts.py $(ARGS)
 
 clean: ## remove caches; ALL=1 also results, checkpoints, databases and .venv (not downloads and the DVC cache)
-	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build src/*.egg-info dvc_plots
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist src/*.egg-info dvc_plots
 	@find src tests hydra_plugins -name __pycache__ -type d -prune -exec rm -rf {} +
 	@if [ "$(ALL)" = 1 ]; then find artifacts -type f ! -path artifacts/outside/README.md -delete; rm -rf checkpoints data/processed mlflow.db* optuna.db* mlartifacts .venv; fi

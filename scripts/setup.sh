@@ -18,7 +18,7 @@ find_python() {
     fail "Python 3.11 or later is needed; found $found. Install one, or name it: make setup PYTHON=/path/to/python3.11"
 }
 
-wanted=$(cat requirements.lock requirements.txt requirements-dev.txt requirements-ray.txt pyproject.toml | cksum)
+wanted=$(cat requirements.lock pyproject.toml | cksum)
 if [ -f .venv/.installed ] && [ "$(cat .venv/.installed)" = "$wanted" ] && .venv/bin/python -c 'import lrstudy' 2>/dev/null; then
     ready=1
 else
@@ -39,12 +39,12 @@ if [ "$ready" = 0 ]; then
     probe=$(mktemp -d)
     trap 'rm -rf "$probe"' EXIT
     .venv/bin/python -m pip download -q --disable-pip-version-check --retries 1 --timeout 20 --no-deps --no-cache-dir \
-        -d "$probe" "$(grep '^PyYAML==' requirements.txt)" >"$probe/log" 2>&1 ||
+        -d "$probe" "$(grep '^PyYAML==' requirements.lock)" >"$probe/log" 2>&1 ||
         fail "the package index can't be reached ($(grep -v '^WARNING' "$probe/log" | tail -n 1)). Check the network, or set PIP_INDEX_URL."
-    echo "installing the packages of requirements.txt into .venv (some minutes) ..."
-    .venv/bin/python -m pip install -q --disable-pip-version-check -c requirements.lock \
-        -r requirements.txt -r requirements-dev.txt -r requirements-ray.txt setuptools wheel
-    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+    echo "installing the packages of requirements.lock into .venv (some minutes) ..."
+    .venv/bin/python -m pip install -q --disable-pip-version-check setuptools wheel
+    .venv/bin/python -m pip install -q --disable-pip-version-check -c requirements.lock --no-build-isolation \
+        -e '.[study,dev,ray]'
     echo "$wanted" >.venv/.installed
 fi
 

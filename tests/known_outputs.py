@@ -6,7 +6,7 @@ import known_study
 from lrstudy.analysis.records import Comparison
 from lrstudy.checked import Output
 from lrstudy.data.records import DataMeta, Source
-from lrstudy.study.outputs import Best, Evaluation, Reference, Theory, Timing, Training
+from lrstudy.study.outputs import Best, Evaluation, FoundRates, Reference, Theory, Timing, Training
 
 HASH = "0f" * 32
 ROWS = [
@@ -51,6 +51,7 @@ def contents() -> dict[type[Output], dict]:
             "scores": {"1": dict.fromkeys(("last", "best", "ema", "tail_average"), scores)},
         },
         Timing: known_study.timing("lstm"),
+        FoundRates: known_study.range_tests("lstm"),
         Reference: reference,
         Theory: theory,
         Comparison: comparison,

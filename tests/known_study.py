@@ -103,6 +103,20 @@ def timing(model: str) -> dict:
     }  # fmt: skip
 
 
+def range_tests(model: str) -> dict:
+    """What the finder found: two runs, of which one rule suggests twice the tuned rate and one nothing."""
+    dataset = "cifar10" if model == "resnet" else "imdb"
+    return {
+        "model": model, "dataset": dataset, "data": DATA[dataset], "optimizer": "sgd", "batch_size": 128,
+        "device": "cpu", "precision": "float32", "threads": 1, "took": 12.5, "origin": ORIGIN,
+        "rates": [10.0**k for k in range(-6, 4)], "losses": [[1.0, 0.5] * 5, [1.0] * 8], "smoothing": 3.0,
+        "suggestions": {
+            "minimum": {"lr": 0.25, "low": 0.125, "high": 0.5, "runs": [0.125, 0.5]},
+            "valley": {"lr": None, "low": None, "high": None, "runs": [0.125, None]},
+        },
+    }  # fmt: skip
+
+
 THEORY = [
     {
         "experiment": "late_decay", "id": "late_decay_toy", "where": "toy model, g = 1.0",

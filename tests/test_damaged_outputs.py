@@ -41,6 +41,7 @@ from lrstudy.study.outputs import (
     HISTORY,
     Best,
     Evaluation,
+    FoundRates,
     Reference,
     Theory,
     Timing,
@@ -103,6 +104,8 @@ JSON = [
            ("scores", "1", "last", "loss")),
     output("reports/references/imdb.json", Reference, "references@imdb", ("data",), ("seconds",)),
     output("reports/timing/lstm.json", Timing, "timing@lstm", ("schedules",), ("batch_size",)),
+    output("reports/finder/transformer.json", FoundRates, "python -m lrstudy.find transformer --keep",
+           ("suggestions",), ("rates", 0)),
     output("reports/late_decay.json", Theory, "late_decay", ("claims", 0, "id"), ("claims", 0, "mean")),
     output("reports/level_sets.json", Theory, "level_sets", ("models",), ("claims", 0, "n")),
     output("reports/comparison.json", None, "compare", ("protocol",), ("protocol", "confidence"), read_comparison),
@@ -142,6 +145,7 @@ def whole(tmp_path_factory) -> Path:
         content = {
             "source.json": records["Source"], "best.json": records["Best"], "training.json": records["Training"],
             "metrics.json": records["Evaluation"], "imdb.json": records["Reference"], "lstm.json": records["Timing"],
+            "transformer.json": records["FoundRates"],
         }.get(file.name) or records.get(kind.get(file.name))  # fmt: skip
         if content is not None:
             put(root / file.path, json.dumps(content).encode())

@@ -4,6 +4,7 @@ import ast
 import functools
 import re
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
@@ -18,6 +19,7 @@ NOT_IMPORTED = {
     "prodigyopt": "imported by name in optimizers.py",
     "pandas": "what scikit-posthocs returns, and what tests read results with",
     "pytest-xdist": "`make test` runs on all cores with it",
+    "build": "makes the sdist and the wheel",
     "ruff": "`make check`",
     "mypy": "`make check`",
     "pandas-stubs": "types for mypy",
@@ -25,11 +27,18 @@ NOT_IMPORTED = {
 }
 
 
-def declared(name: str) -> dict[str, Requirement]:
-    """The requirements of a file by canonical name."""
-    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
-    found = [Requirement(line) for line in lines if line and not line.startswith("-")]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def by_name(lines: list[str]) -> dict[str, Requirement]:
+    """The requirements by canonical name."""
+    found = [Requirement(line) for line in lines]
     return {canonicalize_name(requirement.name): requirement for requirement in found}
+
+
+def locked() -> dict[str, Requirement]:
+    """The lock's."""
+    return by_name((ROOT / "requirements.lock").read_text().splitlines())
 
 
 def imported(*folders: str) -> dict[str, set[str]]:
@@ -69,11 +78,9 @@ def undeclared(used: dict[tuple[str, ...], set[str]], known: set[str]) -> dict[t
     return {names: files for names, files in used.items() if not known & set(names)}
 
 
-RUN, DEVELOP = declared("requirements.txt"), declared("requirements-dev.txt")
-EXTRAS = [path.name for path in sorted(ROOT.glob("requirements-*.txt")) if "dev" not in path.name]
-OPTIONAL = {
-    name for file in EXTRAS for name in declared(file)
-}  # imported where the configuration asks for it
+EXTRAS = {name: by_name(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+RUN, DEVELOP = EXTRAS["study"], EXTRAS["dev"]
+OPTIONAL = EXTRAS["ray"].keys() | EXTRAS["postgresql"].keys()  # imported where the configuration asks for it
 
 
 def test_every_import_of_the_package_is_a_declared_dependency():
@@ -95,16 +102,28 @@ def test_every_declared_dependency_is_used():
     assert NOT_IMPORTED.keys() - RUN.keys() - DEVELOP.keys() == set()
 
 
-def test_every_version_is_pinned_and_the_lock_has_the_same():
-    lock = declared("requirements.lock")
-    for name, requirement in [*RUN.items(), *DEVELOP.items()]:
-        assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), requirement
-        assert lock[name].specifier == requirement.specifier, name
-    assert all(re.fullmatch(r"==[\w.+]+", str(r.specifier)) for r in lock.values())
+def test_the_package_itself_needs_nothing():
+    assert PROJECT["dependencies"] == []
+
+
+def test_the_lock_pins_and_every_range_has_two_ends_with_the_locked_version_between_them():
+    lock = locked()
+    assert all(re.fullmatch(r"==[\w.+]+", str(pin.specifier)) for pin in lock.values())
+    for extra, requirements in EXTRAS.items():
+        for name, requirement in requirements.items():
+            assert re.fullmatch(r"<\d+,>=[\d.]+", str(requirement.specifier)), (extra, str(requirement))
+            if extra != "postgresql":  # not installed by `make setup`
+                [version] = lock[name].specifier
+                assert requirement.specifier.contains(version.version), (extra, str(requirement))
+
+
+def test_what_the_schedules_are_extended_with_is_part_of_the_study():
+    for extra in ("torch", "plot"):
+        assert EXTRAS[extra].keys() <= RUN.keys()
 
 
 def test_the_lock_has_every_package_that_the_declared_ones_need():
-    lock, missing = declared("requirements.lock"), set()
+    lock, missing = locked(), set()
     ours = {"lrstudy", "pip", "setuptools", "wheel"}
     reached, waiting = set(), [*RUN, *DEVELOP]
     while waiting:

@@ -10,7 +10,7 @@ import lrstudy
 
 PACKAGE = Path(lrstudy.__file__).parent
 BASE = ("checked", "errors", "files", "words")
-LIBRARY = ("schedules", "controllers", "torch_schedule")
+LIBRARY = ("schedules", "controllers", "torch_schedule", "lr_finder")
 ROOMS = (
     "base", "entries", "library", "recipe", "data", "training", "process", "tracking", "ledger", "search", "study",
     "analysis", "report", "theory", "commands",

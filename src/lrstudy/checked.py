@@ -84,7 +84,7 @@ def read_bytes(path: Path, stage: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise StudyError(f"{path}: not found; `dvc repro {stage}` makes it.") from None
+        raise StudyError(f"{path}: not found; `{_command(stage)}` makes it.") from None
     except OSError as error:
         raise refused(path, stage, f"cannot be read ({error.strerror})") from None
 
@@ -108,7 +108,12 @@ def read_tensors(path: Path, stage: str, framework: Literal["numpy", "torch"] = 
 
 def refused(path: Path, stage: str, why: str) -> StudyError:
     """The error for a file that is not what ``stage`` writes."""
-    return StudyError(f"{path}: {why}; `dvc repro --force -s {stage}` makes it anew.")
+    return StudyError(f"{path}: {why}; `{_command(stage, '--force -s ')}` makes it anew.")
+
+
+def _command(stage: str, how: str = "") -> str:
+    """What runs a stage; or the command itself that is given in its place."""
+    return stage if stage.startswith("python ") else f"dvc repro {how}{stage}"
 
 
 class Record(BaseModel):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lrstudy.analysis.records import Comparison, Difference
+from lrstudy.analysis.suggestions import ComparedCell, RuleSummary, compare_suggestions, summaries
 from lrstudy.controllers import CONTROLLERS
 from lrstudy.entries.parameters import REQUIRED, Parameter
 from lrstudy.errors import StudyError, unknown
@@ -33,9 +34,11 @@ from lrstudy.report.words import (
     percent_words,
     result_rows,
 )
-from lrstudy.study.workspace import ledger_folder
+from lrstudy.study.outputs import FoundRates, SuggestedRate
+from lrstudy.study.workspace import finder_file, ledger_folder
+from lrstudy.words import counted
 
-DOCUMENTS = (Path("README.md"), Path("docs/findings.md"))
+DOCUMENTS = (Path("README.md"), Path("docs/findings.md"), Path("docs/finder.md"))
 
 PAGES = tuple(Path("docs") / f"{name}.md" for name in ("optimizers", "controllers", "networks", "protocol"))
 """What is made from the registries and conf/ alone."""
@@ -142,6 +145,68 @@ def trainings(comparison: Comparison, records: Sequence[Record]) -> str:
     return table(header, rows)
 
 
+def range_tests(comparison: Comparison, records: Sequence[Record]) -> str:
+    """What each model's range tests suggest, with the ranges over the runs."""
+    rows = [
+        [
+            f"{test.model}, {test.data.label}",
+            f"{test.optimizer}, {test.batch_size}",
+            f"{len(test.losses)} x {len(test.rates)}",
+            *(_suggested(one) for one in test.suggestions.values()),
+            f"{test.took:.0f}, {test.origin.accelerator or test.origin.processor}",
+        ]
+        for test in _range_tests()
+    ]
+    rules = list(dict.fromkeys(rule for test in _range_tests() for rule in test.suggestions))
+    return table(["model", "optimizer, batch", "runs x updates", *rules, "seconds, on"], rows)
+
+
+def _suggested(one: SuggestedRate) -> str:
+    return "none" if one.lr is None else f"{one.lr:.2g} ({one.low:.2g} to {one.high:.2g})"
+
+
+def suggested_against_tuned(comparison: Comparison, records: Sequence[Record]) -> str:
+    """By cell the tuned rate, and by rule suggested over tuned; below, a sentence a rule."""
+    cells = compare_suggestions(_range_tests(), comparison)
+    if not cells:
+        return "No cell has both a range test and a finished search yet."
+    rules = list(dict.fromkeys(rule for cell in cells for rule in cell.ratios))
+    rows = [
+        [
+            cell.model,
+            cell.schedule,
+            f"{cell.tuned:.2g}",
+            "not known" if cell.as_good is None else f"{cell.as_good[0]:.2g} to {cell.as_good[1]:.2g}",
+            *(_ratio(cell, rule) for rule in rules),
+        ]
+        for cell in cells
+    ]
+    found = table(["model", "schedule", "tuned rate", "as good", *rules], rows)
+    return "\n\n".join([found, *(_summary(one) for one in summaries(cells))])
+
+
+def _ratio(cell: ComparedCell, rule: str) -> str:
+    ratio = cell.ratios[rule]
+    return "none" if ratio is None else f"{ratio:.2f}{' ✓' if cell.is_as_good(rule) else ''}"
+
+
+def _summary(one: RuleSummary) -> str:
+    without = f"; none in {counted(one.without, 'cell')}" if one.without else ""
+    judged = f"; as good in {one.as_good} of the {one.judged} that say" if one.judged else ""
+    return (
+        f"**{one.rule}**: {one.low:.2f} to {one.high:.2f} times the tuned rate in "
+        f"{counted(one.cells, 'cell')} of {counted(one.models, 'model')}{without}; off by a factor of "
+        f"{one.factor:.2f} in the geometric mean{judged}."
+    )
+
+
+def _range_tests() -> list[FoundRates]:
+    return [
+        FoundRates.read(path, f"python -m lrstudy.find {path.stem} --keep")
+        for path in sorted(finder_file("any").parent.glob("*.json"))
+    ]
+
+
 def _took(records: Sequence[Record]) -> list[object]:
     def named(name: Callable[[Record], str]) -> str:
         return ", ".join(sorted({name(record) for record in records}))
@@ -229,7 +294,8 @@ def designed(overrides: str) -> str:
 
 
 PARTS: dict[str, Callable[[Comparison, Sequence[Record]], str]] = {
-    part.__name__: part for part in (answer, results, progress, claims, gaps, trainings)
+    part.__name__: part
+    for part in (answer, results, progress, claims, gaps, trainings, range_tests, suggested_against_tuned)
 }
 """What can stand in a document, by name."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.typing import RcKeyType
 
+    from lrstudy.lr_finder import RangeTest
+
 Curve = tuple[Sequence[float], Sequence[float]]
 """x and y of one line, equally long."""
 
@@ -155,8 +157,7 @@ def save_figure(figure: "Figure", path: str | Path, *, description: str = "", dp
         StudyError: another ending, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise StudyError(f"{path}: not a figure's ending; choose one of {', '.join(FORMATS)}.")
+    check_format(path)
     metadata = {
         ".png": {"Description": description, "Software": None},
         ".pdf": {"Subject": description, "CreationDate": None, "ModDate": None},
@@ -169,6 +170,16 @@ def save_figure(figure: "Figure", path: str | Path, *, description: str = "", dp
     except OSError as error:
         raise StudyError(f"{path}: cannot be written ({error.strerror}).") from None
     return path
+
+
+def check_format(path: Path) -> None:
+    """Whether :func:`save_figure` can write such a file.
+
+    Raises:
+        StudyError: its ending is none of :data:`FORMATS`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise StudyError(f"{path}: not a figure's ending; choose one of {', '.join(FORMATS)}.")
 
 
 def curve_of(function: Callable[[float], float], end: float, *, num_points: int = 1500) -> Curve:
@@ -205,6 +216,34 @@ def curve_figure(
             panel.set_yscale("log")
     _label_left(panels, label)
     _legend_above(figure, panels)
+    return figure
+
+
+def range_test_figure(test: "RangeTest", *, title: str | None = None) -> "Figure":
+    """A learning-rate range test: each run's losses in grey, the curve of them all, and by rule a line at the
+    rate that it suggests and a band over those of the runs.
+    """
+    curve = test.curve()
+    with style():
+        figure = new_figure(height=2.6)
+        axes = figure.subplots()
+        for losses in test.losses:
+            axes.plot(test.rates[: len(losses)], losses, color="#BBBBBB", linewidth=0.5)
+        axes.plot(test.rates[: len(curve)], curve, color="#000000")
+        for index, (name, one) in enumerate(test.suggestions().items()):
+            if one.lr is not None and one.low is not None and one.high is not None:
+                axes.axvline(one.lr, label=f"{name} {one.lr:.2g}", linewidth=1.0, **line_style(index))
+                axes.axvspan(one.low, one.high, color=PALETTE[index], alpha=0.12, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("training loss")
+        # A loss that explodes at the end would flatten all else.
+        low, high = min(curve), max(curve[: len(curve) // 2])
+        axes.set_ylim(low - 0.15 * (high - low), high + 0.6 * (high - low))
+        if title:
+            axes.set_title(title)
+        if axes.get_legend_handles_labels()[1]:  # none where the loss does not fall
+            figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

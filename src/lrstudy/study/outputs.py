@@ -160,6 +160,34 @@ class Timing(Output):
     optimizers: dict[Name, TimedRow]
 
 
+class SuggestedRate(Record):
+    """What a rule of :mod:`lrstudy.lr_finder` suggests; None where the loss did not fall."""
+
+    lr: Finite | None
+    low: Finite | None
+    high: Finite | None
+    runs: list[Finite | None]
+
+
+class FoundRates(Output):
+    """reports/finder/<model>.json: a model's range tests, and what they suggest."""
+
+    model: Name
+    dataset: Name
+    data: Data
+    optimizer: str
+    batch_size: Count
+    device: str
+    precision: str
+    threads: Count
+    took: Finite
+    origin: Origin
+    rates: Annotated[list[Finite], Field(min_length=10)]
+    losses: Annotated[list[list[Finite]], Field(min_length=1)]  # by run
+    smoothing: Finite
+    suggestions: dict[Name, SuggestedRate]
+
+
 class TheoryClaim(Record):
     """A claim as an experiment of the theory judged it."""
 

@@ -41,6 +41,11 @@ def timing_file(model: str) -> Path:
     return Path("reports/timing") / f"{model}.json"
 
 
+def finder_file(model: str) -> Path:
+    """A model's range tests; in git, since no stage makes them."""
+    return REPORTS / "finder" / f"{model}.json"
+
+
 def ledger_folder(root: Path) -> Path:
     """The ledger of the workspace."""
     return root / "ledger"
