@@ -42,7 +42,7 @@ if [ "$ready" = 0 ]; then
         -d "$probe" "$(grep '^PyYAML==' requirements.lock)" >"$probe/log" 2>&1 ||
         fail "the package index can't be reached ($(grep -v '^WARNING' "$probe/log" | tail -n 1)). Check the network, or set PIP_INDEX_URL."
     echo "installing the packages of requirements.lock into .venv (some minutes) ..."
-    .venv/bin/python -m pip install -q --disable-pip-version-check setuptools wheel
+    .venv/bin/python -m pip install -q --disable-pip-version-check 'setuptools>=77' wheel
     .venv/bin/python -m pip install -q --disable-pip-version-check -c requirements.lock --no-build-isolation \
         -e '.[study,dev,ray]'
     echo "$wanted" >.venv/.installed

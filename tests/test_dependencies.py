@@ -146,3 +146,19 @@ def test_the_lock_has_every_package_that_the_declared_ones_need():
 @pytest.mark.parametrize("place", ["scripts/setup.sh", "scripts/audit.sh"])
 def test_setup_and_audit_go_by_the_lock(place):
     assert "requirements.lock" in (ROOT / place).read_text()
+
+
+def test_requirements_txt_is_the_study_in_the_locked_versions():
+    """`pip install -r requirements.txt`, by which many look for what a project needs."""
+    lines = [
+        line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")
+    ]
+    assert lines == ["-c requirements.lock", "-e .[study]"]
+
+
+def test_setup_brings_what_builds_the_package_before_it_builds():
+    """pip keeps an older setuptools that a new environment came with, unless it is told which is needed."""
+    [needed] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"][
+        "requires"
+    ]
+    assert f"'{needed}'" in (ROOT / "scripts/setup.sh").read_text()
