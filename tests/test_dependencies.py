@@ -80,7 +80,9 @@ def undeclared(used: dict[tuple[str, ...], set[str]], known: set[str]) -> dict[t
 
 EXTRAS = {name: by_name(lines) for name, lines in PROJECT["optional-dependencies"].items()}
 RUN, DEVELOP = EXTRAS["study"], EXTRAS["dev"]
-OPTIONAL = EXTRAS["ray"].keys() | EXTRAS["postgresql"].keys()  # imported where the configuration asks for it
+OPTIONAL = (
+    EXTRAS["ray"].keys() | EXTRAS["postgresql"].keys() | EXTRAS["peers"].keys()
+)  # imported where the configuration asks for it
 
 
 def test_every_import_of_the_package_is_a_declared_dependency():
@@ -108,12 +110,15 @@ def test_the_package_itself_needs_nothing():
 
 def test_the_lock_pins_and_every_range_has_two_ends_with_the_locked_version_between_them():
     lock = locked()
+    lines = (ROOT / "requirements-peers.txt").read_text().splitlines()
+    peers = by_name([line for line in lines if not line.startswith("#")])
+    assert peers.keys() == EXTRAS["peers"].keys()
     assert all(re.fullmatch(r"==[\w.+]+", str(pin.specifier)) for pin in lock.values())
     for extra, requirements in EXTRAS.items():
         for name, requirement in requirements.items():
             assert re.fullmatch(r"<\d+,>=[\d.]+", str(requirement.specifier)), (extra, str(requirement))
             if extra != "postgresql":  # not installed by `make setup`
-                [version] = lock[name].specifier
+                [version] = (peers if extra == "peers" else lock)[name].specifier
                 assert requirement.specifier.contains(version.version), (extra, str(requirement))
 
 

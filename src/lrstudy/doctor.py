@@ -31,6 +31,7 @@ VARIABLES = {
     "LRSTUDY_CONF": "a folder of your own laid out as conf/, whose files can be chosen, too",
     "LRSTUDY_DATA_MIRROR": "a folder laid out as the hub, to use in its place",
     "LRSTUDY_OPTUNA_STORAGE": "the database of trials",
+    "LRSTUDY_PEERS": "required: comparisons with other libraries fail without these",
     "LRSTUDY_WARM": "0: no process is kept between stages",
     "LRSTUDY_WORKERS": "trainings at a time",
 }
