@@ -1,8 +1,9 @@
-"""How busy the engine keeps many places, and what planning costs: `python benchmarks/engine.py`.
+"""How busy the engine keeps many places, what planning and resuming cost: `python benchmarks/engine.py`.
 
 Places: 48 cells with ten jobs of a second each (four trials, then six seeds) on 64 places of a Ray cluster of
 small machines, all of it here: the jobs sleep. Their share of the places over time is what the engine and
 Ray leave. Planning: cells with a search and ten seeds each, from an empty ledger and from one that has all.
+Resuming: the stage `trainings` of such a study of which all is done, a process of its own.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import contextlib
 import json
 import os
 import platform
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -97,14 +100,9 @@ class machines_down:
         self.machines.shutdown()
 
 
-def planning(cells: int) -> dict:
-    """Seconds to plan so many cells from an empty ledger, and again when all of their trainings are in it."""
+def study_of(cells: int) -> dict:
+    """params.yaml of a study of about so many cells."""
     from composed import composed_params
-    from filled_ledger import AUTO, DATA, fill
-    from lrstudy.ledger import Ledger
-    from lrstudy.recipe.cells import make_cell
-    from lrstudy.recipe.config import check_params
-    from lrstudy.study.plan import plan
 
     content = composed_params(
         "model=lstm", "schedule=[static,step,cosine]", "train.device=cpu", "train.precision=float32"
@@ -120,6 +118,56 @@ def planning(cells: int) -> dict:
         }
         for model in content["model"] for schedule in ("static", "step", "cosine")
     }  # fmt: skip
+    return content
+
+
+def resuming(cells: int) -> dict:
+    """Processor seconds of the stage on a study that it has seen whole, and of the time before, when it
+    had not.
+
+    MLflow is not told of it: 28 runs a cell would be most of the first time.
+    """
+    from filled_ledger import DATA, fill
+    from lrstudy.files import write_json
+    from lrstudy.recipe.config import check_params
+    from lrstudy.study.workspace import data_folder
+    from lrstudy.tracking.store import server_name
+
+    server = "http://127.0.0.1:9"
+    source = Path(__file__).parents[1] / "src"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": server, "LRSTUDY_WARM": "0", "PYTHONPATH": str(source)}
+    content = study_of(cells)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("params.yaml").write_text(json.dumps(content))
+        write_json(data_folder("imdb") / "meta.json", DATA["imdb"] | {"kind": "text", "num_classes": 2})
+        fill(check_params(content), Path(folder))
+        found = {"cells": len(content["cells"])}
+        for name in ("seen for the first time", "resumed"):
+            for journal in Path("checkpoints").rglob("journal.jsonl"):
+                events = journal.read_bytes().count(b"\n")
+                sent = {"uri": server_name(server), "run_id": "0" * 32, "events": events}
+                write_json(
+                    journal.with_name("sent.json"), sent | {"events": journal.read_bytes().count(b"\n")}
+                )
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(
+                [sys.executable, "-m", "lrstudy.stages.trainings"], env=environment, check=True,
+                capture_output=True,
+            )  # fmt: skip
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found[name] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
+        return found
+
+
+def planning(cells: int) -> dict:
+    """Seconds to plan so many cells from an empty ledger, and again when all of their trainings are in it."""
+    from filled_ledger import AUTO, DATA, fill
+    from lrstudy.ledger import Ledger
+    from lrstudy.recipe.cells import make_cell
+    from lrstudy.recipe.config import check_params
+    from lrstudy.study.plan import plan
+
+    content = study_of(cells)
     params = check_params(content)
     made = [make_cell(params, one.model, one.schedule) for one in params.cells.values()]
     with tempfile.TemporaryDirectory() as folder:
@@ -184,6 +232,9 @@ def main() -> None:
     parser.add_argument(
         "--cells", type=int, nargs="*", default=[12, 100, 1000], help="sizes to plan (12 100 1000)"
     )
+    parser.add_argument(
+        "--resumed", type=int, nargs="*", default=[12, 60, 240], help="sizes to resume (12 60 240)"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/engine.json"))
     arguments = parser.parse_args()
     from lrstudy.ledger.machine import processor
@@ -199,6 +250,10 @@ def main() -> None:
     for count in arguments.cells:
         found["planning"].append(planning(count))
         print(json.dumps(found["planning"][-1]))
+    found["resuming"] = []
+    for count in arguments.resumed:
+        found["resuming"].append(resuming(count))
+        print(json.dumps(found["resuming"][-1]))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
