@@ -4,6 +4,7 @@ import copy
 import importlib
 import inspect
 import math
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ from hypothesis import strategies as st
 from composed import conf_section
 from lrstudy.entries.parameters import Flag
 from lrstudy.errors import StudyError
+from lrstudy.recipe.models import make_model
+from lrstudy.recipe.networks import architectures
 from lrstudy.recipe.optimizers import (
     OPTIMIZERS,
     check_options,
@@ -28,6 +31,8 @@ from lrstudy.recipe.optimizers import (
     snapshot,
     update_ratio,
 )
+from lrstudy.schedules import as_torch_scheduler, make_schedule
+from tiny_data import MODELS
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 SCHEDULE_FREE = [name for name in OPTIMIZERS if name.startswith("schedule_free")]
@@ -36,7 +41,12 @@ SCHEDULE_FREE = [name for name in OPTIMIZERS if name.startswith("schedule_free")
 def tiny_model(seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
     return torch.nn.Sequential(
-        torch.nn.Linear(6, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+        torch.nn.Linear(6, 8, bias=False),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Tanh(),
+        torch.nn.Linear(8, 5),
+        torch.nn.Tanh(),
+        torch.nn.Linear(5, 3),
     )
 
 
@@ -99,13 +109,14 @@ OWN = {
 
 
 EXACT = set(OWN) - {"nadam", "radam"}
+COMBINED = ["muon"]  # of two classes of torch, see below
 for name in OPTIMIZERS.keys() - OWN.keys():  # a new one, with its defaults
     module, _, class_name = OPTIMIZERS[name].class_path.rpartition(".")
     OWN[name] = (getattr(importlib.import_module(module), class_name), {}, {})
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - set(COMBINED)))
 def test_steps_equal_the_packages_own_class(name, weight_decay):
     own_class, options, own_options = OWN[name]
     lrs = [0.05, 0.02, 0.04]
@@ -133,6 +144,8 @@ def test_defaults_are_the_packages_own():
         for option, value in check_options(name, {}).items():
             if option in ("beta1", "beta2"):
                 assert value == own["betas"].default[option == "beta2"], (name, option)
+            elif option == "weight_decay" and name in COMBINED:
+                pass  # the groups have it
             elif option == "momentum" and name in ("momentum", "nesterov"):
                 assert value == 0.9  # torch's default of 0 is the optimizer named sgd
             else:
@@ -148,7 +161,7 @@ def test_weight_decay_spares_biases_and_normalization():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     torch.testing.assert_close(model[0].weight, before[0].weight * (1 - 0.5 * 0.1))
-    for layer in (1, 3):
+    for layer in (1, 3, 5):
         assert torch.equal(model[layer].bias, before[layer].bias)
     assert torch.equal(model[1].weight, before[1].weight)
 
@@ -273,6 +286,219 @@ def test_prodigy_prints_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+# --- Muon and AdamW as one ---
+
+
+class TiedAndNested(torch.nn.Module):
+    """An output layer that shares the embedding's matrix, attention, a kernel and a matrix of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(2, 2))
+        self.embedding = torch.nn.Embedding(7, 4)
+        self.attention = torch.nn.MultiheadAttention(4, 2)
+        self.convolution = torch.nn.Conv1d(4, 4, 3)
+        self.head = torch.nn.Linear(4, 7)
+        self.head.weight = self.embedding.weight
+
+
+META = {"num_classes": 4, "in_channels": 3, "vocab_size": 30, "max_length": 24}
+BLOCK = ("conv1.weight", "conv2.weight")
+MUONS = {
+    "resnet": [
+        *(f"blocks.{number}.{kernel}" for number in range(3) for kernel in BLOCK),
+        "blocks.1.shortcut.0.weight",
+        "blocks.2.shortcut.0.weight",
+    ],
+    "resnet18": [
+        *(
+            f"layer{stage}.{number}.{kernel}"
+            for stage in (1, 2, 3, 4)
+            for number in (0, 1)
+            for kernel in BLOCK
+        ),
+        *(f"layer{stage}.0.downsample.0.weight" for stage in (2, 3, 4)),
+    ],
+    "lstm": [f"lstm.weight_{which}_l{layer}" for which in ("ih", "hh") for layer in (0, 1)],
+    "transformer": [
+        f"blocks.0.{layer}.weight"
+        for layer in ("query_key_value", "output", "feedforward.0", "feedforward.2")
+    ],
+}
+"""What the author's advice comes to: no input layer, no embedding, no output layer, no vector."""
+
+
+def names_of_muon(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(held) == len(set(held))
+    assert set(held) == set(names)
+    return sorted(names[p] for group in optimizer.param_groups if group["use_muon"] for p in group["params"])
+
+
+@pytest.mark.parametrize("network", architectures())
+def test_muon_gets_the_hidden_layers_matrices_of_every_network(network):
+    model = make_model({"architecture": network} | MODELS.get(network, {}), META)
+    optimizer = make_optimizer("muon", model, 0.001, weight_decay=0.1)
+    assert names_of_muon(model, optimizer) == sorted(MUONS[network])
+    decays = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(decay == (0.1 if parameter.ndim > 1 else 0.0) for parameter, decay in decays.items())
+
+
+def test_muon_gets_no_matrix_that_an_embedding_shares_or_of_which_nobody_knows_what_it_does():
+    model = TiedAndNested()
+    muons = ["attention.in_proj_weight", "attention.out_proj.weight", "convolution.weight"]
+    assert names_of_muon(model, make_optimizer("muon", model, 0.001)) == muons
+
+
+def two_optimizers(model, base_lr, weight_decay, momentum, ns_steps, betas, eps):
+    """The LSTM's two with torch's own classes, as a user of them would write it."""
+    hidden = [p for name, p in model.named_parameters() if name in MUONS["lstm"]]
+    rest = [p for name, p in model.named_parameters() if name not in MUONS["lstm"]]
+    muon = torch.optim.Muon(
+        hidden, base_lr, weight_decay, momentum, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw"
+    )
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    return muon, torch.optim.AdamW(groups, base_lr, betas, eps, foreach=False)
+
+
+def lstm_loss(model: torch.nn.Module, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(1, 30, (6, 24), generator=generator)
+    labels = torch.randint(4, (6,), generator=generator)
+    return torch.nn.functional.cross_entropy(model(tokens, torch.full((6,), 24)), labels)
+
+
+def an_lstm() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return make_model(MODELS["lstm"], META).eval()  # nothing is dropped
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_muon_steps_as_torchs_muon_and_adamw_do_side_by_side(weight_decay):
+    model, reference = an_lstm(), an_lstm()
+    options = {"weight_decay": weight_decay, "momentum": 0.9, "ns_steps": 4, "eps": 1e-6}
+    optimizer = make_optimizer("muon", model, 0.01, beta1=0.8, beta2=0.99, **options)
+    both = two_optimizers(reference, 0.01, betas=(0.8, 0.99), **options)
+    for step, lr in enumerate([0.01, 0.0, 0.02, 0.005]):
+        for one in (optimizer, *both):
+            for group in one.param_groups:
+                group["lr"] = lr
+            one.zero_grad()
+        lstm_loss(model, step).backward()
+        lstm_loss(reference, step).backward()
+        for one in (optimizer, *both):
+            one.step()
+        for (name, weight), own in zip(model.named_parameters(), reference.parameters(), strict=True):
+            assert torch.equal(weight, own), (step, name)
+    assert not torch.equal(weights(model), weights(an_lstm()))
+
+
+def test_muons_defaults_are_those_of_torchs_two_classes():
+    muon, adamw = (inspect.signature(one).parameters for one in (torch.optim.Muon, torch.optim.AdamW))
+    options = check_options("muon", {})
+    for option in ("momentum", "nesterov", "ns_steps"):
+        assert options[option] == muon[option].default, option
+    assert (options["beta1"], options["beta2"]) == adamw["betas"].default
+    for option in ("eps", "weight_decay"):
+        assert options[option] == adamw[option].default, option
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_muon_steps_a_kernel_as_the_matrix_of_a_row_for_each_filter(memory_format):
+    def three_convolutions() -> torch.nn.Module:
+        torch.manual_seed(0)
+        kernels = [torch.nn.Conv2d(*sizes, 3, bias=False) for sizes in ((3, 4), (4, 6), (6, 2))]
+        return torch.nn.Sequential(*kernels).to(memory_format=memory_format)
+
+    model = three_convolutions()
+    kernel = model[1].weight
+    matrix = torch.nn.Parameter(kernel.detach().reshape(6, 36).clone())
+    own = torch.optim.Muon([matrix], 0.01, 0.1, adjust_lr_fn="match_rms_adamw")
+    optimizer = make_optimizer("muon", model, 0.01, weight_decay=0.1)
+    for seed in range(3):
+        images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        model(images).square().mean().backward()
+        matrix.grad = kernel.grad.reshape(6, 36).clone()
+        optimizer.step()
+        own.step()
+        assert torch.equal(kernel.reshape(6, 36), matrix)
+    assert kernel.is_contiguous(memory_format=memory_format)
+    assert not torch.equal(kernel, three_convolutions()[1].weight)
+
+
+def test_muons_update_is_nearly_orthogonal_and_an_entry_moves_by_a_fifth_of_the_rate():
+    """A semi-orthogonal O of (A, B) has entries of root mean square 1 / sqrt(max(A, B)): arXiv 2502.16982."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(*sizes) for sizes in ((4, 16), (16, 48), (48, 2))))
+    optimizer = make_optimizer("muon", model, 0.1, weight_decay=0.0)
+    left, right = (torch.linalg.qr(torch.randn(48, 16)).Q, torch.linalg.qr(torch.randn(16, 16)).Q)
+    model[1].weight.grad = left @ torch.linspace(0.01, 0.05, 16).diag() @ right
+    before = model[1].weight.detach().clone()
+    optimizer.step()
+    update = before - model[1].weight.detach()
+    singular = torch.linalg.svdvals(update) / (0.1 * 0.2 * 48**0.5)
+    assert 0.5 < singular.min() < singular.max() < 1.5
+    assert update.square().mean().sqrt() == pytest.approx(
+        0.1 * 0.2 * (16 / 48) ** 0.5 * 48**0.5 / 16**0.5, rel=0.3
+    )
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_a_copy_of_muon_goes_on_alone(copied):
+    model = tiny_model()
+    optimizer = make_optimizer("muon", model, 0.01)
+    train(model, optimizer, batches(2))
+    other_model, other = copied((model, optimizer))
+    train(model, optimizer, batches(3, seed=5))
+    assert not torch.equal(weights(model), weights(other_model))
+    train(other_model, other, batches(3, seed=5))
+    assert torch.equal(weights(model), weights(other_model))
+
+
+def test_muon_follows_a_scheduler_in_all_groups():
+    optimizer = make_optimizer("muon", tiny_model(), 0.01, weight_decay=0.1)
+    scheduler = as_torch_scheduler(optimizer, make_schedule("cosine", 2), steps_per_epoch=2)
+    rates = []
+    for _ in range(4):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        scheduler.step()
+    assert [group["use_muon"] for group in optimizer.param_groups] == [True, False, False]
+    assert all(len(set(at_once)) == 1 for at_once in rates)
+    assert rates[0] > rates[1] > rates[2] > rates[3]
+
+
+def test_a_group_that_is_added_to_muon_is_adamws_unless_it_says_so():
+    optimizer = make_optimizer("muon", tiny_model(), 0.01)
+    added = {which: torch.nn.Parameter(torch.ones(2, 2)) for which in ("adamw", "muon")}
+    optimizer.add_param_group({"params": [added["adamw"]], "lr": 0.5})
+    optimizer.add_param_group({"params": [added["muon"]], "lr": 0.25, "use_muon": True})
+    for parameter in added.values():
+        parameter.grad = torch.eye(2)
+    optimizer.step()
+    assert set(optimizer.state[added["adamw"]]) == {"step", "exp_avg", "exp_avg_sq"}
+    assert set(optimizer.state[added["muon"]]) == {"momentum_buffer"}
+    # AdamW: decay by 0.5 * 0.01, then a first step of the whole rate where there is a gradient
+    torch.testing.assert_close(added["adamw"].detach(), torch.full((2, 2), 0.995) - 0.5 * torch.eye(2))
+
+
+def test_muon_says_what_it_needs():
+    with pytest.raises(StudyError, match=r"muon: parameters is a list; allowed: a torch\.nn\.Module"):
+        make_optimizer("muon", list(tiny_model().parameters()), 0.01)
+    shallow = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+    with pytest.raises(StudyError, match=r"optimizer muon: Sequential has no trained weight .* Choose adamw"):
+        make_optimizer("muon", shallow, 0.01)
+    model = tiny_model()
+    model[3].weight.requires_grad_(False)
+    with pytest.raises(StudyError, match="no trained weight"):
+        make_optimizer("muon", model, 0.01)
+
+
 def test_batch_norm_refresh_averages_the_batches_statistics():
     model = tiny_model()
     model[1].momentum = 0.3
@@ -358,6 +584,8 @@ def test_update_ratio_of_one_sgd_step_is_rate_times_gradient_over_weights():
         ("adamw", 0.1, {"weight_decay": True}, "weight_decay is True"),
         ("rmsprop", 0.1, {"centered": 1}, "centered is 1; allowed: true or false"),
         ("adam", 0.1, {"eps": 0.0}, "eps is 0.0; allowed: 0 < eps"),
+        ("muon", 0.1, {"ns_steps": 100}, "ns_steps is 100; allowed: 1 <= ns_steps < 100, a whole number"),
+        ("muon", 0.1, {"momentum": 1.0}, r"optimizer muon: momentum is 1.0; allowed: 0 <= momentum < 1"),
         ("sgd", 0.0, {}, "base_lr is 0.0; allowed: 0 < base_lr"),
         ("sgd", math.nan, {}, "base_lr is nan"),
         ("sgd", "0.1", {}, "base_lr is '0.1'"),
@@ -377,6 +605,8 @@ def test_every_legal_value_is_taken_by_the_package(name, data):
         value = (
             st.booleans()
             if isinstance(allowed, Flag)
+            else st.integers(allowed.ge, allowed.lt - 1)
+            if allowed.whole
             else st.floats(
                 allowed.gt if allowed.ge is None else allowed.ge,
                 1e6 if allowed.lt is None else allowed.lt,
@@ -385,8 +615,7 @@ def test_every_legal_value_is_taken_by_the_package(name, data):
             )
         )
         options[option] = data.draw(value, label=option)
-    parameter = torch.nn.Parameter(torch.ones(2, 2))
-    make_optimizer(name, [parameter], data.draw(st.floats(1e-6, 1e3)), **options)
+    make_optimizer(name, tiny_model(), data.draw(st.floats(1e-6, 1e3)), **options)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -22,7 +22,7 @@ from lrstudy.files import write_atomically
 from lrstudy.ledger import Ledger, Record
 from lrstudy.process.command import run_stage
 from lrstudy.recipe.config import workspace_root
-from lrstudy.recipe.networks import architectures, parameters_of
+from lrstudy.recipe.networks import OF_THE_DATA, architectures, parameters_of
 from lrstudy.recipe.optimizers import OPTIMIZERS
 from lrstudy.report.document import read_comparison
 from lrstudy.report.findings import findings, verdict
@@ -237,6 +237,31 @@ def optimizers() -> str:
     return table(["name", "class", "options and their defaults"], rows)
 
 
+def muon() -> str:
+    """Which matrices and kernels of every network ``muon`` gives to Muon, and which to AdamW."""
+    import torch
+
+    from lrstudy.proof import sizes_of
+    from lrstudy.recipe.models import make_model
+    from lrstudy.recipe.muon import hidden_weights
+
+    of_the_data = dict.fromkeys(OF_THE_DATA, 32) | {"in_channels": 3}  # any: no name depends on them
+    rows = []
+    for name in architectures():
+        with torch.device("meta"):
+            model = make_model({"architecture": name, **sizes_of(name, 0)}, of_the_data)
+        hidden = set(hidden_weights(model))
+        parts: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        weights = [(parameter, weight) for parameter, weight in model.named_parameters() if weight.ndim > 1]
+        for parameter, weight in weights:
+            parts[weight in hidden][re.sub(r"(?<=\.)\d+(?=\.)", "*", parameter, count=1)] = None
+        alike = parts[True].keys() & parts[False].keys()
+        if alike:
+            raise StudyError(f"python -m lrstudy.docs: {name} has {min(alike)} in both parts of muon.")
+        rows.append([name, *(", ".join(f"`{one}`" for one in parts[of_muon]) for of_muon in (True, False))])
+    return table(["network", "matrices and kernels for Muon", "for AdamW"], rows)
+
+
 def networks() -> str:
     """Every network with what its sizes may be."""
     rows = [
@@ -274,6 +299,7 @@ def _value(default: object) -> str:
 
 ENTRIES: dict[str, Callable[[], str]] = {
     "optimizers": optimizers,
+    "muon": muon,
     "networks": networks,
     **{
         f"controller {name}": functools.partial(parameters, name)

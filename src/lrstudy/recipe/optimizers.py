@@ -3,9 +3,9 @@
     optimizer = make_optimizer("nesterov", model, base_lr=0.1, weight_decay=0.0005)
 
 The table (``OPTIMIZERS``) and the check (``check_options``) need no torch; it is imported when an
-optimizer is built. The optimizers themselves are torch's, and for the two that need no schedule those of
-the packages ``schedulefree`` (Defazio et al., arXiv 2405.15682) and ``prodigyopt`` (Mishchenko and Defazio,
-arXiv 2306.06101).
+optimizer is built. The optimizers themselves are torch's (``muon`` is two of them as one,
+:mod:`lrstudy.recipe.muon`), and for those that need no schedule those of the packages ``schedulefree``
+(Defazio et al., arXiv 2405.15682) and ``prodigyopt`` (Mishchenko and Defazio, arXiv 2306.06101).
 """
 
 from __future__ import annotations
@@ -111,6 +111,17 @@ OPTIMIZERS: Mapping[str, OptimizerSpec] = {
         | _EPS
         | _DECAY,
     ),
+    "muon": OptimizerSpec(
+        "lrstudy.recipe.muon.MuonAdamW",
+        {  # type: ignore[arg-type]  # mypy: values of two kinds are object
+            "momentum": _coefficient(0.95),
+            "nesterov": Flag(True),
+            "ns_steps": Number(5, ge=1, lt=100, whole=True),
+        }
+        | _BETAS
+        | _EPS
+        | {"weight_decay": Number(0.01, ge=0)},
+    ),
 }
 
 
@@ -167,6 +178,9 @@ def make_optimizer(
     the loop writes ``lr = base_lr * factors`` into every group's ``"lr"`` before each step, which every
     optimizer here obeys (Prodigy multiplies its own estimate of the step size by it).
 
+    A class that treats layers unlike each other, as ``muon``'s does, has ``parameter_groups(model,
+    weight_decay)``, which makes the groups instead.
+
     ``beta1`` and ``beta2`` are the two parts of torch's ``betas``; options left out have torch's defaults
     (momentum 0.9). The schedule-free ones change ``p.grad`` in ``step``: read gradients before it.
 
@@ -184,8 +198,9 @@ def make_optimizer(
     else:
         module_name, _, class_name = spec.class_path.rpartition(".")
         optimizer_class = getattr(importlib.import_module(module_name), class_name)
-    groups = _parameter_groups(parameters, weight_decay)
     with told_whose(name, "making it"):
+        make_groups = getattr(optimizer_class, "parameter_groups", decay_groups)
+        groups = make_groups(parameters, weight_decay)
         optimizer = optimizer_class(groups, lr=base_lr, **options, **spec.fixed)
     if not all("lr" in group for group in getattr(optimizer, "param_groups", [{}])):
         raise StudyError(
@@ -196,9 +211,10 @@ def make_optimizer(
     return optimizer
 
 
-def _parameter_groups(
+def decay_groups(
     parameters: torch.nn.Module | Iterable[torch.Tensor], weight_decay: float
 ) -> list[dict[str, Any]]:
+    """The trained parameters in groups: those on which weight decay falls, and those that it spares."""
     if callable(getattr(parameters, "parameters", None)):
         parameters = parameters.parameters()  # type: ignore[union-attr]  # only a module has that method
     trained = [parameter for parameter in parameters if parameter.requires_grad]  # type: ignore[union-attr]  # a module's, by now
