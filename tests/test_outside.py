@@ -95,6 +95,16 @@ class Sign(torch.optim.Optimizer):
                 weight.sub_(group["lr"] * (weight.grad.sign() + group["weight_decay"] * weight))
 
 
+class Layered(Sign):
+    @staticmethod
+    def parameter_groups(model, weight_decay):
+        first, *rest = model.children()
+        return [
+            {"params": [*first.parameters()], "lr": 0.01},
+            {"params": [p for layer in rest for p in layer.parameters()], "weight_decay": weight_decay},
+        ]
+
+
 class Rateless(torch.optim.Optimizer):
     def __init__(self, params, speed=1.0):
         super().__init__(params, dict(speed=speed))
@@ -342,6 +352,21 @@ def test_an_optimizers_options_are_its_constructors(stranger):
     optimizer.step()
     torch.testing.assert_close(model.weight, before - 0.1 * (1 + 0.5 * before))
     torch.testing.assert_close(model.bias, bias - 0.1)  # spared by weight decay
+
+
+def test_an_optimizer_may_group_the_layers_itself(stranger):
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3))
+    optimizer = make_optimizer("stranger.optim:Layered", model, 0.1, weight_decay=0.5)
+    first, second = optimizer.param_groups
+    assert (first["lr"], first["weight_decay"]) == (0.01, 0.0)
+    assert (second["lr"], second["weight_decay"]) == (0.1, 0.5)
+    assert [id(p) for p in second["params"]] == [id(p) for p in model[1].parameters()]
+    with pytest.raises(
+        StudyError, match=r"^stranger\.optim:Layered: making it raised ValueError.*optim\.py, line"
+    ):
+        make_optimizer("stranger.optim:Layered", torch.nn.Linear(2, 2), 0.1)
 
 
 def test_a_controller_is_a_subclass(stranger):
