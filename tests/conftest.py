@@ -1,6 +1,7 @@
 """What tests that compute share."""
 
 import os
+import sys
 
 import hypothesis
 import pytest
@@ -14,6 +15,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.register_profile("lrstudy", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("lrstudy")
+
+
+@pytest.fixture(autouse=True)
+def _subnormal_numbers():
+    """A training has the processor take them for zero, for the whole process; no test depends on one before it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_the_study_has_the_cells_of_its_three_parts():
         "lstm_20_epochs": ["static", "step", "cosine", "static_monitored"],
         "transformer_20_epochs": ["static", "step", "cosine", "static_monitored"],
     }
-    assert set(found["searches"]) == {
+    assert set(found["stages"]["searches"]) == {
         f"{model}-{schedule}"
         for model in ("resnet", "lstm", "transformer")
         for schedule in [*question, *field]
@@ -148,7 +148,7 @@ def test_a_study_of_fewer_schedules_has_of_each_row_what_is_left():
         "resnet-exponential", "resnet-cosine", "resnet_20_epochs-cosine", "lstm-exponential", "lstm-cosine",
         "lstm_20_epochs-cosine",
     ]  # fmt: skip
-    assert content(*BOTH, "schedule=exponential")["searches"].keys() == {
+    assert content(*BOTH, "schedule=exponential")["stages"]["searches"].keys() == {
         "resnet-exponential",
         "lstm-exponential",
     }
@@ -289,7 +289,7 @@ def test_a_cell_that_the_row_has_not_is_refused():
 
 def test_a_row_with_anothers_values_has_no_search(monkeypatch):
     found = params(*BOTH)
-    monkeypatch.setattr(tune, "cell_arguments", lambda: ("resnet_20_epochs", "cosine"))
+    monkeypatch.setattr("sys.argv", ["tune", "resnet_20_epochs", "cosine"])
     monkeypatch.setattr(tune, "load_params", lambda: found)
     with pytest.raises(StudyError) as error:
         tune.main()

@@ -271,7 +271,7 @@ def test_a_training_without_test_results_or_weights_is_not_done_again_unasked(tm
         seeds={seed: seed_run(one.identity, weights=seed == "1") for seed, one in records.items()},
     )  # fmt: skip
     with pytest.raises(StudyError) as error:
-        evaluate_stage._task(ledger, training, "2", tmp_path)
+        evaluate_stage._task(ledger, training, "2", tmp_path, "train@lstm-cosine")
     said = str(error.value)
     assert said.startswith(
         "lstm-cosine: trained and not measured on test data yet, and without weights here: seed 2, 3."
@@ -282,7 +282,7 @@ def test_a_training_without_test_results_or_weights_is_not_done_again_unasked(tm
     with pytest.raises(
         StudyError, match=r"seed-1: not the weights of the training .* `dvc repro --force -s`"
     ):
-        evaluate_stage._task(ledger, training, "1", tmp_path)
+        evaluate_stage._task(ledger, training, "1", tmp_path, "train@lstm-cosine")
 
 
 # --- the theory ---

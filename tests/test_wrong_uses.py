@@ -140,12 +140,12 @@ CASES = [
     ("a name with a slash", put("schedule.a/b", {"function": "static"}), TRAIN, 2, "error: params.yaml: schedule: 'a/b' is not a name; use letters, digits and underscores alone."),
     # params.yaml itself
     ("no params.yaml", gone("params.yaml"), TRAIN, 2, "error: params.yaml: not found. Run in the repository's root; `make params` writes it from conf/."),
-    ("no YAML", text("params.yaml", "train: [1"), TRAIN, 2, "error: params.yaml, line 1: not readable as YAML ("),
+    ("no YAML", text("params.yaml", "train: [1}\n"), TRAIN, 2, "error: params.yaml, line 1: not readable as YAML ("),
     ("a list", text("params.yaml", "- 1"), TRAIN, 2, "error: params.yaml: found list, not a mapping of sections; `make params` writes it from conf/."),
     ("a key twice", text("params.yaml", "train: 1\ntrain: 2"), TRAIN, 2, "error: params.yaml, line 2: not readable as YAML (the key 'train' stands twice); `make params` writes it from conf/."),
     ("an alias", text("params.yaml", "a: &x [1]\nb: *x"), TRAIN, 2, "error: params.yaml, line 2: not readable as YAML (an alias (*name) is not allowed); `make params` writes it from conf/."),
     ("no text", text("params.yaml", b"\xff\xfe\x00"), TRAIN, 2, "error: params.yaml: not readable as YAML ("),
-    ("endless", text("params.yaml", "#" * 300_000), TRAIN, 2, "error: params.yaml: more than 262,144 bytes;"),
+    ("endless", text("params.yaml", "#" * 1_100_000), TRAIN, 2, "error: params.yaml: more than 1,048,576 bytes;"),
     ("a folder", lambda f: (gone("params.yaml")(f), (f / "params.yaml").mkdir()), TRAIN, 2, "error: params.yaml: cannot be read (Is a directory); `make params` writes it from conf/."),
     # the command line
     ("a model that the study has not", nothing, ("lrstudy.stages.train", "lsmt", "cosine"), 2, "error: params.yaml: model: 'lsmt' is not a model of this study; choose one of lstm, resnet. Did you mean 'lstm'?"),

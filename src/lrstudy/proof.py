@@ -82,6 +82,11 @@ _ACTING: dict[str, dict[str, Any]] = {
 }
 """What makes a controller act in a few epochs, where its defaults don't."""
 
+_ACTING_LATE: dict[str, dict[str, Any]] = {
+    "greedy": {"watch": "accuracy", "factor": 0.8, "patience": 1, "warmup": 1, "window": 2},
+}
+"""Other values of what is kept above; on top of the defaults, in a training of their own."""
+
 
 class _Set:
     """The trainings by name, each with settings as :func:`lrstudy.study.tasks.training_task` gives them."""
@@ -191,6 +196,9 @@ def _for_controllers(found: _Set) -> None:
         ):
             for kind in ("image", "text"):
                 found.add(f"controller.{name}{what} {kind}", kind, controller=controller(name, **values))
+        for kind in ("image", "text") if name in _ACTING_LATE else ():
+            late = controller(name, **_ACTING_LATE[name])
+            found.add(f"controller.{name} late {kind}", kind, controller=late)
 
 
 def _for_optimizers(found: _Set) -> None:

@@ -35,13 +35,13 @@ def main() -> None:
                 f"{cell.name}: has no search of its own (model.{cell.model_name}.tuned_as); "
                 f"`dvc repro tune@{params.staged(base, cell.schedule_name)}` finds its values."
             )
+    meta = read_meta(data_folder(cells[0].dataset))
     print(f"{cells[0].name}: {verdict(params)[1]} More: python -m lrstudy.design", file=sys.stderr)
     if params.tune.num_trials == 0:
         for cell in cells:
             Best(**what_was_found(cell, params.tune, [])).write(_output(cell))
             print(f"{cell.name}: tune.num_trials is 0: the defaults of conf/ are used", file=sys.stderr)
         return
-    meta = read_meta(data_folder(cells[0].dataset))
     metric = params.dataset[cells[0].dataset].metric
     jobs = {cell.name: partial(search_jobs, plan=Plan(cell, metric), meta=meta) for cell in cells}
     with Sender(root) as sender:
