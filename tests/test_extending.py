@@ -99,7 +99,7 @@ class Blur(nn.Module):
         return self.classifier(self.hidden(images.mean((2, 3))))
 ''',
     "src/lrstudy/recipe/optimizers.py": """
-    "radam": OptimizerSpec("torch.optim.RAdam", _BETAS | _EPS | _DECAY, _FOREACH),
+    "rectified_adam": OptimizerSpec("torch.optim.RAdam", _BETAS | _EPS | _DECAY, _FOREACH),
 """,
     "conf/schedule/dip.yaml": """# @package schedule.dip
 # A parabola.
@@ -151,11 +151,11 @@ origin:
   type: images
   folder: ~/svhn
 """,
-    "conf/optimizer/radam.yaml": """# @package optimizer
-# RAdam.
+    "conf/optimizer/rectified_adam.yaml": """# @package optimizer
+# RAdam, by another name.
 
 # the optimizer, as in lrstudy.recipe.optimizers.OPTIMIZERS
-name: radam
+name: rectified_adam
 # learning rate where the schedule is 1; above 0
 base_lr: 0.001
 # share kept of the running mean of the gradient; in [0, 1)
