@@ -108,8 +108,8 @@ def edit(folder: Path, module: str, *changes: tuple[str, str]) -> None:
 
 
 MODULES = (
-    "controllers", "entries/parameters", "recipe/models", "recipe/networks", "recipe/optimizers", "schedules",
-    "training/averages", "training/batches", "training/devices", "training/evaluation", "training/loop",
+    "controllers", "entries/parameters", "recipe/models", "recipe/muon", "recipe/networks", "recipe/optimizers",
+    "schedules", "training/averages", "training/batches", "training/devices", "training/evaluation", "training/loop",
     "training/measures",
 )  # fmt: skip
 """Every module that a training's code comes from."""

@@ -21,7 +21,6 @@ from composed import conf_section
 from lrstudy.entries.parameters import Flag
 from lrstudy.errors import StudyError
 from lrstudy.recipe.models import make_model
-from lrstudy.recipe.networks import architectures
 from lrstudy.recipe.optimizers import (
     OPTIMIZERS,
     check_options,
@@ -336,7 +335,7 @@ def names_of_muon(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> l
     return sorted(names[p] for group in optimizer.param_groups if group["use_muon"] for p in group["params"])
 
 
-@pytest.mark.parametrize("network", architectures())
+@pytest.mark.parametrize("network", sorted(MUONS))
 def test_muon_gets_the_hidden_layers_matrices_of_every_network(network):
     model = make_model({"architecture": network} | MODELS.get(network, {}), META)
     optimizer = make_optimizer("muon", model, 0.001, weight_decay=0.1)
