@@ -61,6 +61,7 @@ def imported(*folders: str) -> dict[str, set[str]]:
 def outsiders(*folders: str) -> dict[tuple[str, ...], set[str]]:
     """Imports that are neither Python's own nor this repository's: the distributions that have it -> files."""
     here = {
+        "hydra_plugins",
         "lrstudy",
         *(path.stem for name in ("tests", "benchmarks") for path in (ROOT / name).glob("*.py")),
     }
