@@ -112,6 +112,41 @@ def test_a_reader_that_has_seen_enough_ends_a_command_without_a_word(lines):
     assert process.returncode == 128 + signal.SIGPIPE
 
 
+@pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "preview cosine --table",
+        "preview --help",
+        "doctor",
+        "prove_equal --help",
+        "proof --help",
+        "why --help",
+    ],
+)
+def test_every_kind_of_command_may_be_cut_short(command, buffered, tmp_path):
+    """`| head -0`, as it were: nobody ever reads."""
+    process = subprocess.Popen(
+        [sys.executable, *([] if buffered else ["-u"]), "-m", *f"lrstudy.{command}".split()],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.communicate()[1] == b""
+    # argparse writes its help whether anybody reads it or not; what is buffered is noticed later.
+    unnoticed = "--help" in command and not buffered
+    assert process.returncode == (0 if unnoticed else 128 + signal.SIGPIPE)
+
+
+def test_a_package_that_a_command_lacks_is_one_message(capsys):
+    """One that it imports late, when it has begun."""
+    assert exit_status(lambda: exec("import gone_package", {"__name__": "lrstudy.late"})) == 2
+    assert capsys.readouterr().err == (
+        "error: lrstudy.late: No module named 'gone_package'. Install what it needs: pip install 'lrstudy[study]'; "
+        "in a clone of the repository, make setup.\n"
+    )
+
+
 def test_a_pipe_that_breaks_elsewhere_is_an_error():
     def main() -> None:
         raise BrokenPipeError(32, "Broken pipe")

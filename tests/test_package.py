@@ -1,8 +1,10 @@
 """The package as others install it: the sdist, the wheel, and the wheel alone in an empty environment."""
 
+import ast
 import email
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from lrstudy.errors import MissingPackage, brought_by
 
 pytestmark = pytest.mark.slow
 
@@ -146,6 +150,159 @@ def test_a_schedule_can_be_looked_at_without_the_study(alone, tmp_path):
     assert [line.split() for line in shown[1:]] == [
         ["0", "1"], ["1", "0.853553"], ["2", "0.5"], ["3", "0.146447"], ["4", "0"],
     ]  # fmt: skip
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module by its name; a package's ``__main__`` by the package's."""
+    return {
+        name.removesuffix(".py").removesuffix("/__main__").replace("/", "."): ast.parse(
+            (ROOT / "src" / name).read_text(encoding="utf-8")
+        )
+        for name in sorted(source_files())
+        if not name.endswith("__init__.py")
+    }
+
+
+def commands() -> list[str]:
+    """What is for ``python -m``: the modules that do something when they are the main one."""
+    server = "lrstudy.process.warm"  # started by stages, with an address
+    found = [
+        name
+        for name, tree in modules().items()
+        if name != server
+        and any(isinstance(one, ast.If) and "__main__" in ast.unparse(one.test) for one in tree.body)
+    ]
+    assert {"lrstudy.why", "lrstudy.ledger", "lrstudy.report", "lrstudy.stages.train"} <= set(found)
+    return found
+
+
+WORK_ALONE = {"lrstudy.preview", "lrstudy.doctor"}
+
+
+@pytest.mark.parametrize("command", sorted({*commands()} - WORK_ALONE))
+def test_a_command_of_the_study_says_in_a_line_what_to_install(alone, command, tmp_path):
+    done = subprocess.run(
+        [alone, "-I", "-m", command], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.stdout == ""
+    assert re.fullmatch(
+        r"error: lrstudy[.\w]+: No module named '\w+'\. Install .*pip install 'lrstudy\[study\]'.*\n",
+        done.stderr,
+    )
+    assert done.returncode == 2
+
+
+def test_the_doctor_examines_an_environment_without_packages(alone, tmp_path):
+    done = subprocess.run(
+        [alone, "-I", "-m", "lrstudy.doctor"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "No module named 'torch'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["cosine", "-o", "cosine.png"], "matplotlib", "plot"),
+        (["--all", "-o", "all.svg"], "matplotlib", "plot"),
+        (["--parity"], "torch", "torch"),
+    ],
+)
+def test_a_picture_says_what_to_install(alone, arguments, package, extra, tmp_path):
+    done = subprocess.run(
+        [alone, "-I", "-m", "lrstudy.preview", *arguments],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout == ""
+    assert re.fullmatch(
+        rf"error: .*No module named '{package}'\..* pip install 'lrstudy\[{extra}\]'.*\n", done.stderr
+    )
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("code", "package", "extra"),
+    [
+        ("import lrstudy.torch_schedule", "torch", "torch"),
+        ("import lrstudy.lr_finder", "torch", "torch"),
+        ("import lrstudy.parity", "torch", "torch"),
+        (
+            "from lrstudy.schedules import *; as_torch_scheduler(None, make_schedule('cosine', 2), 1)",
+            "torch",
+            "torch",
+        ),
+        ("from lrstudy.report.figures import *; style()", "matplotlib", "plot"),
+        ("from lrstudy.report.figures import *; new_figure()", "matplotlib", "plot"),
+    ],
+)
+def test_an_import_that_fails_says_what_to_install(alone, code, package, extra):
+    caught = f"try:\n    {code}\nexcept ImportError as error:\n    print(error.name, error)"
+    name, sentence = run(alone, "-I", "-c", caught).stdout.split(" ", 1)
+    assert name == package
+    assert f"No module named '{package}'." in sentence
+    assert f"pip install 'lrstudy[{extra}]'" in sentence
+
+
+def test_what_is_said_to_be_brought_by_an_extra_is(built):
+    with zipfile.ZipFile(built[1]) as wheel:
+        [path] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        needed = email.message_from_bytes(wheel.read(path)).get_all("Requires-Dist")
+    brought = {  # pairs of extra and distribution
+        (re.search(r"extra == [\"'](\w+)", line)[1], re.match(r"[\w.-]+", line)[0]) for line in needed
+    }
+    said = {
+        (block.items[0].context_expr.args[0].value, name.partition(".")[0])
+        for tree in modules().values()
+        for block in ast.walk(tree)
+        if isinstance(block, ast.With) and ast.unparse(block.items[0]).startswith("brought_by(")
+        for node in block.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    }
+    assert said == {("torch", "torch"), ("plot", "matplotlib")}
+    assert said <= brought
+
+
+@pytest.mark.parametrize("package", ["pydantic", "numpy", "yaml", "pydantic_core"])
+def test_a_broken_installation_names_what_it_lacks(built, package, tmp_path):
+    """The wheel with all that is installed here but one package, which may be one that another needs."""
+    python = environment(sys.executable, built[1], tmp_path / "environment")
+    [packages] = (tmp_path / "environment").glob("lib/python*/site-packages")
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in Path(importlib.util.find_spec("torch").origin).parents[1].iterdir():
+        if path.name != package and not path.name.startswith("lrstudy"):
+            (others / path.name).symlink_to(path)
+    (packages / "behind.pth").write_text(str(others))
+    for command in ("why", "stages.train"):
+        done = subprocess.run(
+            [python, "-I", "-m", f"lrstudy.{command}"],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode > 0
+        assert f"No module named '{package}'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("importer", "package"),
+    [
+        ("strange.networks", "gone_package"),  # somebody's own code
+        ("pydantic.main", "gone_core"),
+        ("lrstudy.files", "fcntl.gone"),
+        ("lrstudy.study.plan", "lrstudy.gone"),
+    ],
+)
+def test_an_import_that_no_extra_mends_fails_as_it_is(importer, package):
+    with pytest.raises(ModuleNotFoundError, match="No module named") as caught, brought_by("study"):
+        exec(f"import {package}", {"__name__": importer})
+    assert not isinstance(caught.value, MissingPackage)
+
+
+def test_the_innermost_extra_is_the_one_that_is_said():
+    said = r"^lrstudy\.here: .*lrstudy\[plot\]"
+    with pytest.raises(MissingPackage, match=said), brought_by("study"), brought_by("plot"):
+        exec("import gone_package", {"__name__": "lrstudy.here"})
 
 
 def test_the_examples_hold_with_torch(built, tmp_path):

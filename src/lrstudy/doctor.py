@@ -505,4 +505,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from lrstudy.process.exits import exit_status
+
+    sys.exit(exit_status(main))

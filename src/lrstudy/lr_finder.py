@@ -27,12 +27,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
-
 from lrstudy.entries.parameters import Number
-from lrstudy.errors import StudyError
+from lrstudy.errors import StudyError, brought_by
+
+with brought_by("torch"):
+    import torch
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 STOP_AT = 4.0
 """A run ends where the loss is this many times its lowest so far, both as means of five: fastai's rule."""

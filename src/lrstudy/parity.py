@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-from torch.optim import Optimizer
-from torch.optim import lr_scheduler as lrs
-from torch.optim.lr_scheduler import LRScheduler
-
-from lrstudy.errors import StudyError
+from lrstudy.errors import StudyError, brought_by
 from lrstudy.schedules import make_schedule, shown
+
+with brought_by("torch"):
+    import torch
+    from torch.optim import Optimizer
+    from torch.optim import lr_scheduler as lrs
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 @dataclass(frozen=True)

@@ -347,4 +347,6 @@ def _docstring(text: str) -> tuple[str, list[str], list[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from lrstudy.process.exits import exit_status
+
+    sys.exit(exit_status(main))

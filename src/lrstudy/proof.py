@@ -591,4 +591,6 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from lrstudy.process.exits import exit_status
+
+    sys.exit(exit_status(main))

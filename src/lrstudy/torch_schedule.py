@@ -7,15 +7,16 @@ import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor
-from torch.nn import Module
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
-
 from lrstudy.controllers import Controller
 from lrstudy.entries.parameters import Number, as_number, is_number
-from lrstudy.errors import StudyError, unknown
+from lrstudy.errors import StudyError, brought_by, unknown
 from lrstudy.schedules import Schedule, described, length_of
+
+with brought_by("torch"):
+    from torch import Tensor
+    from torch.nn import Module
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
 
 class _Updates:

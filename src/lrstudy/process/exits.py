@@ -1,5 +1,7 @@
 """How a command ends: by a result, an error in words, an interrupt, SIGTERM, or because nobody reads on."""
 
+from __future__ import annotations  # the doctor ends by it, on an old Python too
+
 import contextlib
 import errno
 import os
@@ -8,9 +10,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import TextIO
 
-from lrstudy.errors import StudyError
+from lrstudy.errors import MissingPackage, StudyError, brought_by
 
 
 class Terminated(KeyboardInterrupt):
@@ -32,27 +35,25 @@ _OF_THE_MACHINE = {
 }
 
 
-def exit_status(main: Callable[[], None]) -> int:
+def exit_status(main: Callable[[], int | None]) -> int:
     """Call ``main`` and return the exit status.
 
-    0; with one message 2 for a mistake that the user can fix or a full disk, 130 for an interrupt, 143 for
-    SIGTERM; without one 141 where nobody reads standard output any more (``| head``).
+    What ``main`` returns, and 0 for None; with one message 2 for a mistake that the user can fix, a package
+    that is not installed or a full disk, 130 for an interrupt, 143 for SIGTERM; without one 141 where nobody
+    reads standard output any more (``| head``).
     """
     try:
-        with sigterm_as_exception():
-            main()
+        with sigterm_as_exception(), brought_by("study"):
+            status = _returned_or_exited(main)
             sys.stdout.flush()
-    except StudyError as error:
+            return status
+    except (StudyError, MissingPackage) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         what, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
         print(f"{what}; finished epochs and trials are kept, run it again to go on", file=sys.stderr)
         return status
-    except SystemExit as error:  # argparse's, and a worker's whose stage is gone
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads(sys.stdout):
             # What is still in the buffer has to go somewhere when Python ends.
@@ -67,7 +68,29 @@ def exit_status(main: Callable[[], None]) -> int:
             file=sys.stderr,
         )
         return 2
-    return 0
+
+
+def _returned_or_exited(main: Callable[[], int | None]) -> int:
+    try:
+        return main() or 0
+    except SystemExit as error:  # argparse's, and a worker's whose stage is gone
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+
+
+def end_where_a_package_is_missing(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """``sys.excepthook`` of a command: its imports may fail before :func:`exit_status` can be called."""
+    try:
+        with brought_by("study"):
+            raise error
+    except MissingPackage as missing:
+        print(f"error: {missing}", file=sys.stderr)
+        sys.exit(2)
+    except BaseException:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _nobody_reads(stream: TextIO) -> bool:

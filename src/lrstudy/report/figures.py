@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lrstudy.errors import StudyError
+from lrstudy.errors import StudyError, brought_by
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -59,14 +59,16 @@ _STYLE: "dict[RcKeyType, Any]" = {
 
 def style() -> AbstractContextManager[None]:
     """The settings under which every figure is made and saved; use as ``with style():``."""
-    import matplotlib
+    with brought_by("plot"):
+        import matplotlib
 
     return matplotlib.rc_context(_STYLE)
 
 
 def new_figure(width: float = COLUMN_WIDTH, height: float | None = None) -> "Figure":
     """An empty figure of ``width`` x ``height`` inches; the height defaults to 0.62 of the width."""
-    from matplotlib.figure import Figure
+    with brought_by("plot"):
+        from matplotlib.figure import Figure
 
     return Figure(figsize=(width, 0.62 * width if height is None else height))
 
