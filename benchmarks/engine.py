@@ -139,7 +139,10 @@ def resuming(cells: int) -> dict:
     content = study_of(cells)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("params.yaml").write_text(json.dumps(content))
-        write_json(data_folder("imdb") / "meta.json", DATA["imdb"] | {"kind": "text", "num_classes": 2})
+        write_json(
+            data_folder("imdb") / "meta.json",
+            DATA["imdb"] | {"kind": "text", "num_classes": 2, "vocab_size": 99, "max_length": 9},
+        )
         fill(check_params(content), Path(folder))
         found = {"cells": len(content["cells"])}
         for name in ("seen for the first time", "resumed"):
@@ -150,10 +153,12 @@ def resuming(cells: int) -> dict:
                     journal.with_name("sent.json"), sent | {"events": journal.read_bytes().count(b"\n")}
                 )
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run(
-                [sys.executable, "-m", "lrstudy.stages.trainings"], env=environment, check=True,
-                capture_output=True,
+            done = subprocess.run(
+                [sys.executable, "-m", "lrstudy.stages.trainings"], env=environment, capture_output=True,
+                text=True, check=False,
             )  # fmt: skip
+            if done.returncode:
+                raise SystemExit(done.stderr)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             found[name] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 2)
         return found
