@@ -157,3 +157,22 @@ def test_a_cell_that_was_not_measured_is_not_settled(tmp_path, monkeypatch):
     assert gone()[0] == []
     sent(tmp_path)
     assert settled(params, tmp_path) is None
+
+
+def test_what_a_settled_cell_has_trained_is_shared_with_a_new_one(root):
+    """Its trainings are known to the others of its network, which may begin with them or be the same."""
+    both = params_with("schedule=[cosine,static]")
+    fill(both, root)
+    study = Study(both, root, lambda folder: None, Costs(), lambda line: None, True, Sharing())
+    cell = make_cell(both, "lstm", "cosine")
+    assert study.settled.seeds(cell, DATA["imdb"]) is not None
+    assert not study.settled.all_like(cell, DATA["imdb"])
+    told = []
+    study.sharing.know = lambda task, record: told.append(record.identity)
+    jobs = cell_jobs(study, Plan(cell, both.dataset["imdb"].metric), DATA["imdb"])
+    with pytest.raises(StopIteration):
+        next(jobs)
+    own = {
+        record.identity for record in Ledger(root / "ledger").records() if record.labels.schedule == "cosine"
+    }
+    assert set(told) == own

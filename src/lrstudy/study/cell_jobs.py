@@ -24,6 +24,7 @@ from lrstudy.study.journals import under_way
 from lrstudy.study.measuring import measure_run, measuring_task
 from lrstudy.study.outputs import Best
 from lrstudy.study.plan import Need, Plan, Trial, growing, growing_search, growing_seeds
+from lrstudy.study.plan import plan as make_plan
 from lrstudy.study.runs import begun_otherwise, train_run
 from lrstudy.study.settled import Settled
 from lrstudy.study.sharing import Sharing
@@ -101,6 +102,8 @@ def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None
     """
     cell, journals = plan.cell, []
     if (settled := study.settled.seeds(cell, meta)) is not None:
+        if not study.settled.all_like(cell, meta):  # others may begin with what its trainings did
+            _tell_of(study, make_plan(cell, study.params, meta, study.root, study.find).needs)
         return settled
     lacking = growing(Plan(cell, plan.headline), study.params, meta, study.root, study.find)
     if next(lacking, None) is not None and not study.is_wanted(cell.name):
@@ -263,11 +266,16 @@ def _training_jobs(
             yield [_training_job(study, need) for need in missing]
 
 
-def _not_derived(study: Study, missing: list[Need], known: Iterable[Need] = ()) -> list[Need]:
-    """Of the missing trainings those that have to be done: others are the same as one that is recorded."""
-    for need in known:
+def _tell_of(study: Study, needs: Iterable[Need]) -> None:
+    """Have it known what other trainings may share of those that are recorded."""
+    for need in needs:
         if need.record is not None:
             study.sharing.know(need.task, need.record)
+
+
+def _not_derived(study: Study, missing: list[Need], known: Iterable[Need] = ()) -> list[Need]:
+    """Of the missing trainings those that have to be done: others are the same as one that is recorded."""
+    _tell_of(study, known)
     left = []
     for need in missing:
         record = study.sharing.whole(need.task)

@@ -8,7 +8,7 @@ gone through as if there were none.
 
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +20,7 @@ from lrstudy.entries.meaning import digest
 from lrstudy.errors import StudyError
 from lrstudy.ledger import Ledger
 from lrstudy.ledger.record import file_name
-from lrstudy.recipe.cells import Cell, searching_cell
+from lrstudy.recipe.cells import Cell, make_cell, searching_cell
 from lrstudy.recipe.config import Params
 from lrstudy.recipe.identity import LOOP, code_behind, content_hash
 from lrstudy.search.tuning import storage_uri
@@ -53,9 +53,26 @@ class Settled:
 
     params: Params
     root: Path
+    _known: dict[str, dict[str, str] | None] = field(default_factory=dict)
+
+    def all_like(self, cell: Cell, meta: dict) -> bool:
+        """Whether all cells of the study with this one's network and data are settled: only their trainings
+        may share something with its.
+        """
+        cells = (make_cell(self.params, one.model, one.schedule) for one in self.params.cells.values())
+        return all(
+            self.seeds(one, meta) is not None
+            for one in cells
+            if (one.dataset, one.model.network) == (cell.dataset, cell.model.network)
+        )
 
     def seeds(self, cell: Cell, meta: dict) -> dict[str, str] | None:
         """By seed the identities of a settled cell's trainings; None where it is to be gone through."""
+        if cell.name not in self._known:
+            self._known[cell.name] = self._read(cell, meta)
+        return self._known[cell.name]
+
+    def _read(self, cell: Cell, meta: dict) -> dict[str, str] | None:
         try:
             note = Note.read(self._path(cell), "trainings")
         except StudyError:
@@ -66,7 +83,7 @@ class Settled:
             and note.asked == self._asked(cell, meta)
             and self._records.issuperset(note.records)
             and all(
-                num_sent(self.root / folder, tracking_uri(self.root)) >= count
+                num_sent(self.root / folder, self._tracker) >= count
                 for folder, count in note.journals.items()
             )
         )
@@ -112,9 +129,13 @@ class Settled:
         return {path.name for path in Ledger(ledger_folder(self.root)).paths()}
 
     @functools.cached_property
+    def _tracker(self) -> str:
+        return tracking_uri(self.root)
+
+    @functools.cached_property
     def _databases(self) -> list[str]:
-        return [server_name(uri) for uri in (tracking_uri(self.root), storage_uri(self.root))]
+        return [server_name(uri) for uri in (self._tracker, storage_uri(self.root))]
 
     @functools.cached_property
     def _lost(self) -> bool:
-        return is_gone(tracking_uri(self.root)) or is_gone(storage_uri(self.root))
+        return is_gone(self._tracker) or is_gone(storage_uri(self.root))
