@@ -166,7 +166,7 @@ def test_what_a_settled_cell_has_trained_is_shared_with_a_new_one(root):
     study = Study(both, root, lambda folder: None, Costs(), lambda line: None, True, Sharing())
     cell = make_cell(both, "lstm", "cosine")
     assert study.settled.seeds(cell, DATA["imdb"]) is not None
-    assert not study.settled.all_like(cell, DATA["imdb"])
+    assert not study.settled.all_of_the_network(cell, DATA["imdb"])
     told = []
     study.sharing.know = lambda task, record: told.append(record.identity)
     jobs = cell_jobs(study, Plan(cell, both.dataset["imdb"].metric), DATA["imdb"])

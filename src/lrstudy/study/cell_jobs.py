@@ -102,7 +102,7 @@ def cell_jobs(study: Study, plan: Plan, meta: dict) -> Generator[list[Job], None
     """
     cell, journals = plan.cell, []
     if (settled := study.settled.seeds(cell, meta)) is not None:
-        if not study.settled.all_like(cell, meta):  # others may begin with what its trainings did
+        if not study.settled.all_of_the_network(cell, meta):  # others may begin with what its trainings did
             _tell_of(study, make_plan(cell, study.params, meta, study.root, study.find).needs)
         return settled
     lacking = growing(Plan(cell, plan.headline), study.params, meta, study.root, study.find)

@@ -34,6 +34,10 @@ _GOES_THROUGH = "lrstudy.study.cell_jobs", "cell_jobs"  # apart: it is looked at
 _SEARCHES = ("optuna", "scipy")  # a search's trials are theirs
 
 
+def _network(cell: Cell) -> str:
+    return content_hash([cell.dataset, cell.model.network])
+
+
 _Folder = Annotated[str, Field(pattern=r"^checkpoints(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$")]
 
 
@@ -55,16 +59,19 @@ class Settled:
     root: Path
     _known: dict[str, dict[str, str] | None] = field(default_factory=dict)
 
-    def all_like(self, cell: Cell, meta: dict) -> bool:
+    def all_of_the_network(self, cell: Cell, meta: dict) -> bool:
         """Whether all cells of the study with this one's network and data are settled: only their trainings
         may share something with its.
         """
-        cells = (make_cell(self.params, one.model, one.schedule) for one in self.params.cells.values())
-        return all(
-            self.seeds(one, meta) is not None
-            for one in cells
-            if (one.dataset, one.model.network) == (cell.dataset, cell.model.network)
-        )
+        return all(self.seeds(one, meta) is not None for one in self._by_network[_network(cell)])
+
+    @functools.cached_property
+    def _by_network(self) -> dict[str, list[Cell]]:
+        found: dict[str, list[Cell]] = {}
+        for one in self.params.cells.values():
+            cell = make_cell(self.params, one.model, one.schedule)
+            found.setdefault(_network(cell), []).append(cell)
+        return found
 
     def seeds(self, cell: Cell, meta: dict) -> dict[str, str] | None:
         """By seed the identities of a settled cell's trainings; None where it is to be gone through."""
