@@ -287,15 +287,17 @@ def test_a_cell_that_the_row_has_not_is_refused():
         make_cell(params(*BOTH), "resnet_20_epochs", "step")
 
 
-def test_a_row_with_anothers_values_has_no_search(monkeypatch):
+@pytest.mark.parametrize("asked", [["cosine"], []])  # none: all of the row's, of which the first is told
+def test_a_row_with_anothers_values_has_no_search(monkeypatch, asked):
     found = params(*BOTH)
-    monkeypatch.setattr("sys.argv", ["tune", "resnet_20_epochs", "cosine"])
+    monkeypatch.setattr("sys.argv", ["tune", "resnet_20_epochs", *asked])
     monkeypatch.setattr(tune, "load_params", lambda: found)
     with pytest.raises(StudyError) as error:
         tune.main()
+    told = asked[0] if asked else "static"
     assert str(error.value) == (
-        "resnet_20_epochs-cosine: has no search of its own (model.resnet_20_epochs.tuned_as); `dvc repro "
-        "tune@resnet-cosine` finds its values."
+        f"resnet_20_epochs-{told}: has no search of its own (model.resnet_20_epochs.tuned_as); `dvc repro "
+        f"tune@resnet-{told}` finds its values."
     )
 
 

@@ -7,11 +7,8 @@ from lrstudy.recipe.cells import Cell, make_cell
 from lrstudy.recipe.config import Params
 
 
-def cells_asked_for(params: Params, *, searching: bool = False) -> list[Cell]:
+def cells_asked_for(params: Params) -> list[Cell]:
     """The cells of the stage's command line, MODEL [SCHEDULE]: one, or all of the model's.
-
-    Args:
-        searching: of the model's only those that search for their own values.
 
     Raises:
         StudyError: params.yaml has no such model or schedule.
@@ -20,7 +17,6 @@ def cells_asked_for(params: Params, *, searching: bool = False) -> list[Cell]:
     parser.add_argument("model", help="a model of params.yaml")
     parser.add_argument("schedule", nargs="?", help="a schedule row of params.yaml; none: all of the model's")
     arguments = parser.parse_args()
-    listed = params.searches if searching else params.cells
-    rows = [one.schedule for one in listed.values() if one.model == arguments.model]
+    rows = [one.schedule for one in params.cells.values() if one.model == arguments.model]
     chosen = [arguments.schedule] if arguments.schedule or not rows else rows
     return [make_cell(params, arguments.model, schedule) for schedule in chosen]

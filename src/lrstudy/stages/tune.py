@@ -28,7 +28,7 @@ from lrstudy.tracking.store import Sender
 
 def main() -> None:
     params, root = load_params(), workspace_root()
-    cells = cells_asked_for(params, searching=True)
+    cells = cells_asked_for(params)
     for cell in cells:
         if (base := cell.model.tuned_as) is not None:
             raise StudyError(
